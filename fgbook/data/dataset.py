@@ -1,0 +1,67 @@
+"""The form in which every data set reaches the rest of the package: uint8 squares, labels, names, and what ground truth there is."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+PART_NAMES = ("back", "beak", "belly", "breast", "crown", "forehead", "left eye", "left leg", "left wing", "nape",
+              "right eye", "right leg", "right wing", "tail", "throat")
+"""CUB-200-2011's fifteen parts, in its order; fieldguide uses the same."""
+
+
+@dataclass
+class Split:
+    """One split. N images of S x S pixels; all coordinates are pixels of those S x S images, x to the right, y down.
+
+    Optional ground truth is None where a data set has none.
+    """
+
+    images: Tensor  # (N, 3, S, S) uint8, RGB; may be memory-mapped: index it with a tensor of at most a batch
+    labels: Tensor  # (N,) int64
+    files: list[str]  # N names, for messages and records; unique within the data set
+    boxes: Tensor | None = None  # (N, 4) float32 xyxy, the object
+    parts: Tensor | None = None  # (N, 15, 3) float32: x, y, visible (0 or 1); PART_NAMES
+    part_boxes: Tensor | None = None  # (N, P, 4) float32 xyxy of the parts that tell siblings apart; NaN rows where fewer than P
+    masks: Tensor | None = None  # (N, S, S) uint8, 1 on the object
+    attributes: Tensor | None = None  # (N, A) float32
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def subset(self, index: Tensor) -> "Split":
+        """The images at `index` (K,), in that order."""
+        pick = lambda value: None if value is None else value[index]  # noqa: E731
+        return Split(self.images[index], self.labels[index], [self.files[i] for i in index.tolist()], pick(self.boxes), pick(self.parts),
+                     pick(self.part_boxes), pick(self.masks), pick(self.attributes))
+
+
+@dataclass
+class DataSet:
+    """A data set at one stored size: three splits, its classes, and a fingerprint of everything that determines the pixels and labels."""
+
+    name: str
+    classes: list[str]
+    size: int  # S
+    fingerprint: str  # hex; goes into run keys and records
+    train: Split
+    val: Split
+    test: Split
+    genus: list[int] = field(default_factory=list)  # of each class, where there is such a thing
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    def split(self, name: str) -> Split:
+        """"train", "val", "test", or "train+val" (both joined)."""
+        if name == "train+val":
+            return concatenate(self.train, self.val)
+        return getattr(self, name)
+
+
+def concatenate(a: Split, b: Split) -> Split:
+    """Both splits, one after the other (copies the images into memory)."""
+    join = lambda x, y: None if x is None or y is None else torch.cat([x, y])  # noqa: E731
+    return Split(join(a.images, b.images), join(a.labels, b.labels), a.files + b.files, join(a.boxes, b.boxes), join(a.parts, b.parts),
+                 join(a.part_boxes, b.part_boxes), join(a.masks, b.masks), join(a.attributes, b.attributes))

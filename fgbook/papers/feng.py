@@ -1,0 +1,94 @@
+"""Feng, Fu, Zhao: Learning to focus and discriminate for fine-grained classification (2019)."""
+
+from ..recipe import Recipe
+from .spec import Claim, Paper, Row, Table, Tuning
+
+# The paper's own hyper-parameters (section 4.2). Batch size, augmentation, the treatment of BatchNorm and the resize before the crop are
+# silent: 16, flips and random crops of 448 from 512, batch statistics. It has no validation split: settings are fixed, the last epoch counts.
+PAPER_RECIPE = Recipe(
+    image_size=448, store_size=512, backbone="resnet50", epochs=100, batch_size=16, optimiser="sgd", lr=0.01, backbone_lr_factor=0.1,
+    momentum=0.9, weight_decay=5e-4, schedule="step", step_epochs=40, step_factor=0.1, batchnorm="batch", train_on="train+val",
+)  # fmt: skip
+
+PHOTO_RECIPE = Recipe(
+    image_size=160, store_size=184, backbone="mobilenet_v2", epochs=8, batch_size=16, lr=0.05, backbone_lr_factor=0.02,
+    schedule="cosine", batchnorm="frozen", train_on="train+val",
+)  # fmt: skip
+
+QUICK_RECIPE = Recipe(
+    image_size=72, store_size=80, backbone="small", epochs=6, batch_size=32, lr=0.05, backbone_lr_factor=0.1, schedule="onecycle",
+)  # fmt: skip
+
+
+def recipes(**photo) -> dict[str, Recipe]:
+    """The three profiles of a row; `photo` is what tuning on validation chose for it."""
+    return {"quick": QUICK_RECIPE, "photo": PHOTO_RECIPE.but(**photo), "paper": PAPER_RECIPE}
+
+
+PAPER = Paper(
+    key="feng",
+    title="Learning to Focus and Discriminate for Fine-Grained Classification",
+    authors="Zhicong Feng, Keren Fu, Qijun Zhao",
+    year="2019",
+    tables=(
+        Table(
+            name="Table 1",
+            caption="Top-1 accuracy beside methods that use image labels only.",
+            columns=("cub", "aircraft", "cars"),
+            cells={
+                "Bilinear-CNN": (84.1, 84.1, 91.3),
+                "ResNet-50": (84.5, None, None),
+                "RA-CNN": (85.3, 88.2, 92.5),
+                "Boost-CNN": (85.6, 88.5, 92.1),
+                "MA-CNN": (86.5, 89.9, 92.8),
+                "PartNet-Full": (87.3, None, None),
+                "NTS-Net": (87.5, 91.4, 93.9),
+                "Ours": (87.6, 92.1, 94.1),
+            },
+            rows={"ResNet-50": "plain", "Ours": "hybrid"},
+        ),
+        Table(
+            name="Table 2",
+            caption="Ablation on CUB-200-2011.",
+            columns=("cub",),
+            cells={
+                "ResNet-50": (84.5,),
+                "NTS-Net (image level only)": (85.3,),
+                "Ours (image level only)": (86.7,),
+                "Ours (without max-pooling)": (87.3,),
+                "Ours (hybrid + max-pooling)": (87.6,),
+            },
+            rows={
+                "ResNet-50": "plain",
+                "Ours (image level only)": "image",
+                "Ours (without max-pooling)": "single",
+                "Ours (hybrid + max-pooling)": "hybrid",
+            },
+        ),
+    ),
+    rows=(
+        Row("plain", "plain backbone", "plain", {}, recipes()),
+        Row("image", "image level only", "focus", {"heads": "image"}, recipes()),
+        Row("single", "hybrid head, one class activation map", "focus", {"attention": "true"}, recipes()),
+        Row("hybrid", "hybrid head, maximum over classes", "focus", {}, recipes()),
+    ),
+    claims=(
+        Claim("B1", "training with regions improves the image-level branch over the plain backbone", "image", "plain", 2.2),
+        Claim("B2", "the hybrid head improves on the image-level branch", "hybrid", "image", 0.9),
+        Claim("B3", "the maximum over all class activation maps beats the map of one class", "hybrid", "single", 0.3),
+        Claim("B4", "the whole method is at least as good as NTS-Net on all three sets", "hybrid", "nts-net", 0.1),
+    ),
+    datasets={"quick": ("fieldguide",), "photo": ("cub50",), "paper": ("cub", "aircraft", "cars")},
+    tuning={
+        "photo": Tuning(PHOTO_RECIPE, {
+            "plain": (
+                {},
+                {"backbone_lr_factor": 0.1},
+                {"backbone_lr_factor": 0.3},
+                {"backbone_lr_factor": 0.1, "batchnorm": "batch"},
+                {"backbone_lr_factor": 0.1, "crop_scale": 0.5},
+                {"backbone_lr_factor": 0.1, "label_smoothing": 0.1},
+            ),
+        }),
+    },
+)

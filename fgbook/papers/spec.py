@@ -1,0 +1,79 @@
+"""What a paper's file is made of: printed tables, rows, claims."""
+
+from dataclasses import dataclass, field
+
+from ..errors import unknown
+from ..recipe import Recipe
+
+PROFILES = ("quick", "photo", "paper")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as printed. `cells[row][column]` is the printed number in `unit`, or None for a dash."""
+
+    name: str  # "Table 1"
+    caption: str  # in our words
+    columns: tuple[str, ...]  # data sets, as data-set names of this package ("cub", "aircraft", "cars") or a label
+    cells: dict[str, tuple[float | None, ...]]  # printed row label -> one value a column
+    rows: dict[str, str] = field(default_factory=dict)  # printed row label -> name of our Row that reproduces it
+    unit: str = "% top-1"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table as a configuration: a method, its options, and a recipe for each profile."""
+
+    name: str  # "hybrid"
+    title: str  # "hybrid head, maximum over classes"
+    method: str  # key of models.METHODS
+    options: dict
+    recipes: dict[str, Recipe]  # profile -> Recipe
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence of the paper that runs can support or refute: `better` beats `worse` in `metric` by more than 0."""
+
+    key: str  # "B1"
+    text: str  # in our words
+    better: str  # row name
+    worse: str  # row name; may name a printed row that we do not run ("nts-net"): then the verdict is "not run"
+    printed_effect: float | None = None  # percentage points
+    metric: str = "top1"
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What was tried on validation before the rows' recipes were fixed: changes to one base recipe, equally many for each row."""
+
+    base: Recipe
+    tries: dict[str, tuple[dict, ...]]  # row -> changes: Recipe fields, and method options under "options"
+
+
+@dataclass(frozen=True)
+class Paper:
+    key: str  # "feng"
+    title: str
+    authors: str
+    year: str
+    tables: tuple[Table, ...]
+    rows: tuple[Row, ...]
+    claims: tuple[Claim, ...]
+    datasets: dict[str, tuple[str, ...]]  # profile -> data sets, the default first
+    tuning: dict[str, Tuning] = field(default_factory=dict)  # by profile
+
+    def row(self, name: str) -> Row:
+        """The row of that name; raises InputError with the nearest valid names."""
+        for row in self.rows:
+            if row.name == name:
+                return row
+        raise unknown(f"row of {self.key}", name, [row.name for row in self.rows])
+
+    def printed(self, row: str, dataset: str) -> float | None:
+        """What the paper prints for one of our rows on a data set (in the table's unit), or None where it prints nothing."""
+        for table in self.tables:
+            for label, ours in table.rows.items():
+                if ours == row and dataset in table.columns:
+                    return table.cells[label][table.columns.index(dataset)]
+        return None

@@ -1,0 +1,46 @@
+"""Where data, weights, runs and published results live.
+
+Each place has an environment variable and a default: inside a clone of the repository the folders of that name at its top, elsewhere
+``~/.cache/fgbook``. The variables are read at every call, so that a notebook can set them.
+"""
+
+import os
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+"""The top of the clone that this package is imported from (an editable install); without meaning for a plain install."""
+
+
+def _home() -> Path:
+    in_clone = (REPOSITORY / "pyproject.toml").is_file() and (REPOSITORY / "notebooks").is_dir()
+    return REPOSITORY if in_clone else Path.home() / ".cache" / "fgbook"
+
+
+def _place(variable: str, default: str) -> Path:
+    chosen = os.environ.get(variable)
+    return Path(chosen).expanduser().resolve() if chosen else _home() / default
+
+
+def data() -> Path:
+    """Folder with one folder a data set (``FGBOOK_DATA``, default ``data``). Only read, except by ``fgbook data get``."""
+    return _place("FGBOOK_DATA", "data")
+
+
+def weights() -> Path:
+    """Folder with pretrained backbones (``FGBOOK_WEIGHTS``, default ``weights``). Only read."""
+    return _place("FGBOOK_WEIGHTS", "weights")
+
+
+def runs() -> Path:
+    """Folder with one folder a run key, and the image store (``FGBOOK_RUNS``, default ``runs``). Everything in it can be made again."""
+    return _place("FGBOOK_RUNS", "runs")
+
+
+def store() -> Path:
+    """Folder with decoded images (``store`` inside :func:`runs`)."""
+    return runs() / "store"
+
+
+def results() -> Path:
+    """Folder with the published records that the book prints (``FGBOOK_RESULTS``, default ``results``)."""
+    return _place("FGBOOK_RESULTS", "results")

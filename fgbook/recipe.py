@@ -1,0 +1,98 @@
+"""Recipe: every choice of a training run, in one place, as data."""
+
+from dataclasses import asdict, dataclass, fields, replace
+
+from .errors import InputError, unknown
+
+CHOICES = {
+    "optimiser": ("sgd", "adam", "adamax", "adamw"),
+    "schedule": ("constant", "step", "cosine", "cyclic", "onecycle"),
+    "batchnorm": ("batch", "frozen"),
+    "precision": ("auto", "fp32", "bf16", "fp16"),
+    "train_on": ("train", "train+val"),
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that a training run is told, except the model's own options, the data and the seed.
+
+    Raises InputError for a value outside its range; ``Recipe.of(dict)`` also for an unknown field.
+    """
+
+    # images
+    image_size: int = 224  # side of the square that the network sees, pixels
+    store_size: int = 256  # side of the square that is kept decoded; training crops image_size from it, evaluation its centre
+    crop_scale: float = 0.0  # 0: random place, no zoom. s > 0: a random square of side s..1 of the stored one, resized to image_size
+    flip: bool = True  # mirror half of the images, left to right
+    rotate: float = 0.0  # degrees, uniform in [-rotate, rotate]
+    jitter: float = 0.0  # brightness and contrast factors, uniform in [1 - jitter, 1 + jitter]
+    # network
+    backbone: str = "mobilenet_v2"
+    weights: str = "pretrained"  # "pretrained", "none", or the path of a weights file
+    batchnorm: str = "batch"  # "frozen": pretrained statistics are kept, affine parameters still learn
+    # optimisation
+    epochs: int = 10
+    batch_size: int = 16  # images per optimiser step, over all processes and accumulation steps
+    accumulate: int = 1  # a step's batch is worked through in this many parts (memory), gradients added
+    optimiser: str = "sgd"
+    lr: float = 0.01  # of the new layers (heads)
+    backbone_lr_factor: float = 0.1  # the backbone's rate is lr times this; 0 freezes it
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    schedule: str = "cosine"
+    step_epochs: int = 40  # "step": every so many epochs the rate is multiplied by step_factor
+    step_factor: float = 0.1
+    cycle_epochs: float = 2.0  # "cyclic": length of one triangle, from a tenth of the rate to the rate and back
+    warmup_epochs: float = 0.0
+    clip_norm: float = 0.0  # 0: gradients are not clipped
+    label_smoothing: float = 0.0
+    loss_weights: tuple[tuple[str, float], ...] = ()  # (name of a model's loss, weight); a loss not named has weight 1
+    ema: float = 0.0  # decay of the averaged weights, a step; 0: off
+    # selection
+    train_on: str = "train"  # "train+val": train on both and keep the last epoch (settings were chosen before, on validation)
+    patience: int = 0  # stop after so many epochs without a better validation accuracy; 0: never
+    # execution
+    precision: str = "auto"  # "auto": bf16 on a GPU that has it, fp16 on an older one, fp32 on a CPU
+    compile: bool = False
+
+    def __post_init__(self):
+        for name, valid in CHOICES.items():
+            if getattr(self, name) not in valid:
+                raise unknown(name, getattr(self, name), valid)
+        positive = ("image_size", "epochs", "batch_size", "accumulate", "lr", "step_epochs", "cycle_epochs")
+        for name in positive:
+            if not getattr(self, name) > 0:
+                raise InputError(f"recipe: {name} is {getattr(self, name)!r}; it must be greater than 0.")
+        if self.store_size < self.image_size:
+            raise InputError(f"recipe: store_size {self.store_size} is smaller than image_size {self.image_size}; make it at least as large.")
+        for name in ("crop_scale", "backbone_lr_factor", "momentum", "label_smoothing", "ema"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"recipe: {name} is {getattr(self, name)!r}; it must lie between 0 and 1.")
+        if self.batch_size % self.accumulate:
+            raise InputError(f"recipe: batch_size {self.batch_size} is not a multiple of accumulate {self.accumulate}.")
+        if self.train_on == "train+val" and self.patience:
+            raise InputError("recipe: patience needs a validation split, but train_on='train+val' trains on it; set patience=0.")
+
+    @classmethod
+    def of(cls, values: dict) -> "Recipe":
+        """A recipe from a dictionary, such as a record's; lists become tuples."""
+        names = [f.name for f in fields(cls)]
+        for name in values:
+            if name not in names:
+                raise unknown("recipe field", name, names)
+        values = dict(values)
+        if "loss_weights" in values:
+            values["loss_weights"] = tuple((str(k), float(v)) for k, v in values["loss_weights"])
+        return cls(**values)
+
+    def but(self, **changes) -> "Recipe":
+        """A copy with some fields changed; unknown names are refused."""
+        names = [f.name for f in fields(self)]
+        for name in changes:
+            if name not in names:
+                raise unknown("recipe field", name, names)
+        return replace(self, **changes)
+
+    def as_dict(self) -> dict:
+        return asdict(self)
