@@ -11,6 +11,7 @@ A copy reaches its place by a rename when it is complete, and carries a key: a h
 """
 
 import ast
+import hashlib
 import json
 import math
 import os
@@ -58,8 +59,8 @@ class Job:
         """The notebook's name, with the changed parameters if there are any; a file name."""
         if not self.parameters:
             return self.notebook.stem
-        changes = "-".join(f"{name}={value}" for name, value in self.parameters.items())
-        return f"{self.notebook.stem}-{re.sub(r'[^\w.=-]+', '_', changes)[:80]}-{records.key(self.parameters)[:6]}"
+        changes = re.sub(r"[^\w.=-]+", "_", "-".join(f"{name}={value}" for name, value in self.parameters.items()))
+        return f"{self.notebook.stem}-{changes[:80]}-{records.key(self.parameters)[:6]}"
 
     @property
     def copy(self) -> Path:
@@ -201,7 +202,8 @@ def need_jupyter() -> None:
     """Raises InputError when the packages that execute notebooks and build the book are not installed."""
     for module in ("papermill", "ipykernel", "jupyter_book"):
         if find_spec(module) is None:
-            raise InputError(f'notebooks and the book need {module.replace("_", "-")}, which is not installed: pip install "fgbook[book]"')
+            package = module.replace("_", "-")
+            raise InputError(f'notebooks and the book need {package}, which is not installed: pip install "fgbook[book]"')
 
 
 # --------------------------------------------------------------------------------------------------------------------------- executing
@@ -229,20 +231,21 @@ def execute(where: Path, chosen: list[Path], parameters: dict[str, str] | None =
         results = {job.name: Result(job.name, "kept") for job in todo if not force and _done(job)}
         queue = [job for job in todo if job.name not in results]
         jobs = max(1, min(jobs or cores(), len(queue) or 1))
-        threads = max(1, cores() // jobs)
+        threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, cores() // jobs))
         if results:
             print(f"{len(results)} of {len(todo)} notebooks are up to date.", flush=True)
         if queue:
-            print(f"executing {len(queue)} notebooks, {jobs} at a time, {threads} thread{'s' * (threads > 1)} each:", flush=True)
+            print(f"executing {len(queue)} notebooks, {jobs} at a time, with {threads} thread{'s' * (threads != '1')} each:", flush=True)
         minutes = minutes or (LONG_MINUTES if parameters else MINUTES)
         for result in _pool(queue, jobs, threads, minutes):
             results[result.name] = result
+        shutil.rmtree(where / "_build" / "running", ignore_errors=True)
     return [results[job.name] for job in todo]
 
 
-def _pool(queue: list[Job], jobs: int, threads: int, minutes: float) -> Iterator[Result]:
+def _pool(queue: list[Job], jobs: int, threads: str, minutes: float) -> Iterator[Result]:
     """Results as they come in. One process a notebook: papermill's own state is global, and a crash stays its own."""
-    queue, active, total = list(queue), [], len(queue)
+    queue, active, total, ended = list(queue), [], len(queue), 0
     bar = tqdm(total=total, disable=None, leave=False, unit="notebook")  # a bar in a terminal only
     try:
         while queue or active:
@@ -256,8 +259,9 @@ def _pool(queue: list[Job], jobs: int, threads: int, minutes: float) -> Iterator
                     active.append(_Child(child.job, threads, minutes, retry=False))
                     continue
                 result = child.result()
+                ended += 1
                 bar.update()
-                line = f"  [{bar.n or total - len(queue) - len(active)}/{total}] {result.name}: {result.state}, {result.seconds:.0f} s"
+                line = f"  [{ended}/{total}] {result.name}: {result.state}, {result.seconds:.0f} s"
                 bar.write(line + "".join(f"\n      {text}" for text in result.message.splitlines()))
                 sys.stdout.flush()
                 yield result
@@ -270,11 +274,10 @@ def _pool(queue: list[Job], jobs: int, threads: int, minutes: float) -> Iterator
 class _Child:
     """A process that executes one notebook into ``_build/running``."""
 
-    def __init__(self, job: Job, threads: int, minutes: float, retry: bool = True):
+    def __init__(self, job: Job, threads: str, minutes: float, retry: bool = True):
         self.job, self.minutes, self.retry, self.started = job, minutes, retry, time.monotonic()
         job.running.parent.mkdir(parents=True, exist_ok=True)
-        environment = dict(os.environ, JUPYTER_PREFER_ENV_PATH="1")  # this environment's kernel, not one in the home folder
-        environment.setdefault("OMP_NUM_THREADS", str(threads))
+        environment = dict(os.environ, OMP_NUM_THREADS=threads, JUPYTER_PREFER_ENV_PATH="1")  # this environment's kernel, not one in the home folder
         environment.pop("MPLBACKEND", None)  # the kernel chooses the one that puts figures into the notebook
         if (paths.REPOSITORY / "pyproject.toml").is_file():  # kernels import the very package whose hash is in the key
             environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(paths.REPOSITORY), environment.get("PYTHONPATH")]))
@@ -296,7 +299,7 @@ class _Child:
         if self.process.returncode == 0:
             _finish(job, seconds)
             return Result(job.name, "done", seconds)
-        message = _error(job.running) or self._why()
+        message = self._why() or _error(job.running) or (self._said().strip().splitlines() or [f"exit status {self.process.returncode}"])[-1]
         if job.running.is_file():
             job.failed.parent.mkdir(parents=True, exist_ok=True)
             os.replace(job.running, job.failed)
@@ -307,7 +310,7 @@ class _Child:
         return self.log.read_text(encoding="utf-8", errors="replace")
 
     def _why(self) -> str:
-        """One line about a failure that is not an error of a cell."""
+        """One line about a failure that is not an error of a cell; empty if it is one."""
         said, code = self._said(), self.process.returncode
         if code < 0:
             return f"its process was killed by signal {-code} ({signal.Signals(-code).name})."
@@ -315,7 +318,7 @@ class _Child:
             return f"a cell took longer than {self.minutes:g} minutes; allow more with --timeout-minutes."
         if "DeadKernelError" in said:
             return "its kernel died; most often the memory is full: run fewer at a time with --jobs 1."
-        return (said.strip().splitlines() or [f"exit status {code}"])[-1]
+        return ""
 
     def stop(self) -> None:
         """End the process and its kernel: in a terminal Ctrl-C has reached it too, so first wait, then ask, then kill."""
@@ -359,6 +362,7 @@ def _error(copy: Path) -> str:
         cells = _cells(copy)
     except InputError:  # killed while it was being written
         return ""
+    cells = [cell for cell in cells if "papermill-error-cell-tag" not in cell.get("metadata", {}).get("tags", [])]  # papermill's own remarks
     for number, cell in enumerate(cells, 1):
         for output in cell.get("outputs", []):
             if output["output_type"] == "error":
@@ -370,8 +374,6 @@ def _error(copy: Path) -> str:
 
 def _determinants() -> dict:
     """What every notebook's result depends on, besides the notebook: the package, the published records, versions."""
-    import hashlib
-
     def tree(folder: Path) -> str:
         digest = hashlib.sha256()
         for path in sorted(folder.rglob("*")):
@@ -391,9 +393,10 @@ def _alone(where: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         raise InputError(f"another fgbook reproduce or fgbook book is at work in {where}; wait until it ends.") from None
-    with lock:
-        lock.release()  # `with` counts a second time
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def _child(spec: dict) -> None:
@@ -451,8 +454,8 @@ def build_book(where: Path, *, force: bool = False) -> Path:
         if code:
             said = [re.sub(r"\x1b\[[\d;]*m", "", line) for line in log.read_text(errors="replace").splitlines()]
             shown = [line for line in said if re.search(r"WARNING|ERROR|CRITICAL", line)][:20] or said[-20:]
-            raise Failure("the book could not be built (the last one that could is kept):\n" + "\n".join(f"  {line}" for line in shown)
-                          + f"\nall that was said: {log.relative_to(where)}".replace(f"{source}{os.sep}", ""))  # fmt: skip
+            listed = "\n".join("  " + line.replace(f"{source}{os.sep}", "") for line in shown)
+            raise Failure(f"the book could not be built (an earlier one is kept):\n{listed}\nall that was said: {log.relative_to(where)}")
         made = fresh / "_build" / "html"
         for notebook in notebooks(where):  # "download" gives the notebook as it is stored, as Colab does
             stored = made / "_sources" / "notebooks" / notebook.name
@@ -471,8 +474,6 @@ def build_book(where: Path, *, force: bool = False) -> Path:
 
 
 def _digest(path: Path) -> str:
-    import hashlib
-
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 

@@ -1,0 +1,458 @@
+"""How fieldguide draws a bird: signed distance functions, painted over one another, on batches of images.
+
+Bird coordinates: the bird faces right, x to the right, y down, the origin in the middle of the breast; from the bill to the tail it is about 1.6
+long. Every shape is a distance in these units; its coverage of a pixel is a ramp as wide as the pixel (and the blur), hence antialiased at any size.
+
+Only operations that IEEE 754 rounds exactly are used on pixels (+ - * / sqrt, minimum, maximum, floor, comparisons, integers; no sin, exp, lerp
+or fused multiply-add, whose last bit depends on where in a vector an element stands). So an image is the same bit by bit in every batch.
+"""
+
+from dataclasses import dataclass
+from math import pi
+
+import torch
+from torch import Tensor
+
+from .species import ATTRIBUTES, BUILDS, LOCAL, MARKS, PALETTES
+
+HEAD = 0.165  # radius of the head at head size 1
+EYE = (0.42, -0.14, 0.896)  # direction of the near eye from the middle of the head: forward, down, towards the viewer
+DARK = (0.13, 0.11, 0.10)
+
+
+# ---------------------------------------------------------------- numbers
+
+def sine(x: Tensor) -> Tensor:
+    """sin(x) for |x| <= pi, within 1e-6, by its Taylor series in double precision: the same bits whatever the batch."""
+    x = x.double()
+    square = x * x
+    total = torch.ones_like(x)
+    for k in (18, 16, 14, 12, 10, 8, 6, 4, 2):
+        total = 1 - square * total / (k * (k + 1))
+    return (x * total).float()
+
+
+def cosine(x: Tensor) -> Tensor:
+    """cos(x) for |x| <= pi / 2."""
+    return sine(pi / 2 - x.abs())
+
+
+def scramble(key: Tensor) -> Tensor:
+    """A 32-bit integer hash (two rounds of multiply and xor-shift) of int64 numbers; results 0 .. 2^32 - 1."""
+    key = key & 0xFFFFFFFF
+    key = ((key ^ (key >> 16)) * 0x7FEB352D) & 0xFFFFFFFF
+    key = ((key ^ (key >> 15)) * 0x846CA68B) & 0xFFFFFFFF
+    return key ^ (key >> 16)
+
+
+def uniform(key: Tensor, count: int, stream: int) -> Tensor:
+    """(B,) int64 keys -> (B, count) float32 in [0, 1); another `stream`, other numbers."""
+    counter = torch.arange(count, device=key.device) + stream * 65536
+    return (scramble(scramble(counter * 0x9E3779B1 + 1) + key[:, None]) >> 8).float() * 2.0**-24
+
+
+def grow(values: Tensor, size: int) -> Tensor:
+    """(B, h, w) random numbers -> (B, size, size) smooth textures: quadratic B-splines over the coarse grid, their spread restored to 0 .. 1."""
+    for dim in (1, 2):
+        place = (torch.arange(size, device=values.device).float() + 0.5) * ((values.shape[dim] - 2) / size)
+        low = place.floor().long().clamp_(max=values.shape[dim] - 3)
+        f = place - low
+        weights = ((1 - f) * (1 - f) * 0.5, 0.5 + f * (1 - f), f * f * 0.5)
+        taps = [values.index_select(dim, low + k).mul_(w[:, None] if dim == 1 else w) for k, w in enumerate(weights)]
+        values = taps[0].add_(taps[1]).add_(taps[2])
+    return values.sub_(0.5).mul_(1.7).add_(0.5)
+
+
+# ---------------------------------------------------------------- shapes: distance in bird units, negative inside
+
+def segment(x: Tensor, y: Tensor, a: tuple, b: tuple, ra, rb, bulge=0.0) -> Tensor:
+    """A tapered capsule from `a` (radius ra) to `b` (radius rb), fatter by `bulge` / 4 in the middle; nearly exact for mild tapers."""
+    dx, dy = b[0] - a[0], b[1] - a[1]
+    inverse = 1 / (dx * dx + dy * dy)
+    px, py = x - a[0], y - a[1]
+    u = (px * (dx * inverse)).add_(py * (dy * inverse)).clamp_(0, 1)
+    px.sub_(u * dx)
+    py.sub_(u * dy)
+    distance = px.mul_(px).add_(py.mul_(py)).sqrt_()
+    radius = u * (rb - ra) + ra
+    if not isinstance(bulge, float) or bulge:
+        radius.add_((u * (1 - u)).mul_(bulge))
+    return distance.sub_(radius)
+
+
+def disc(x: Tensor, y: Tensor, cx, cy, radius) -> Tensor:
+    px, py = x - cx, y - cy
+    return px.mul_(px).add_(py.mul_(py)).sqrt_().sub_(radius)
+
+
+def ellipse(x: Tensor, y: Tensor, cx, cy, rx, ry) -> Tensor:
+    """Approximate distance: exact on the axes' crossing points, right sign everywhere."""
+    px, py = (x - cx).mul_(1 / rx), (y - cy).mul_(1 / ry)
+    return px.mul_(px).add_(py.mul_(py)).sqrt_().sub_(1).mul_(torch.minimum(rx, ry) if isinstance(rx, Tensor) else min(rx, ry))
+
+
+def blend(a: Tensor, b: Tensor, k: float) -> Tensor:
+    """Union of two shapes with the inner corner filled over a width of about k (polynomial smooth minimum)."""
+    h = (a - b).abs_().mul_(-1 / k).add_(1).clamp_(min=0)
+    return torch.minimum(a, b).sub_(h.mul_(h).mul_(k / 4))
+
+
+class Brush:
+    """Paints on (B, 3, H, W) canvases; `soft` (B, 1, 1) is the width of an edge in bird units: a pixel plus the blur."""
+
+    def __init__(self, soft: Tensor):
+        self.soft, self.sharp = soft, 1 / soft
+
+    def cover(self, distance: Tensor, softer: float = 1.0) -> Tensor:
+        """Share of a pixel inside the shape."""
+        return (distance * (self.sharp * (-1 / softer))).add_(0.5).clamp_(0, 1)
+
+    def line(self, offset: Tensor, half: Tensor | float) -> Tensor:
+        """Share of a pixel inside a stroke of half width `half` whose middle is `offset` away: right also when it is thinner than a pixel."""
+        reach = half * self.sharp
+        offset = (offset.abs() * self.sharp).sub_(0.5)
+        return (reach - offset).clamp_(0, 1).sub_((-reach - offset).clamp_(0, 1))
+
+
+def paint(canvas: Tensor, alpha: Tensor, colour: Tensor) -> None:
+    """Lays `colour` (B, 3, 1, 1) or (B, 3, H, W) over the canvas where `alpha` (B, H, W) says, in place."""
+    canvas.sub_(colour).mul_((1 - alpha)[:, None]).add_(colour)
+
+
+# ---------------------------------------------------------------- geometry: what depends on species and pose only, (B,) numbers
+
+@dataclass
+class Pose:
+    """How a bird holds itself, (B,) each: radians; yaw > 0 turns the head towards the viewer."""
+
+    tilt: Tensor
+    yaw: Tensor
+    pitch: Tensor
+
+    def repeat(self, times: int) -> "Pose":
+        return Pose(*(value.repeat_interleave(times) for value in (self.tilt, self.yaw, self.pitch)))
+
+
+class Bird:
+    """Geometry and colours of B birds: `values` (B, A) as in species.ATTRIBUTES, one Pose. Points are (x, y) pairs of (B,) tensors."""
+
+    def __init__(self, values: Tensor, pose: Pose):
+        device = values.device
+        code = {name: values[:, i] for i, name in enumerate(ATTRIBUTES)}
+        index = {name: code[name].long() for name in ATTRIBUTES}
+        build = torch.tensor(list(BUILDS.values()), device=device)[index["build"]].unbind(1)
+        self.plump, self.head, upright, self.leg, self.wing, self.tail, bill, self.bill_depth = build
+        self.code, self.pose = code, pose
+
+        tint = torch.tensor(list(PALETTES.values()), device=device)[index["palette"]] / 255.0
+        self.upper, self.under, self.coverts, self.flight, self.cap, self.accent, self.tail_colour = tint.unbind(1)
+        pick = {name: torch.tensor(rows, device=device)[index[name]] / 255.0 for name, rows in MARKS.items()}
+        self.bill_colour, self.leg_colour, self.ring_colour = pick["bill colour"], pick["leg colour"], pick["eye ring"]
+
+        angle = upright * (pi / 180) + pose.tilt
+        self.dx, self.dy = -cosine(angle), sine(angle)  # unit vector from breast to tail; its normal towards the back is (-dy, dx)
+        self.bill = torch.tensor([0.15, 0.22, 0.34], device=device)[index["bill length"]] * bill
+        self.bill_curve = code["bill curve"]
+        self.crest = torch.tensor([0.0, 0.12, 0.24], device=device)[index["crest"]]
+
+        self.r = HEAD * self.head
+        turn_cos, turn_sin = cosine(pose.tilt), sine(pose.tilt)
+        hx, hy = 0.165, -0.325
+        self.hx, self.hy = hx * turn_cos + hy * turn_sin, hy * turn_cos - hx * turn_sin
+        self.fx, self.fy = cosine(pose.pitch), -sine(pose.pitch)  # unit vector forward along the head; down is (-fy, fx)
+        self.yaw_cos, self.yaw_sin = cosine(pose.yaw), sine(pose.yaw)
+
+        self.perch = self.leg + 0.235  # height of the feet below the breast
+        self.base = self.on_head(torch.where(pose.yaw > 0, self.yaw_cos, 1.0) * 0.98, 0.13)
+        self.tip = (self.base[0] + self.fx * self.bill * self.yaw_cos + -self.fy * self.bill * self.bill_curve * 0.28,
+                    self.base[1] + self.fy * self.bill * self.yaw_cos + self.fx * self.bill * self.bill_curve * 0.28)
+
+    def on_body(self, t, s) -> tuple[Tensor, Tensor]:
+        """A point t along the body towards the tail and s towards the back."""
+        return self.dx * t - self.dy * s, self.dy * t + self.dx * s
+
+    def on_head(self, forward, down) -> tuple[Tensor, Tensor]:
+        """A point of the head's disc, in radii from its middle."""
+        return self.hx + self.r * (self.fx * forward - self.fy * down), self.hy + self.r * (self.fy * forward + self.fx * down)
+
+    def on_face(self, forward: float, down: float, side: float) -> tuple[tuple[Tensor, Tensor], Tensor]:
+        """Where a point of the head's sphere (head's own axes) is seen, and how far it faces the viewer (negative: hidden)."""
+        seen = self.on_head(forward * self.yaw_cos - side * self.yaw_sin, down)
+        return seen, forward * self.yaw_sin + side * self.yaw_cos
+
+    def feet(self) -> list[tuple[Tensor, Tensor]]:
+        middle = self.on_body(0.17, -0.2)[0]
+        return [(middle + 0.085, self.perch), (middle - 0.035, self.perch)]  # far, near
+
+    def extent(self) -> Tensor:
+        """(B, 4) xyxy around the whole bird."""
+        tail = [self.on_body(0.40 + self.tail, 0.02 + side) for side in (-0.15, 0.15)]
+        wing = self.on_body(self.wing - 0.1, 0.0)
+        crest = self.on_head(-0.9 - self.crest / self.r * 0.75, -1.0 - self.crest / self.r * 0.75)
+        points = [self.tip, *tail, wing, crest, self.on_head(0, -1.08), self.on_head(1.08, 0), self.on_body(-0.27 * self.plump, 0.0),
+                  (self.feet()[0][0] + 0.10, self.perch + 0.05), (self.feet()[1][0] - 0.06, self.perch + 0.05)]
+        x, y = torch.stack([p[0] for p in points]), torch.stack([p[1] for p in points])
+        return torch.stack([x.amin(0), y.amin(0), x.amax(0), y.amax(0)], 1)
+
+    def parts(self) -> Tensor:
+        """(B, 15, 3): x, y and whether the pose shows it, in PART_NAMES' order for a bird that faces right (so its right side is seen)."""
+        eye, eye_depth = self.on_face(*EYE)
+        crown, _ = self.on_face(0.0, -0.86, 0.25)
+        forehead, _ = self.on_face(0.62, -0.52, 0.4)
+        beak = tuple((a + b) / 2 for a, b in zip(self.base, self.tip, strict=True))
+        ones, zeros = torch.ones_like(self.hx), torch.zeros_like(self.hx)
+        legs = [((foot[0] + self.on_body(0.17, -0.2)[0] - 0.045) / 2, (foot[1] + self.on_body(0.17, -0.2)[1]) / 2 + 0.03) for foot in self.feet()]
+        points = [(*self.on_body(0.06, 0.17), ones), (*beak, ones), (*self.on_body(0.20, -0.16), ones), (*self.on_body(-0.06, -0.13), ones),
+                  (*crown, ones), (*forehead, ones), (*eye, zeros), (*legs[0], ones), (*self.on_body(0.22, 0.02), zeros),
+                  (*self.on_head(-0.8, 0.3), ones), (*eye, (eye_depth > 0).float()), (*legs[1], ones), (*self.on_body(0.22, 0.02), ones),
+                  (*self.on_body(0.42 + 0.6 * self.tail, 0.0), ones), (*self.on_head(0.42, 0.98), ones)]
+        return torch.stack([torch.stack(p, 1) for p in points], 1)
+
+    def areas(self) -> Tensor:
+        """(B, len(LOCAL), 4) xyxy: where on the bird each local attribute is drawn."""
+        def around(points, margin):
+            x, y = torch.stack([p[0] for p in points]), torch.stack([p[1] for p in points])
+            return torch.stack([x.amin(0) - margin, y.amin(0) - margin, x.amax(0) + margin, y.amax(0) + margin], 1)
+
+        eye, _ = self.on_face(*EYE)
+        top = [self.on_head(-1.02, -0.25), self.on_head(1.02, -0.25), self.on_head(0.0, -1.1)]
+        crest = self.on_head(-0.9 - self.crest / self.r * 0.75, -1.0 - self.crest / self.r * 0.75)
+        hip = self.on_body(0.17, -0.2)
+        tail = [self.on_body(0.40 + along, 0.02 + side) for along in (0.0, self.tail) for side in (-0.14, 0.14)]
+        ends = [self.on_body(0.40 + self.tail * along, 0.02 + side) for along in (0.66, 1.0) for side in (-0.14, 0.14)]
+        boxes = {
+            "bill": around([self.base, self.tip], 0.07),
+            "crown": around(top, 0.02), "crest": around([*top, crest], 0.03),
+            "eye ring": around([eye], 0.45 * self.r), "face": around([self.on_head(-1.0, -0.55), self.on_head(1.05, 0.15)], 0.01),
+            "throat": around([self.on_head(-0.55, 0.3), self.on_head(1.05, 1.75)], 0.01),
+            "breast": around([self.on_body(t, s) for t in (-0.24, 0.34) for s in (-0.3, 0.0)], 0.01),
+            "wing bars": around([self.wing_point(u, w) for u in (0.22, 0.48) for w in (-1.0, 1.0)], 0.02),
+            "tail shape": around(tail, 0.01), "tail tip": around(ends, 0.01),
+            "leg colour": around([hip, *self.feet()], 0.10),
+        }
+        return torch.stack([boxes.get(name, boxes["bill"]) for name in LOCAL], 1)
+
+    def wing_point(self, u: float, w: float) -> tuple[Tensor, Tensor]:
+        """A point of the folded wing: u from shoulder (0) to tip (1), w across, from -1 (lower edge) to 1 (upper edge)."""
+        half = wing_half(torch.tensor(u)) * w
+        return self.on_body(-0.13 + u * self.wing + 0.06 * half, 0.035 - 0.06 * u * self.wing + half)
+
+
+def wing_half(u: Tensor) -> Tensor:
+    """Half the width of the folded wing at u in [0, 1]: a rounded shoulder, a tapered tip."""
+    return (u.sqrt() * (1 - u * 0.6 - u * u * 0.4)).mul_(0.335)
+
+
+# ---------------------------------------------------------------- the bird
+
+def column(value: Tensor) -> Tensor:
+    """(B,) -> (B, 1, 1), for maps; (B, 3) -> (B, 3, 1, 1), for canvases."""
+    return value[..., None, None]
+
+
+def fraction(x: Tensor) -> Tensor:
+    """Signed distance to the nearest whole number, in [-0.5, 0.5]."""
+    return x - (x + 0.5).floor()
+
+
+def draw_bird(canvas: Tensor, bird: Bird, x: Tensor, y: Tensor, brush: Brush, bark: Tensor) -> Tensor:
+    """Paints birds on (B, 3, H, W) in place; x, y (B, H, W) are bird coordinates, bark (B, H, W) any texture in [0, 1].
+
+    Returns the bird's coverage (B, H, W).
+    """
+    c = column
+    white = torch.tensor([0.98, 0.97, 0.94], device=x.device)[None, :, None, None]
+    dark = torch.tensor(DARK, device=x.device)[None, :, None, None]
+    is_ = {name: (lambda k, code=bird.code[name]: c((code == k).float())) for name in LOCAL}
+    point = lambda pair: (c(pair[0]), c(pair[1]))  # noqa: E731
+    cover, line = brush.cover, brush.line
+    dx, dy = c(bird.dx), c(bird.dy)
+    t = (x * dx).add_(y * dy)  # along the body towards the tail
+    s = (y * dx).sub_(x * dy)  # across it, towards the back
+    upper, under, coverts, flight = c(bird.upper), c(bird.under), c(bird.coverts), c(bird.flight)
+
+    # Legs: the far one first, darker. A feathered thigh hides where they start.
+    far, near = bird.feet()
+    hip = bird.on_body(0.17, -0.20)
+    legs = []
+    for foot, start in ((far, 0.05), (near, 0.0)):
+        ankle = (c(foot[0]) - 0.045, c(hip[1]) * 0.45 + c(foot[1]) * 0.55 - 0.02)
+        top = (c(hip[0]) + start - 0.02, c(hip[1]) + 0.05)
+        legs.append((segment(x, y, top, ankle, 0.016, 0.014), segment(x, y, ankle, point(foot), 0.014, 0.016), ankle))
+    leg_colour = c(bird.leg_colour)
+    shin = torch.minimum(legs[0][0], legs[0][1])
+    coverage = line_of(brush, shin, 0.014)
+    paint(canvas, coverage, leg_colour * 0.72)
+
+    # Tail: its end is at tail * (1 + a |w| + b w^2), w from -1 to 1 across: square, forked, rounded or pointed.
+    along, across = t - 0.36, s - 0.02
+    reach = c(bird.tail) + 0.04
+    half = (along * 0.11).add_(0.055).clamp_(0.03, 0.125)
+    w = across / half
+    bend = is_["tail shape"](1) * 0.34 - is_["tail shape"](3) * 0.42
+    round_ = is_["tail shape"](2) * -0.26
+    end = w.abs().clamp_(max=1)
+    end = (end * bend).add_(end * end * round_).add_(1 - is_["tail shape"](1) * 0.30).mul_(reach)
+    past = along - end
+    tail = torch.maximum(torch.maximum(past, across.abs() - half), -along)
+    inside = cover(tail)
+    feathers = c(bird.tail_colour).expand_as(canvas).clone()
+    paint(feathers, line(fraction(w * 2.5).mul_(half * 0.4), 0.006) * 0.55, dark)
+    paint(feathers, cover(past.neg() - 0.115) * is_["tail tip"](1), white)
+    paint(feathers, line(past + 0.10, 0.05) * is_["tail tip"](2), dark)
+    paint(feathers, line(past + 0.022, 0.022) * is_["tail tip"](2), white)
+    paint(canvas, inside, feathers)
+    paint(canvas, line(tail, 0.005) * 0.35, dark)
+    coverage = torch.maximum(coverage, inside)
+
+    # Body, neck and head: one silhouette.
+    plump = c(bird.plump)
+    hx, hy, r = c(bird.hx), c(bird.hy), c(bird.r)
+    fx, fy = c(bird.fx), c(bird.fy)
+    body = segment(t, s, (-0.02, -0.01), (0.46, 0.03), 0.232 * plump, 0.055, 0.30)
+    skull = blend(disc(x, y, hx, hy, r), disc(x, y, *bird_face(bird), r * 0.68), 0.06)
+    neck = segment(x, y, (0.0, -0.05), (hx - 0.02, hy + 0.03), 0.20 * plump, r * 0.84)
+    shape = blend(blend(body, neck, 0.10), skull, 0.07)
+    inside = cover(shape)
+    plumage = under.expand_as(canvas).clone()
+    wavy = (bark - 0.5) * 0.05
+    paint(plumage, cover(wavy - s - 0.02, 3.0), upper)
+    paint(plumage, cover(ellipse(t, s, -0.02, -0.05, 0.30, 0.20), 40.0) * 0.22, (upper + under) * 0.5)
+
+    # Breast: one lattice of marks; streaks, spots and bands differ in the cell's and the mark's sides.
+    streaked, spotted, banded = (is_["breast"](k) for k in (1, 2, 3))
+    marked = streaked + spotted + banded
+    long, wide = streaked * 0.120 + spotted * 0.078 + banded * 0.072 + (1 - marked), streaked * 0.046 + spotted * 0.078 + banded * 2 + (1 - marked)
+    across = (s + 0.14) / wide
+    row = (across + 0.5).floor()
+    u = fraction((t + row * row * 0.11 * (1 - banded)) / long + row * (0.5 * (1 - banded)) + across * across * banded * 2.2).mul_(long)
+    v = fraction(across).mul_(wide)
+    stretch = streaked * 0.20 + spotted + banded
+    u.mul_(stretch)
+    v.mul_(1 - banded)
+    mark = u.mul_(u).add_(v.mul_(v)).sqrt_()
+    where = cover(ellipse(t, s, 0.03, -0.15, 0.24, 0.135), 6.0) * marked
+    paint(plumage, line(mark, streaked * 0.0095 + spotted * 0.0195 + banded * 0.0155).mul_(where).mul_(0.92), c(bird.flight) * 0.75)
+
+    # Head: the disc is the picture of a sphere, so that cap, eyebrow and eye turn with it.
+    px, py = (x - hx) / r, (y - hy) / r
+    forward, down = (px * fx).add_(py * fy), (py * fx).sub_(px * fy)
+    depth = (1 - forward * forward).sub_(down * down).clamp_(min=0).sqrt_()
+    yaw_cos, yaw_sin = c(bird.yaw_cos), c(bird.yaw_sin)
+    ahead = (forward * yaw_cos).add_(depth * yaw_sin)  # head's own axis towards the bill
+    aside = (depth * yaw_cos).sub_(forward * yaw_sin)
+    cap = ((down + 0.40).mul_(r)).add_((ahead * ahead).mul_(0.16 * r))
+    cap = torch.maximum(cap, (-1.02 - forward) * r)
+    paint(plumage, cover(cap) * is_["crown"](1), c(bird.cap))
+    brow = torch.maximum((down + 0.44 - ahead * 0.06).abs() * r - 0.02, ((ahead + 0.08).abs() - 0.74) * r)
+    paint(plumage, cover(brow) * is_["face"](1), white)
+    stripe = torch.maximum((down + 0.17 - ahead * 0.10).abs() * r - 0.024, (ahead.abs() - 0.93) * r)
+    paint(plumage, cover(stripe) * is_["face"](2), dark)
+    # Throat: a bib from the bill's base to the upper breast.
+    bib = torch.maximum(ellipse(forward, down, 0.50, 0.82, 0.76, 0.76), 0.30 - down + (0.5 - forward).clamp_(min=0) * 0.35) * r
+    paint(plumage, cover(bib) * is_["throat"](1), c(bird.accent))
+
+    # Crest: a curved tuft behind the crown.
+    tuft, length = c(bird.crest), c(bird.crest) / r
+    a = bird_at(bird, -0.12, -0.46)
+    b = bird_at(bird, -0.62 - length * 0.72, -0.92 - length * 0.62)
+    crest = torch.where(tuft > 0, segment(x, y, a, b, r * 0.50, 0.010), 9.0)
+    crest_cover = cover(crest)
+    plume = upper + (c(bird.cap) - upper) * is_["crown"](1)[:, None]
+    paint(canvas, crest_cover, plume)
+    coverage = torch.maximum(coverage, crest_cover)
+
+    # Roundness: light from above, darker towards the outline.
+    edge = (shape * (1 / 0.11)).add_(1).clamp_(0, 1)
+    shade = (s * 0.55).clamp_(-0.16, 0.12).sub_(edge.mul_(edge).mul_(0.26)).add_(1.03)
+    plumage.mul_(shade[:, None])
+    thigh = segment(x, y, (c(hip[0]) - 0.02, c(hip[1]) + 0.04), (c(hip[0]) - 0.02, c(hip[1]) * 0.75 + c(near[1]) * 0.25), 0.075, 0.028)
+    thigh_cover = cover(thigh)
+    paint(canvas, thigh_cover, under * 0.82)
+    paint(canvas, inside, plumage)
+    coverage = torch.maximum(coverage, torch.maximum(inside, thigh_cover))
+
+    # Wing, in its own coordinates: u from shoulder to tip, w from the lower (-1) to the upper edge (1).
+    wing = c(bird.wing)
+    u = (t + 0.13) / wing
+    v = s - 0.035 + u * (0.06 * wing)
+    u = u - v * 0.06 / wing
+    u_in = u.clamp(0.0005, 1)
+    half = wing_half(u_in)
+    w = v / half.clamp(min=0.004)
+    wing_shape = torch.maximum((v.abs() - half).mul_(0.85), (u - 0.5).abs_().sub_(0.5).mul_(wing))
+    inside = cover(wing_shape)
+    paint(canvas, cover(wing_shape - 0.012 + (v * 0.08), 6.0) * 0.25 * coverage, dark)  # shadow that lifts the wing off the flank
+    layer = coverts.expand_as(canvas).clone()
+    paint(layer, cover((0.47 - u + w * w * 0.05) * wing, 2.0), flight)
+    # small feathers of the shoulder: rows of scallops
+    rows = u * (wing / 0.062)
+    row = rows.floor()
+    p, q = fraction(v * (1 / 0.058) + row * 0.5), rows - row - 0.25
+    scallop = p.mul_(p).add_(q.mul_(q)).sqrt_().sub_(0.58).mul_(0.06)
+    paint(layer, line(scallop, 0.005) * cover((u - 0.45) * wing) * 0.45, flight)
+    # long feathers: pale edges that converge at the tip
+    lines = line(fraction(w * 2.6 + u * 0.8).mul_(half * (1 / 2.6)), 0.0065) * cover((0.50 - u) * wing, 2.0)
+    paint(layer, lines * 0.55, (coverts + white) * 0.5)
+    bars = bird.code["wing bars"]
+    for place, wanted in ((0.42, 1), (0.26, 2)):
+        bar = line((u - place - w * 0.03 + w * w * 0.05) * wing, 0.024) * cover((w.abs() - 0.94) * half)
+        paint(layer, bar * c((bars >= wanted).float()), white)
+    layer.mul_((w * 0.09 + 0.99)[:, None].clamp_(0.86, 1.08))
+    paint(canvas, inside, layer)
+    paint(canvas, line(wing_shape, 0.006) * 0.35, dark)
+    coverage = torch.maximum(coverage, inside)
+
+    # Bill: a centre line that bends, two mandibles, a dark gape between them.
+    ex, ey = c(bird.tip[0] - bird.base[0]), c(bird.tip[1] - bird.base[1])
+    length = (ex * ex + ey * ey).sqrt()
+    ux, uy = ex / length, ey / length
+    px, py = x - c(bird.base[0]), y - c(bird.base[1])
+    along, across = (px * ux).add_(py * uy), (py * ux).sub_(px * uy)
+    k = (along / length).clamp(0, 1)
+    across = across + (k * (1 - k)).mul_(length * (0.45 * c(bird.bill_curve)))
+    half = (1 - k * k * 0.35 - k * 0.65).mul_(c(bird.bill_depth)) + 0.004
+    bill = torch.maximum(across.abs() - half, torch.maximum(along - length, across * across * (0.5 / c(bird.bill_depth)) - along - 0.03))
+    inside = cover(bill)
+    horn = c(bird.bill_colour)
+    paint(canvas, inside, horn)
+    paint(canvas, inside * cover(-across) * 0.28, dark)
+    paint(canvas, line(across, 0.005) * inside * 0.55, dark)
+    coverage = torch.maximum(coverage, inside)
+
+    # Eye: ring, dark disc, highlight. Distances are chords on the head's sphere.
+    ax, ay, az = EYE
+    ox, oy, oz = ahead - ax, down - ay, aside - az
+    gap = ox.mul_(ox).add_(oy.mul_(oy)).add_(oz.mul_(oz)).sqrt_().mul_(r)
+    ring = bird.code["eye ring"]
+    paint(canvas, cover(gap - 0.062) * c((ring > 0).float()), c(bird.ring_colour))
+    paint(canvas, cover(gap - 0.040), dark * 0.6)
+    eye, _ = bird.on_face(*EYE)
+    paint(canvas, cover(disc(x, y, c(eye[0]) + 0.010, c(eye[1]) - 0.014, 0.0125)) * 0.95, white)
+
+    # Near leg and both feet, toes around the perch.
+    shin = torch.minimum(legs[1][0], legs[1][1])
+    for foot in (far, near):
+        fx_, fy_ = point(foot)
+        for tx, ty in ((0.075, 0.022), (0.050, 0.042), (-0.050, 0.020)):
+            shin = torch.minimum(shin, segment(x, y, (fx_, fy_), (fx_ + tx, fy_ + ty), 0.013, 0.010))
+    inside = line_of(brush, shin, 0.013) * (1 - thigh_cover)
+    paint(canvas, inside, leg_colour)
+    return torch.maximum(coverage, inside)
+
+
+def line_of(brush: Brush, distance: Tensor, half: float) -> Tensor:
+    """Coverage of a stroke of half width `half` given the distance to its outline."""
+    return brush.line((distance + half).clamp_(min=0), half)
+
+
+def bird_at(bird: Bird, forward, down) -> tuple[Tensor, Tensor]:
+    """A point of the head's disc, as maps; forward and down are numbers or (B, 1, 1)."""
+    hx, hy, r, fx, fy = (column(v) for v in (bird.hx, bird.hy, bird.r, bird.fx, bird.fy))
+    return hx + r * (fx * forward - fy * down), hy + r * (fy * forward + fx * down)
+
+
+def bird_face(bird: Bird) -> tuple[Tensor, Tensor]:
+    """Where the face tapers towards the bill."""
+    x, y = bird.on_head(bird.yaw_cos * 0.40, 0.14)
+    return column(x), column(y)

@@ -1,0 +1,296 @@
+"""Downloading the official archives: resumed where they broke off, verified, unpacked with suspicion, and in place only when whole."""
+
+import gzip
+import lzma
+import os
+import posixpath
+import shutil
+import tarfile
+import time
+import zlib
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import pooch
+import requests
+import urllib3
+from filelock import FileLock, Timeout
+from tqdm.auto import tqdm
+
+from .. import paths
+from ..errors import InputError, unknown
+
+TRIES = 5  # in a row without a single new byte, before a source is given up
+PATIENCE = (10, 60)  # seconds to connect, and to wait for more
+PAUSE = 1.0  # seconds before the second try; doubled for each further one
+MAX_DOWNLOAD = 4_000_000_000  # bytes, where an archive's own size is not known
+MAX_UNPACKED = 8_000_000_000  # bytes of a whole data set
+MAX_MEMBERS = 200_000
+
+
+@dataclass(frozen=True)
+class Archive:
+    file: str
+    checksum: str  # "sha256:..." or "md5:...", of the file as its authors publish it
+    urls: tuple[str, ...]  # tried in this order; none: it can no longer be downloaded
+    size: int | None = None  # bytes
+
+
+_VGG = ("https://www.robots.ox.ac.uk/~vgg/data/", "https://thor.robots.ox.ac.uk/~vgg/data/")
+_DOGS = ("http://vision.stanford.edu/aditya86/ImageNetDogs/", "https://vision.stanford.edu/aditya86/ImageNetDogs/")
+
+
+def _at(bases: tuple[str, ...], place: str, checksum: str, size: int | None = None) -> Archive:
+    return Archive(place.rsplit("/", 1)[-1], checksum, tuple(base + place for base in bases), size)
+
+
+SOURCES: dict[str, tuple[Archive, ...]] = {
+    "cub": (
+        _at(("https://data.caltech.edu/records/65de6-vp158/files/", "https://data.caltech.edu/records/20098/files/"), "CUB_200_2011.tgz",
+            "sha256:0c685df5597a8b24909f6a7c9db6d11e008733779a671760afef78feb49bf081", 1_150_585_339),
+    ),
+    "aircraft": (_at(_VGG, "fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz", "md5:d4acdd33327262359767eeaa97a4f732"),),
+    "dogs": (
+        _at(_DOGS, "images.tar", "sha256:a443fc2f9a851aa1a7b8e4fa4af94b8459fce2c9f5a2f4dd4669cf9673a4ec58", 793_579_520),
+        _at(_DOGS, "annotation.tar", "sha256:662ed36f707be6b195c2fda392d8e153e83af28cedc8e2134a649f198def30fd", 21_852_160),
+        _at(_DOGS, "lists.tar", "sha256:34b47cacd9a98b5d150e084f24d29391c084c55272295ec65c85651bc35f4d6c", 481_280),
+    ),
+    "flowers": (
+        _at(_VGG, "flowers/102/102flowers.tgz", "sha256:2d01ecc807db462958cfe3d92f57a8c252b4abd240eb955770201e45f783b246", 344_862_509),
+        _at(_VGG, "flowers/102/imagelabels.mat", "sha256:4903e94206bac23bf772aadf06451916df56b58fc483a62db32a97b82656651d", 502),
+        _at(_VGG, "flowers/102/setid.mat", "sha256:46b8678f91fd95d3c8f4feab80d271a6c834a1dd896fe29fd3e6ad9ce5c8dccd", 14_989),
+    ),
+    "imagewoof": (
+        _at(("https://s3.amazonaws.com/fast-ai-imageclas/",), "imagewoof2-320.tgz",
+            "sha256:4e4905ed7643120daaf9bf3b2ef7f3a7e8396d9bdaf254a38c6f01f618b4973d", 328_288_506),
+    ),
+    "cars": (  # the links have been dead for years
+        Archive("cars_train.tgz", "sha256:512b227b30e2f0a8aab9e09485786ab4479582073a144998da74d64b801fd288", (), 979_269_282),
+        Archive("cars_test.tgz", "sha256:bffea656d6f425cba3c91c6d83336e4c5f86c6cffd8975b0f375d3a10da8e243", (), 977_350_468),
+        Archive("car_devkit.tgz", "sha256:b97deb463af7d58b6bfaa18b2a4de9829f0f79e8ce663dfa9261bf7810e9accd", (), 330_960),
+        Archive("cars_test_annos_withlabels.mat", "sha256:790f75be8ea34eeded134cc559332baf23e30e91367e9ddca97d26ed9b895f05", (), 185_758),
+    ),
+}  # fmt: skip
+"""Checksums and sizes as torchvision's and TensorFlow Datasets' loaders publish them."""
+
+PARTS = {"cub50": "cub", "dogs21": "dogs"}
+"""Data sets that are part of another."""
+
+
+def get(name: str, *, progress: bool = True) -> Path:
+    """Download a data set into the data folder and unpack it there; the folder it then is in. One that is there already is left alone.
+
+    Broken downloads go on where they stopped, in this call or the next; archives that somebody put into ``downloads/NAME`` of the data folder are used. Every
+    archive is verified before it is unpacked. The data set's folder appears when all of it is there. Raises InputError: unknown name, no source left
+    (with the reason of each), a checksum that does not fit, an archive that reaches outside its folder or is far too large, a full or read-only disk.
+    """
+    whole = PARTS.get(name, name)
+    if whole not in SOURCES:
+        raise unknown("data set that can be downloaded", name, [*SOURCES, *PARTS])
+    final, keep = paths.data() / whole, paths.data() / "downloads" / whole
+    try:
+        keep.mkdir(parents=True, exist_ok=True)
+        with _turn(keep.with_suffix(".lock"), whole):
+            if not final.exists():
+                missing = [archive for archive in SOURCES[whole] if not archive.urls and not (keep / archive.file).is_file()]
+                if missing:
+                    listed = ", ".join(f"{archive.file} ({archive.checksum})" for archive in missing)
+                    raise InputError(f"data set {whole} can no longer be downloaded from its authors; find these files elsewhere, put them into {keep} "
+                                     f"and give the same command again, which verifies and unpacks them: {listed}.")  # fmt: skip
+                files = [_fetch(archive, keep, progress) for archive in SOURCES[whole]]
+                _unpack_all(files, final)
+                if all(archive.urls for archive in SOURCES[whole]):  # what somebody put there stays
+                    shutil.rmtree(keep, ignore_errors=True)
+    except OSError as error:
+        raise InputError(f"cannot write in {paths.data()} ({error.strerror or error}); make room, or set FGBOOK_DATA to a folder that can be written.") from error
+    return final
+
+
+def _turn(path: Path, name: str):
+    """Held while a data set is fetched. A second process that wants it says so, and waits."""
+    lock = FileLock(path)
+    try:
+        return lock.acquire(timeout=0)
+    except Timeout:
+        print(f"data set {name} is being fetched by another process; waiting for it.", flush=True)
+        return lock.acquire()
+
+
+# Downloading
+
+
+def _fetch(archive: Archive, folder: Path, progress: bool) -> Path:
+    """An archive in `folder`, verified; downloaded from the first source that delivers it."""
+    pooch.get_logger().setLevel("WARNING")  # the progress bar says it already
+    known, failures = archive.checksum, []
+    path = folder / archive.file
+    if path.is_file():
+        if pooch.hashes.hash_matches(str(path), known):
+            return path
+        if not archive.urls:
+            raise InputError(f"{path} is not the official file: its checksum is not {known}.")
+    for url in archive.urls:
+        for _ in range(2):  # a second time from the beginning where the first was resumed: the beginning may have been another file's
+            download = _Download(folder / f"{archive.file}.part", archive.size, progress)
+            try:
+                return Path(pooch.retrieve(url, known, fname=archive.file, path=folder, downloader=download))
+            except ValueError:
+                failures.append(f"{url}: what it sends has not the checksum {known}")
+                if not download.resumed:
+                    break
+            except _GivenUp as error:
+                failures.append(f"{url}: {error}")
+                break
+    raise InputError(f"{archive.file} could not be downloaded ({'; '.join(failures)}); try again later, or put the file into {folder}.")
+
+
+class _GivenUp(Exception):
+    """A source that does not deliver."""
+
+
+class _Download:
+    """What pooch calls to download one file: goes on from `part`, which outlives this process, and moves it to where pooch will verify it."""
+
+    def __init__(self, part: Path, size: int | None, progress: bool):
+        self.part, self.limit, self.exact, self.progress = part, size or MAX_DOWNLOAD, size is not None, progress
+        self.resumed = False
+
+    def __call__(self, url: str, output_file: str, _pooch, check_only: bool = False):
+        idle = 0
+        while idle < TRIES:
+            before = self._have()
+            self.resumed = self.resumed or before > 0
+            try:
+                if self._more(url, before):
+                    os.replace(self.part, output_file)
+                    return
+                reason = "it breaks off"
+            except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+                reason = _reason(error)
+                if isinstance(error, requests.HTTPError) and error.response.status_code < 500:
+                    break
+            idle = 0 if self._have() > before else idle + 1
+            if idle < TRIES:
+                time.sleep(PAUSE * 2**idle)
+        raise _GivenUp(reason)
+
+    def _have(self) -> int:
+        return self.part.stat().st_size if self.part.is_file() else 0
+
+    def _more(self, url: str, start: int) -> bool:
+        """Ask for what is still missing and write it behind what is there. Whether the file is then as long as the server says."""
+        # Unencoded, and read raw: some servers call an archive's own compression an encoding, and would have it unpacked on the way.
+        headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={start}-"} if start else {})}
+        with requests.get(url, headers=headers, stream=True, timeout=PATIENCE) as answer:
+            if answer.status_code == 416:  # there is nothing behind what we have: it is all of it, or not this file's beginning
+                if _range(answer)[1] == start:
+                    return True
+                self.part.unlink(missing_ok=True)
+                return False
+            answer.raise_for_status()
+            first, total = _range(answer) if answer.status_code == 206 else (0, _number(answer.headers.get("Content-Length")))
+            if first != start:  # the server starts again, or somewhere else
+                if answer.status_code == 206:
+                    self.part.unlink(missing_ok=True)
+                    return False
+                start = 0
+            if total is not None and (total > self.limit or self.exact and total != self.limit):
+                raise _GivenUp(f"it offers {total} bytes, not {self.limit}")
+            with open(self.part, "ab" if start else "wb") as file, tqdm(
+                total=total, initial=start, desc=self.part.stem, unit="B", unit_scale=True, leave=False, mininterval=1, disable=not self.progress
+            ) as bar:  # fmt: skip
+                have = start
+                for block in answer.raw.stream(1 << 14, decode_content=False):  # small: when it breaks off, the block under way is lost
+                    have += len(block)
+                    if have > self.limit:
+                        file.close()
+                        self.part.unlink()
+                        raise _GivenUp(f"it sends more than the {self.limit} bytes that are expected")
+                    file.write(block)
+                    bar.update(len(block))
+        return total is None or have == total
+
+
+def _range(answer: requests.Response) -> tuple[int, int | None]:
+    """First byte and total length, of a header such as "bytes 200-999/1000"."""
+    span, _, total = answer.headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
+    return _number(span.partition("-")[0]) or 0, _number(total)
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text and text.isdecimal() else None
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, requests.HTTPError):
+        return f"{error.response.status_code} {error.response.reason}"
+    if isinstance(error, requests.TooManyRedirects):
+        return "it redirects in circles"
+    if isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError)):
+        return "it does not answer in time"
+    if isinstance(error, (requests.exceptions.ChunkedEncodingError, urllib3.exceptions.ProtocolError)):
+        return "it breaks off"
+    return "no connection" if isinstance(error, requests.ConnectionError) else type(error).__name__
+
+
+# Unpacking
+
+
+def _unpack_all(files: list[Path], final: Path):
+    """All archives into one folder (other files as they are), which gets its name when everything is in it."""
+    partial = final.with_name(f".{final.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+    partial.mkdir()
+    try:
+        left = MAX_UNPACKED
+        for file in files:
+            if file.suffix == ".mat":
+                shutil.copyfile(file, partial / file.name)
+            else:
+                left -= unpack(file, partial, left)
+        os.replace(partial, final)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def unpack(archive: Path, target: Path, limit: int = MAX_UNPACKED) -> int:
+    """The files of a tar archive, under `target`; the bytes written. Links that stay inside are left out; owners and permissions are not taken over.
+
+    Raises InputError, possibly with some files written: not a whole tar archive, a path or link out of the folder, a device, more than `limit` bytes.
+    """
+    written = members = 0
+    try:
+        with tarfile.open(archive, "r:*") as tar:
+            for member in tar:
+                members += 1
+                path = _inside(member.name, archive)
+                if member.issym() or member.islnk():
+                    base = posixpath.dirname(member.name) if member.issym() else ""
+                    _inside(posixpath.normpath(posixpath.join(base, member.linkname)), archive)
+                elif member.isdir():
+                    (target / path).mkdir(parents=True, exist_ok=True)
+                elif member.isreg():
+                    written += member.size
+                    if written > limit or members > MAX_MEMBERS:
+                        raise InputError(f"{archive} holds more than {limit} bytes or {MAX_MEMBERS} files; it is not unpacked.")
+                    (target / path).parent.mkdir(parents=True, exist_ok=True)
+                    with open(target / path, "wb") as file:
+                        shutil.copyfileobj(tar.extractfile(member), file, 1 << 20)
+                else:
+                    raise InputError(f"{archive} holds {member.name!r}, which is neither file nor folder; it is not unpacked.")
+    except InputError:
+        raise
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError) as error:
+        raise InputError(f"{archive} is not a whole tar archive ({error}); remove it and fetch it again.") from error
+    except ValueError as error:
+        raise InputError(f"{archive} holds a name that cannot be used ({error}); it is not unpacked.") from error
+    if not members:
+        raise InputError(f"{archive} is empty; remove it and fetch it again.")
+    return written
+
+
+def _inside(name: str, archive: Path) -> PurePosixPath:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name or Path(name).drive:
+        raise InputError(f"{archive} holds {name!r}, which lies outside its folder; it is not unpacked.")
+    return path

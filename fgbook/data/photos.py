@@ -1,0 +1,172 @@
+"""Picture files with labels, before any is decoded: what the loader of each real data set makes, and how it becomes a DataSet."""
+
+import hashlib
+import json
+import unicodedata
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .. import paths
+from ..errors import InputError
+from . import store
+from .dataset import DataSet, Split
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass
+class Photos:
+    """N labelled picture files in three splits. Coordinates are pixels of the picture as seen, x to the right, y down.
+
+    Made in any order and kept in the order train, val, test, so that each split is one slice of the stored images. Raises InputError for a data set that
+    cannot be learned from: one class, an empty split, a class without training pictures, a name twice.
+    """
+
+    name: str
+    root: Path  # the files' folder
+    classes: list[str]
+    files: list[str]  # relative to root, "/" between folders
+    labels: np.ndarray  # (N,) int64
+    splits: np.ndarray  # (N,) of "train", "val", "test"
+    boxes: np.ndarray | None = None  # (N, 4) xyxy
+    parts: np.ndarray | None = None  # (N, 15, 3) x, y, visible
+    attributes: np.ndarray | None = None  # (N, A)
+    genus: list[int] = field(default_factory=list)  # of each class
+    official: dict[str, int] = field(default_factory=dict)  # what its authors count: "classes", "train" (with our val), "val", "test"
+    trim: int = 0  # rows to cut at the bottom
+
+    def __post_init__(self):
+        order = np.argsort([SPLITS.index(s) for s in self.splits], kind="stable")
+        pick = lambda value: None if value is None else np.asarray(value)[order]  # noqa: E731
+        self.files = [self.files[i] for i in order]
+        self.labels, self.splits = np.asarray(self.labels, np.int64)[order], np.asarray(self.splits)[order]
+        self.boxes, self.parts, self.attributes = pick(self.boxes), pick(self.parts), pick(self.attributes)
+        self._refuse()
+
+    def _refuse(self):
+        if len(self.classes) < 2:
+            raise InputError(f"{self.name}: {len(self.classes)} class in {self.root}; at least two are needed to classify.")
+        for split in SPLITS:
+            if split not in self.splits:
+                raise InputError(f"{self.name}: the {split} split of {self.root} is empty.")
+        lacking = sorted(set(range(len(self.classes))) - set(self.labels[self.splits == "train"].tolist()))
+        if lacking:
+            names = ", ".join(repr(self.classes[c]) for c in lacking[:5]) + (" ..." if len(lacking) > 5 else "")
+            raise InputError(f"{self.name}: no training picture of {len(lacking)} class(es): {names}; add some or take the class away.")
+        twice = [file for file, count in Counter(self.files).items() if count > 1]
+        if twice:
+            raise InputError(f"{self.name}: {twice[0]} is listed twice.")
+
+    def count(self, split: str) -> int:
+        return int((self.splits == split).sum())
+
+    def paths(self) -> list[Path]:
+        return [self.root / file for file in self.files]
+
+    def hashes(self) -> list[str]:
+        """sha256 of each file's content. Raises InputError for one that is missing or cannot be read."""
+        return list(store.in_order(_content, self.paths()))
+
+
+def _content(path: Path) -> str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); it is listed in its data set.") from error
+
+
+def fingerprint(photos: Photos, hashes: list[str]) -> str:
+    """A hash of everything that determines pixels, labels, splits and ground truth; the same on every machine, and for every stored size."""
+    rows = [[unicodedata.normalize("NFC", file), int(label), str(split), content]
+            for file, label, split, content in zip(photos.files, photos.labels, photos.splits, hashes, strict=True)]  # fmt: skip
+    digest = hashlib.sha256(json.dumps([store.VERSION, photos.trim, photos.classes, rows]).encode())
+    for truth in (photos.boxes, photos.parts, photos.attributes):
+        digest.update(b"none" if truth is None else np.ascontiguousarray(truth, "<f4").tobytes())
+    return digest.hexdigest()
+
+
+def load(photos: Photos, size: int) -> DataSet:
+    """The data set at S = `size`: pictures squashed to S x S (decoded on the first call, mapped afterwards), coordinates scaled with them."""
+    if size < 1:
+        raise InputError(f"the stored size is {size!r}; it must be at least 1 pixel.")
+    mark = fingerprint(photos, photos.hashes())
+    images, sizes = store.squares(photos.paths(), size, mark, name=photos.name, trim=photos.trim)
+    scale = size / sizes.double().repeat(1, 2)  # (N, 4) for x, y, x, y
+    boxes = parts = attributes = None
+    if photos.boxes is not None:
+        boxes = (torch.from_numpy(photos.boxes.astype(np.float64)) * scale).clamp(0, size).float()
+    if photos.parts is not None:
+        parts = torch.from_numpy(photos.parts.astype(np.float32))
+        parts[..., :2] *= scale[:, None, :2].float()
+    if photos.attributes is not None:
+        attributes = torch.from_numpy(photos.attributes.astype(np.float32))
+    labels, splits, start = torch.from_numpy(photos.labels), {}, 0
+    for name in SPLITS:
+        part = slice(start, start + photos.count(name))
+        pick = lambda value: None if value is None else value[part]  # noqa: E731, B023
+        splits[name] = Split(images[part], labels[part], photos.files[part], pick(boxes), pick(parts), attributes=pick(attributes))
+        start = part.stop
+    return DataSet(photos.name, photos.classes, size, mark, splits["train"], splits["val"], splits["test"], photos.genus)
+
+
+def check(photos: Photos) -> dict:
+    """Everything about the files: counts against the authors', every picture decoded, the same file in two splits.
+
+    Returns name, path, classes, images (by split), official, problems (a list of sentences; empty: all is well), duplicates (pairs of file names whose content
+    is the same in train or val and in test) and fingerprint (None when a file cannot be read).
+    """
+    problems = []
+    counts = {split: photos.count(split) for split in SPLITS}
+    ours = {"classes": len(photos.classes), **counts}
+    if "val" not in photos.official:  # the validation part is ours, cut from the authors' training part
+        ours["train"] += ours["val"]
+    for what, expected in photos.official.items():
+        if ours[what] != expected:
+            problems.append(f"{what}: {ours[what]}, but its authors count {expected}.")
+
+    def examine(path: Path) -> tuple[str | None, str | None]:
+        try:
+            content = _content(path)
+            store.decode(path, None, photos.trim)
+        except InputError as error:
+            return None, str(error)
+        return content, None
+
+    hashes, unreadable = zip(*store.in_order(examine, photos.paths()), strict=True)
+    problems += [sentence for sentence in unreadable if sentence]
+    seen = {content: file for file, split, content in zip(photos.files, photos.splits, hashes, strict=True) if content and split != "test"}
+    duplicates = [(seen[content], file) for file, split, content in zip(photos.files, photos.splits, hashes, strict=True)
+                  if split == "test" and content in seen]  # fmt: skip
+    return {
+        "name": photos.name, "path": str(photos.root), "classes": len(photos.classes), "images": counts, "official": photos.official,
+        "problems": problems, "duplicates": duplicates, "fingerprint": None if any(unreadable) else fingerprint(photos, list(hashes)),
+    }  # fmt: skip
+
+
+def locate(name: str, places: list[str], marker: str, advice: str) -> Path:
+    """The first of `places` in the data folder that holds `marker`; an InputError with the advice where none does."""
+    for place in places:
+        if (paths.data() / place / marker).exists():
+            return paths.data() / place
+    raise InputError(f"data set {name} is not in {paths.data()}: {advice}, so that {paths.data() / places[0] / marker} exists "
+                     "(FGBOOK_DATA chooses another folder).")  # fmt: skip
+
+
+def read_mat(path: Path, *names: str) -> list[np.ndarray]:
+    """Variables of a MATLAB file. Raises InputError where it is missing, no such file, or lacks one."""
+    from scipy.io import loadmat
+
+    try:
+        found = loadmat(path, squeeze_me=True)
+        return [np.atleast_1d(found[name]) for name in names]
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is missing; unpack the official archive again.") from error
+    except KeyError as error:
+        raise InputError(f"{path} has no variable {error}; is it the official file?") from error
+    except Exception as error:  # scipy raises nearly anything on a damaged file
+        raise InputError(f"{path} cannot be read as a MATLAB file ({error}); download it again.") from error

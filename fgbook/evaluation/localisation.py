@@ -1,0 +1,166 @@
+"""Where the selected regions lie, against ground truth, and where boxes of the same size would lie by chance.
+
+Three questions for each region of an image, in input pixels (x to the right, y down, pixel i covers [i, i + 1]):
+
+* hit_object: does its centre lie on the object, that is inside the foreground mask, or inside the object's box where there is no mask?
+* hit_part: does it hold a discriminative part, that is the centre of at least one of the boxes of the parts that tell siblings apart?
+  Where a data set marks no such parts (CUB), the visible ones of its fifteen parts count, which is much easier to meet: compare with the
+  random boxes.
+* union_iou: intersection over union of all regions together with the object's box (exact areas).
+"""
+
+import torch
+from torch import Tensor, nn
+
+from ..augment import centre, centre_offset, uniforms
+from ..data.dataset import Split
+from ..errors import InputError
+from ..recipe import Recipe
+
+MEASURES = ("hit_object", "hit_part", "union_iou")
+BATCH = 64
+DRAWS = 10  # random sets of boxes for each image
+SEED = 0  # of the random boxes: the same for all models
+
+
+def measure(model: nn.Module, split: Split, recipe: Recipe) -> dict:
+    """Score ``model.regions(images)`` (B, m, 4), the best region first, on the centre crops that evaluation sees.
+
+    Returns plain numbers. For each of MEASURES ("hit_object", say): `hit_object`, the mean over images (of an image's share of regions);
+    its 95 % interval `hit_object_low`, `hit_object_high` (normal, over images: another model of the same row varies more);
+    `hit_object_by_rank`, a list of m: the share of first, second.. regions that hit, and for union_iou the overlap of the first 1, 2.. m
+    regions; `hit_object_n`, how many images can be scored, with the object, or a part, inside the crop; `hit_object_random` (with _low,
+    _high, _by_rank), the same for as many boxes of the regions' sizes at uniformly random places inside the image, averaged over 10
+    draws. Their places depend on nothing but the image's position in the split; they may overlap freely, which regions after non-maximum
+    suppression do not. `n`: images. None where the ground truth is missing or no image can be scored.
+
+    The model is put in eval mode and works on its own device; its mode is restored. Raises InputError for a split without ground truth.
+    """
+    if split.boxes is None and split.masks is None and split.part_boxes is None and split.parts is None:
+        raise InputError("localisation needs a data set with boxes, masks or parts; this one has none.")
+    if not len(split):
+        raise InputError("there are no images to evaluate.")
+    device = next(model.parameters()).device
+    size, training = recipe.image_size, model.training
+    model.eval()
+    found: dict[str, list[Tensor]] = {f"{name}{suffix}": [] for name in MEASURES for suffix in ("", "_random")}
+    try:
+        for start in range(0, len(split), BATCH):
+            index = torch.arange(start, min(start + BATCH, len(split)))
+            with torch.no_grad():
+                boxes = model.regions(centre(split.images[index].to(device), size)).float().cpu()  # (B, m, 4)
+            truth = ground_truth(split, index, size)
+            random = [score(random_boxes(boxes, index, draw, size), **truth) for draw in range(DRAWS)]
+            for name, values in score(boxes, **truth).items():
+                found[name].append(values)
+                found[f"{name}_random"].append(torch.stack([scores[name] for scores in random]).mean(0))
+    finally:
+        model.train(training)
+    result: dict = {"n": len(split)}
+    for name, parts in found.items():
+        scores = torch.cat(parts) if parts else torch.empty(0, 1)
+        scores = scores[scores.isfinite().all(1)]  # (n, m) of the images that can be scored
+        if not name.endswith("_random"):
+            result[f"{name}_n"] = len(scores)
+        result |= _summary(name, scores, cumulative=name.startswith("union_iou"))
+    return result
+
+
+def ground_truth(split: Split, index: Tensor, size: int) -> dict[str, Tensor | None]:
+    """What :func:`score` needs of the images at `index` (B,), moved from the stored images to their centre crops of side `size`.
+
+    Boxes are cut at the crop's border; an object without any area inside, and a part whose centre lies outside, become NaN.
+    """
+    offset = centre_offset(split.images.shape[-1], size)
+    objects = masks = points = None
+    if split.boxes is not None:
+        objects = (split.boxes[index].float() - offset).clamp(0, size)
+        inside = (objects[:, 2:] > objects[:, :2]).all(1, keepdim=True)
+        objects = torch.where(inside, objects, torch.nan)
+    if split.masks is not None:
+        masks = split.masks[index][:, offset : offset + size, offset : offset + size] > 0
+    if split.part_boxes is not None:
+        corners = split.part_boxes[index].float()
+        points = (corners[..., :2] + corners[..., 2:]) / 2 - offset  # (B, P, 2)
+    elif split.parts is not None:
+        parts = split.parts[index].float()
+        points = torch.where(parts[..., 2:] > 0, parts[..., :2] - offset, torch.nan)
+    if points is not None:
+        inside = ((points >= 0) & (points <= size)).all(-1, keepdim=True)
+        points = torch.where(inside, points, torch.nan)
+    return {"objects": objects, "masks": masks, "points": points}
+
+
+def score(boxes: Tensor, objects: Tensor | None = None, masks: Tensor | None = None, points: Tensor | None = None) -> dict[str, Tensor]:
+    """Scores of regions against ground truth, image by image and rank by rank; no model, no randomness.
+
+    boxes (N, m, 4) xyxy, the best first; objects (N, 4) xyxy, NaN rows where there is none; masks (N, S, S) true on the object; points
+    (N, P, 2), x and y of part centres, NaN rows where there are fewer. Returns (N, m) float64: `hit_object` and `hit_part`, 0 or 1 for
+    each region, and `union_iou`, in [0, 1], of the first 1, 2.. m regions with the object. NaN for an image without an object (an empty
+    mask) or part; a measure without its ground truth is left out. Borders belong to a box. Raises InputError for shapes that do not fit.
+    """
+    n, m = boxes.shape[:2]
+    for name, value, dimensions, last in (("objects", objects, 2, 4), ("masks", masks, 3, None), ("points", points, 3, 2)):
+        if value is not None and (value.ndim != dimensions or len(value) != n or last not in (None, value.shape[-1])):
+            raise InputError(f"{name} {tuple(value.shape)} do not fit boxes {tuple(boxes.shape)}.")
+    boxes = boxes.double()
+    centres = (boxes[..., :2] + boxes[..., 2:]) / 2  # (N, m, 2)
+    scores = {}
+    if masks is not None:
+        height, width = masks.shape[1:]
+        x, y = centres[..., 0].long().clamp(0, width - 1), centres[..., 1].long().clamp(0, height - 1)  # the pixel that holds the centre
+        hit = masks[torch.arange(n)[:, None], y, x]
+        scores["hit_object"] = _where(hit, (masks > 0).flatten(1).any(1))
+    elif objects is not None:
+        hit = (centres >= objects[:, None, :2]) & (centres <= objects[:, None, 2:])  # false for NaN
+        scores["hit_object"] = _where(hit.all(-1), objects.isfinite().all(1))
+    if points is not None:
+        place = points[:, None]  # (N, 1, P, 2)
+        holds = ((place >= boxes[:, :, None, :2]) & (place <= boxes[:, :, None, 2:])).all(-1)  # (N, m, P)
+        scores["hit_part"] = _where(holds.any(-1), points.isfinite().all(-1).any(-1))
+    if objects is not None:
+        scores["union_iou"] = _union_iou(boxes, objects.double())
+    return scores
+
+
+def random_boxes(boxes: Tensor, index: Tensor, draw: int, size: int) -> Tensor:
+    """Boxes as large as `boxes` (B, m, 4) at random places, uniform inside the image of side `size`; index (B,) and draw decide."""
+    sides = boxes[..., 2:] - boxes[..., :2]  # (B, m, 2)
+    random = uniforms(SEED, draw, index.to(boxes.device), 2 * boxes.shape[1]).T.unflatten(1, (-1, 2))  # (B, m, 2)
+    corner = random * (size - sides)
+    return torch.cat([corner, corner + sides], -1)
+
+
+def _union_iou(boxes: Tensor, objects: Tensor) -> Tensor:
+    """IoU of the union of the first 1..m boxes (N, m, 4) with objects (N, 4) -> (N, m).
+
+    Exact: all edges of an image together cut the plane into cells, and each box is a set of whole cells.
+    """
+    known = objects.isfinite().all(1)  # (N,)
+    shapes = torch.cat([boxes, objects[:, None].nan_to_num()], 1)  # (N, m + 1, 4)
+    within, lengths = [], []
+    for low, high in ((shapes[..., 0], shapes[..., 2]), (shapes[..., 1], shapes[..., 3])):
+        edges = torch.cat([low, high], 1).sort(1).values  # (N, 2m + 2)
+        middle = (edges[:, None, :-1] + edges[:, None, 1:]) / 2  # (N, 1, 2m + 1)
+        within.append((middle > low[..., None]) & (middle < high[..., None]))  # (N, m + 1, 2m + 1)
+        lengths.append(edges.diff(dim=1))
+    covers = within[0][..., :, None] & within[1][..., None, :]  # (N, m + 1, 2m + 1, 2m + 1)
+    area = lengths[0][:, None, :, None] * lengths[1][:, None, None, :]
+    union, target = covers[:, :-1].cumsum(1) > 0, covers[:, -1:]  # (N, m, ..), (N, 1, ..)
+    return _where((area * (union & target)).sum((2, 3)) / (area * (union | target)).sum((2, 3)), known)
+
+
+def _where(scores: Tensor, scorable: Tensor) -> Tensor:
+    """scores (N, m) as float64, NaN in images that cannot be scored."""
+    return torch.where(scorable[:, None], scores.double(), torch.nan)
+
+
+def _summary(name: str, scores: Tensor, cumulative: bool) -> dict:
+    """Scores (n, m) of one measure as plain numbers: mean over images, interval, by rank; all None for n = 0."""
+    if not len(scores):
+        return {name: None, f"{name}_low": None, f"{name}_high": None, f"{name}_by_rank": None}
+    of_image = scores[:, -1] if cumulative else scores.mean(1)  # (n,)
+    mean, n = float(of_image.mean()), len(of_image)
+    half = 1.96 * float(of_image.std()) / n**0.5 if n > 1 else 1.0  # one image says nothing about others
+    low, high = max(mean - half, 0.0), min(mean + half, 1.0)
+    return {name: mean, f"{name}_low": low, f"{name}_high": high, f"{name}_by_rank": scores.mean(0).tolist()}

@@ -1,0 +1,443 @@
+"""The training loop: ``fit`` trains a model by a recipe, ``predict`` gives its class probabilities.
+
+What makes a run repeatable: nothing random is carried along. The order of an epoch, the augmentation of an image and the dropout of a step are
+functions of (seed, epoch, image or step), so a checkpoint needs no random state, and a run that was killed at any moment goes on as if nothing
+had happened: on a CPU its final weights are identical, bit by bit, to those of an undisturbed run.
+
+What keeps a GPU busy: images lie on it as uint8 (or are copied from pinned memory), everything else happens there, and the host looks at a
+result only every LOOK steps.
+
+Several processes (torchrun, accelerate launch): each works on a slice of every batch, losses and gradients are those of the whole batch.
+Batch statistics of BatchNorm are then those of the slices; the running statistics of the first process are kept.
+"""
+
+import json
+import math
+import signal
+import threading
+import time
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import broadcast_object_list, gather_object
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm.auto import tqdm
+
+from .augment import augment, centre, key
+from .checkpoints import Folder, State
+from .data.dataset import DataSet, Split
+from .errors import InputError, unknown
+from .models import backbones
+from .recipe import Recipe
+
+VERSION = 1  # raise it when the same recipe and seed give other results
+LOOK = 50  # steps between two looks at the loss: each makes the host wait for the device
+SAVE_SECONDS = 180.0  # between two checkpoints within an epoch
+
+
+class NonFiniteLoss(InputError):
+    """The loss, or a weight, became infinite or not a number. ``step`` counts optimiser steps from 1, ``files`` are the images of that step's batch."""
+
+    def __init__(self, step: int, files: list[str], where: str, checkpoint: str):
+        self.step, self.files = step, files
+        super().__init__(f"the loss or a weight was not finite at step {step} ({where}); last good checkpoint: {checkpoint}; "
+                         f"lower the learning rate, set clip_norm, or look at the images of that batch: {', '.join(files)}.")  # fmt: skip
+
+
+@dataclass
+class Outcome:
+    """What became of a call of ``fit``."""
+
+    finished: bool  # False: the time budget ended first; the same call goes on
+    epochs: int  # completed, over all calls
+    best_epoch: int  # counted from 1: the epoch whose weights are kept
+    val_top1: float | None  # of the best epoch, in [0, 1]; None where nothing was held out
+    seconds: float  # of training and validation, over all calls
+    steps: int  # optimiser steps that led to the present state
+
+
+def fit(model: nn.Module, data: DataSet, recipe: Recipe, run_dir: Path, *, seed: int = 0, device: str | None = None,
+        budget_minutes: float | None = None, progress: bool = True) -> Outcome:  # fmt: skip
+    """Train `model` on `data` by `recipe`; the chosen weights are then in `model` and in ``run_dir/model.safetensors``.
+
+    The weights of the epoch with the highest validation top-1 are chosen (equal: lower validation loss, then earlier); with
+    train_on="train+val" those of the last epoch. The test split is never touched. ``run_dir/log.jsonl`` gets one line an epoch.
+
+    A call with the same arguments goes on where an earlier one was stopped by the budget, by Ctrl-C or by a crash, and returns at once when the
+    run is finished. `model` needs forward(images, targets) -> logits, losses(logits, targets, criterion) -> named means over images, and
+    predict(images) -> logits (B, C); its ``backbone``, if it has one, learns at lr * backbone_lr_factor. Weight decay is on all parameters.
+    The images left over after the last whole batch form a smaller one; a single image left over is skipped (BatchNorm cannot normalise it).
+
+    Raises InputError (data or folder unusable, run_dir holds another run, disk full), NonFiniteLoss, KeyboardInterrupt (after a checkpoint).
+    """
+    begin = time.monotonic()
+    accelerator = _accelerator(recipe, device)
+    device, first, several = accelerator.device, accelerator.is_main_process, accelerator.num_processes > 1
+    train, val = data.split(recipe.train_on), data.val if recipe.train_on == "train" else None
+    _check(data, train, val)
+    steps = steps_per_epoch(len(train), recipe.batch_size)
+
+    if recipe.batchnorm == "frozen":
+        backbones.freeze_statistics(model)
+    model.to(device, memory_format=torch.channels_last)  # faster than the default layout for convolutions, on CPUs too
+    folder = Folder(Path(run_dir), _identity(model, data, recipe, seed), write=first)
+    if (outcome := folder.finished(model)) is not None:
+        return Outcome(**outcome)
+
+    optimiser = accelerator.prepare_optimizer(_optimiser(model, recipe))
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True) if recipe.ema else None
+    evaluated = average.module if average else model
+    parts = {"model": model, "average": average, "optimiser": optimiser, "scaler": accelerator.scaler}  # everything with a state_dict
+    state = folder.resume({name: part for name, part in parts.items() if part is not None})
+    state.sums = {name: total * first for name, total in state.sums.items()}  # counted once, not by every process
+    accelerator.wait_for_everyone()  # all have read before the first one writes
+    folder.log(state)  # also shows at once whether the folder can be written
+
+    if recipe.compile:
+        model.compile()
+    network = accelerator.prepare_model(model) if several else model  # DistributedDataParallel
+    criterion = partial(F.cross_entropy, label_smoothing=recipe.label_smoothing)
+    images, labels = _Images(train.images, device), train.labels.to(device)
+    held_out = _Images(val.images, device) if val is not None else None
+    bad_step = torch.tensor(torch.inf, dtype=torch.float64, device=device)  # the first whose loss was not finite; the host looks at it now and then
+    clock = saved = time.monotonic()
+    deadline = begin + 60 * budget_minutes if budget_minutes is not None else math.inf
+
+    def elapsed() -> float:
+        nonlocal clock
+        before, clock = clock, time.monotonic()
+        state.seconds += clock - before
+        return clock - before
+
+    def look() -> None:
+        """Wait for the device; add up what the processes have; stop the run if a loss was not finite."""
+        bad = accelerator.gather(bad_step.view(1)).min().item()
+        if not torch.stack([parameter.isfinite().all() for parameter in model.parameters()]).all():
+            bad = min(bad, state.epoch * steps + state.step - 1)  # the update itself overflowed
+        state.epoch_seconds += elapsed()
+        if several:
+            state.sums = {name: accelerator.reduce(total.to(device)) * first for name, total in state.sums.items()}  # the first keeps it
+        if bad < math.inf:
+            epoch, batch = divmod(int(bad), steps)
+            files = [train.files[i] for i in order(seed, epoch, len(train)).split(recipe.batch_size)[batch].tolist()]
+            raise NonFiniteLoss(int(bad) + 1, files, f"epoch {epoch + 1}, step {batch + 1} of {steps}", folder.saved or "none yet")
+        loss = sum(weight * float(state.sums[name]) for name, weight in _weights(state.sums, recipe).items())
+        bar.set_postfix(loss=f"{loss / max(1, min(state.step * recipe.batch_size, len(train))):.3f}", refresh=False)
+
+    def save() -> None:
+        nonlocal saved
+        if first:
+            folder.save(state, {name: part.state_dict() for name, part in parts.items() if part is not None})
+        saved = time.monotonic()
+
+    bar = tqdm(total=recipe.epochs * steps, initial=state.epoch * steps + state.step, disable=not (progress and first), unit="step", desc="training")
+    with bar, _interruptible() as interrupts:
+        while not _ended(state, recipe):
+            epoch = state.epoch
+            batches = order(seed, epoch, len(train)).split(recipe.batch_size)[:steps]
+            model.train()
+            while state.step < steps:
+                step = epoch * steps + state.step
+                for group in optimiser.param_groups:
+                    group["lr"] = group["rate"] * factor(recipe, step, steps)
+                _reseed(key(seed, step, accelerator.process_index), device)  # dropout
+
+                batch = batches[state.step]
+                pieces, shares = _slices(batch, recipe, accelerator)
+                for piece, share in zip(pieces, shares):
+                    on_device = _to(piece, device)
+                    with nullcontext() if piece is pieces[-1] else accelerator.no_sync(network):  # gradients meet once a step
+                        with accelerator.autocast():
+                            view, targets = augment(images(piece, on_device), on_device, recipe, seed, epoch), labels[on_device]
+                            view = view.contiguous(memory_format=torch.channels_last)
+                            losses = model.losses(network(view, targets), targets, criterion)
+                            loss = sum(weight * losses[name] for name, weight in _weights(losses, recipe).items())
+                        accelerator.backward(loss * share * accelerator.num_processes)  # of which the processes' mean is taken
+                    for name, value in losses.items():
+                        state.sums[name] = state.sums.get(name, 0) + value.detach().double() * (share * len(batch))
+                    bad_step = torch.where(loss.detach().isfinite(), bad_step, bad_step.clamp(max=step))
+                if recipe.clip_norm:
+                    accelerator.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+                optimiser.step()
+                optimiser.zero_grad()
+                if average:
+                    average.update_parameters(model)
+                state.step += 1
+                bar.update()
+
+                # Several processes have to agree, which costs a message: they do so only when they look anyway.
+                looking, stop, due = state.step % LOOK == 0, False, False
+                if looking or not several:
+                    now = time.monotonic()
+                    stop, due = _agree((bool(interrupts) or now > deadline, now > saved + SAVE_SECONDS), accelerator)
+                if stop or due or looking:
+                    look()
+                if stop or due:
+                    save()
+                if stop:
+                    return _stopped(state, steps, interrupts)
+
+            look()
+            _share_buffers(evaluated, accelerator)
+            line = {"epoch": epoch + 1, "lr": max(group["lr"] for group in optimiser.param_groups)}
+            seen = sum(map(len, batches))
+            line["losses"] = {name: accelerator.reduce(total.to(device)).item() / seen for name, total in state.sums.items()}
+            line["images_per_second"] = round(seen / state.epoch_seconds, 1)
+            line["val_top1"], line["val_loss"] = None, None
+            if val is not None:
+                logits = _logits(evaluated, held_out, recipe, accelerator)
+                line["val_top1"] = (logits.argmax(1) == val.labels).double().mean().item()
+                line["val_loss"] = F.cross_entropy(logits, val.labels).item()
+            state.epoch, state.step, state.sums = epoch + 1, 0, {}
+            if val is None or _better(line, state):
+                state.best_epoch, state.best_top1, state.best_loss = epoch + 1, line["val_top1"], line["val_loss"]
+                state.best = {name: value.detach().clone() for name, value in evaluated.state_dict().items()}
+            state.epoch_seconds = 0.0
+            elapsed()
+            line["seconds"] = round(state.seconds, 2)
+            if state.notes:
+                line["note"], state.notes = " ".join(state.notes), []
+            state.log.append(line)
+            bar.set_description(f"epoch {epoch + 1} of {recipe.epochs}" + (f", validation {line['val_top1']:.1%}" if val is not None else ""))
+            save()
+            folder.log(state)
+            stop = _agree((bool(interrupts) or time.monotonic() > deadline,), accelerator)[0]
+            if stop and not _ended(state, recipe):
+                return _stopped(state, steps, interrupts)
+
+    model.load_state_dict(state.best)
+    outcome = Outcome(True, state.epoch, state.best_epoch, state.best_top1, state.seconds, state.epoch * steps)
+    folder.finish(model, asdict(outcome))
+    accelerator.wait_for_everyone()
+    if interrupts:
+        raise KeyboardInterrupt("the run had just finished")
+    return outcome
+
+
+def predict(model: nn.Module, split: Split, recipe: Recipe, *, device: str | None = None) -> Tensor:
+    """Class probabilities (N, C), float32 on the CPU, in the split's order, from the centre crop of each image. Leaves `model` in eval mode on the device.
+
+    In several processes each image is computed by one of them, and all get the whole result.
+    """
+    accelerator = _accelerator(recipe, device)
+    model.to(accelerator.device, memory_format=torch.channels_last)
+    return _logits(model, _Images(split.images, accelerator.device), recipe, accelerator).softmax(1)
+
+
+def default_device() -> str:
+    """"cuda" where there is a GPU, else "cpu"."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+# What a step depends on: pure functions of the recipe, the seed and counters
+
+
+def steps_per_epoch(images: int, batch_size: int) -> int:
+    """Optimiser steps in an epoch: the last batch may be smaller, but one of a single image is left out (unless there is no other)."""
+    whole, rest = divmod(images, batch_size)
+    return whole + (rest > 1 or whole == 0)
+
+
+def order(seed: int, epoch: int, images: int) -> Tensor:
+    """The order in which an epoch takes the images: a permutation (images,) int64 that depends on nothing but the arguments."""
+    return torch.randperm(images, generator=torch.Generator().manual_seed(key(seed, epoch)))
+
+
+def factor(recipe: Recipe, step: int, steps: int) -> float:
+    """What the learning rates are multiplied by at optimiser step `step` (from 0) when an epoch has `steps` steps.
+
+    "step", "cosine", "cyclic" and "onecycle" are PyTorch's StepLR, CosineAnnealingLR (to 0), CyclicLR (triangular, from a tenth) and OneCycleLR
+    (30 % up from 1/25, then down to 1/250,000, by cosines; momentum stays). Warm-up multiplies: it rises linearly to 1 in warmup_epochs.
+    """
+    total = recipe.epochs * steps
+    if recipe.schedule == "step":
+        value = recipe.step_factor ** (step // steps // recipe.step_epochs)
+    elif recipe.schedule == "cosine":
+        value = (1 + math.cos(math.pi * step / total)) / 2
+    elif recipe.schedule == "cyclic":
+        place = step / (recipe.cycle_epochs * steps) % 1
+        value = 0.1 + 0.9 * (1 - abs(2 * place - 1))
+    elif recipe.schedule == "onecycle":
+        top, last = 0.3 * total - 1, total - 1
+        start, end, share = (1 / 25, 1, step / top) if step <= top else (1, 1 / 25e4, (step - top) / (last - top))
+        value = end + (start - end) * (1 + math.cos(math.pi * share)) / 2
+    else:
+        value = 1.0
+    return value * min(1.0, (step + 1) / max(1.0, recipe.warmup_epochs * steps))
+
+
+def _weights(losses: dict, recipe: Recipe) -> dict[str, float]:
+    """The weight of each of a model's losses; raises InputError when the recipe names one that the model does not have."""
+    chosen = dict(recipe.loss_weights)
+    for name in chosen if losses else ():
+        if name not in losses:
+            raise unknown("loss in loss_weights", name, losses)
+    return {name: chosen.get(name, 1.0) for name in losses}
+
+
+def _slices(batch: Tensor, recipe: Recipe, accelerator: Accelerator) -> tuple[list[Tensor], list[float]]:
+    """This process's images of a batch, in `accumulate` pieces (fewer for a smaller batch), and the share of the whole batch that each is.
+
+    Losses are means, so a piece's loss times its share, added up over pieces and processes, is the loss of the whole batch, whatever their sizes.
+    A process left without an image works on one of the others' with share 0: all have to take part in the exchange of gradients.
+    """
+    mine = batch.tensor_split(accelerator.num_processes)[accelerator.process_index]
+    if not len(mine):
+        return [batch[:1]], [0.0]
+    pieces = mine.tensor_split(min(len(mine), math.ceil(len(batch) * recipe.accumulate / recipe.batch_size)))
+    return list(pieces), [len(piece) / len(batch) for piece in pieces]
+
+
+def _optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimiser with two groups of parameters: the backbone's, and all others. `rate` of a group is its learning rate at factor 1."""
+    old = list(model.backbone.parameters()) if hasattr(model, "backbone") else []
+    if recipe.backbone_lr_factor == 0:
+        for parameter in old:
+            parameter.requires_grad_(False)
+    known = set(map(id, old))
+    groups = [{"params": [p for p in old if p.requires_grad], "rate": recipe.lr * recipe.backbone_lr_factor},
+              {"params": [p for p in model.parameters() if id(p) not in known and p.requires_grad], "rate": recipe.lr}]  # fmt: skip
+    groups = [group for group in groups if group["params"]]
+    if recipe.optimiser == "sgd":
+        return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+    kind = {"adam": torch.optim.Adam, "adamax": torch.optim.Adamax, "adamw": torch.optim.AdamW}[recipe.optimiser]
+    return kind(groups, lr=recipe.lr, weight_decay=recipe.weight_decay)
+
+
+def _better(line: dict, state: State) -> bool:
+    return not state.best_epoch or (line["val_top1"], -line["val_loss"]) > (state.best_top1, -state.best_loss)
+
+
+def _ended(state: State, recipe: Recipe) -> bool:
+    return state.epoch >= recipe.epochs or bool(recipe.patience and state.epoch - state.best_epoch >= recipe.patience)
+
+
+def _stopped(state: State, steps: int, interrupts: list) -> Outcome:
+    if interrupts:
+        raise KeyboardInterrupt(f"stopped in epoch {state.epoch + 1} after step {state.step} of {steps}; the same call goes on from there")
+    return Outcome(False, state.epoch, state.best_epoch, state.best_top1, state.seconds, state.epoch * steps + state.step)
+
+
+def _check(data: DataSet, train: Split, val: Split | None) -> None:
+    for name, split in (("training", train), ("validation", val)):
+        if split is not None and not len(split):
+            raise InputError(f"data set {data.name!r} has no {name} images" + ("; set train_on='train+val'." if split is val else "."))
+    if data.num_classes < 2:
+        raise InputError(f"data set {data.name!r} has {data.num_classes} class; classification needs at least two.")
+
+
+def _identity(model: nn.Module, data: DataSet, recipe: Recipe, seed: int) -> dict:
+    """What has to be equal for a checkpoint to be one of this run."""
+    shapes = json.dumps([[name, list(value.shape)] for name, value in model.state_dict().items()])
+    settings = {name: value for name, value in recipe.as_dict().items() if name != "compile"}  # another way to the same numbers
+    identity = {"version": VERSION, "data": data.fingerprint, "seed": seed, "model": sha256(shapes.encode()).hexdigest()[:16], **settings}
+    return json.loads(json.dumps(identity))  # as it is after a round trip
+
+
+# Devices and processes
+
+
+def _accelerator(recipe: Recipe, device: str | None) -> Accelerator:
+    """Accelerate keeps one state a process, with the first precision and device it was given; a notebook trains several, so it starts anew."""
+    try:
+        place = torch.device(device or default_device())
+    except RuntimeError as error:
+        raise InputError(f"{device!r} is not a device; use 'cpu', 'cuda' or 'cuda:1'.") from error
+    if place.type not in ("cpu", "cuda") or (place.type == "cuda" and not torch.cuda.is_available()):
+        raise InputError(f"device {device!r} is not available here; use {default_device()!r}.")
+    precision = recipe.precision
+    if precision == "auto":
+        precision = "fp32" if place.type == "cpu" else "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    if precision == "fp16" and place.type == "cpu":
+        raise InputError("precision 'fp16' needs a GPU; use 'auto', 'fp32' or 'bf16' on a CPU.")
+    if place.index is not None:
+        torch.cuda.set_device(place)
+    moved = bool(PartialState._shared_state) and PartialState().device.type != place.type
+    AcceleratorState._reset_state(reset_partial_state=moved)
+    return Accelerator(mixed_precision="no" if precision == "fp32" else precision, cpu=place.type == "cpu")
+
+
+class _Images:
+    """A split's images, taken by index as uint8 on the device: kept there whole if they fit in a quarter of its free memory, else copied by batch."""
+
+    def __init__(self, images: Tensor, device: torch.device):
+        fits = device.type == "cuda" and images.nbytes < torch.cuda.mem_get_info(device)[0] / 4
+        self.images, self.device, self.resident = images.to(device) if fits else images, device, fits
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __call__(self, index: Tensor, on_device: Tensor) -> Tensor:
+        """index (B,) on the CPU and the same on the device -> (B, 3, S, S) uint8."""
+        return self.images[on_device] if self.resident else _to(self.images[index], self.device)
+
+
+def _to(tensor: Tensor, device: torch.device) -> Tensor:
+    """To the device without waiting for it: from pinned memory a copy runs by itself."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+
+@torch.no_grad()
+def _logits(model: nn.Module, images: _Images, recipe: Recipe, accelerator: Accelerator) -> Tensor:
+    """Logits (N, C), float32 on the CPU. Each process takes every n-th batch, so that the batches are the same however many there are."""
+    model.eval()
+    mine, values = [], []
+    for index in torch.arange(len(images)).split(recipe.batch_size)[accelerator.process_index :: accelerator.num_processes]:
+        view = centre(images(index, _to(index, accelerator.device)), recipe.image_size).contiguous(memory_format=torch.channels_last)
+        with accelerator.autocast():
+            values.append(model.predict(view).float())
+        mine.append(index)
+    found = [(torch.cat(mine), torch.cat(values).cpu())] if mine else []
+    if accelerator.num_processes > 1:
+        found = gather_object(found)
+    index, values = torch.cat([index for index, _ in found]), torch.cat([value for _, value in found])
+    logits = torch.empty_like(values)
+    logits[index] = values
+    return logits
+
+
+def _agree(flags: tuple[bool, ...], accelerator: Accelerator) -> tuple[bool, ...]:
+    """What the first process says."""
+    return broadcast_object_list([flags])[0] if accelerator.num_processes > 1 else flags
+
+
+def _share_buffers(model: nn.Module, accelerator: Accelerator) -> None:
+    """Give all processes the first one's buffers (running statistics), so that they evaluate the same network."""
+    if accelerator.num_processes > 1:
+        for buffer in model.buffers():
+            torch.distributed.broadcast(buffer, 0)
+
+
+def _reseed(number: int, device: torch.device) -> None:
+    """Seed torch's generators for a step (``torch.manual_seed`` would also format a stack trace for a CUDA that is not there)."""
+    torch.default_generator.manual_seed(number)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(number)
+
+
+@contextmanager
+def _interruptible():
+    """Ctrl-C is noted in the list that this gives, to be acted on between two steps; a second one interrupts at once, wherever the run is."""
+    noted: list[int] = []
+
+    def note(number, frame):
+        if noted:
+            raise KeyboardInterrupt("interrupted twice; the run goes on from its last checkpoint")
+        noted.append(number)
+
+    if threading.current_thread() is not threading.main_thread():  # signals reach the main thread only
+        yield noted
+        return
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, before)
