@@ -43,7 +43,7 @@ def uniforms(seed: int, epoch: int, index: Tensor, count: int) -> Tensor:
 
 
 def uniform(seed: int, epoch: int, index: Tensor, stream: int) -> Tensor:
-    """One stream of random numbers: index (B,) int64 -> (B,) float32 in [0, 1). The same number for an image whatever the batch around it."""
+    """One stream of random numbers: index (B,) int64 -> (B,) float32 in [0, 1). An image's number does not depend on its batch."""
     return _fraction(index, stream, seed, epoch)
 
 
@@ -54,12 +54,12 @@ def _fraction(index: Tensor, stream, seed: int, epoch: int) -> Tensor:
 
 
 def augment(images: Tensor, index: Tensor, recipe: Recipe, seed: int, epoch: int) -> Tensor:
-    """What training sees: images (B, 3, S, S) uint8, index (B,) int64 of each image in its split -> (B, 3, s, s) float in [0, 1], s = recipe.image_size.
+    """What training sees: images (B, 3, S, S) uint8 -> (B, 3, s, s) float in [0, 1], s = recipe.image_size; index (B,) int64: places in the split.
 
-    Crop, zoom, mirror and rotation are composed into one affine map, so that each pixel is interpolated once (bilinear); then brightness and
-    contrast. Without zoom and rotation the crop starts at a whole pixel and the result is the slice itself (up to 1e-4): training is then as
-    sharp as evaluation. A zoom out (a square larger than s) is not low-passed; keep store_size below about 1.5 image_size. What a rotation brings in from
-    outside is the image mirrored at its border.
+    Crop, zoom, mirror and rotation are composed into one affine map, so that each pixel is interpolated once (bilinear); then brightness
+    and contrast. Without zoom and rotation the crop starts at a whole pixel and the result is the slice itself (up to 1e-4): training is
+    then as sharp as evaluation. A zoom out (a square larger than s) is not low-passed; keep store_size below about 1.5 image_size. What a
+    rotation brings in from outside is the image mirrored at its border.
     """
     stored, size = images.shape[-1], recipe.image_size
     _check(images, size)

@@ -81,7 +81,7 @@ class Folder:
         self.saved = _words(self.newest, state)
 
     def resume(self, parts: dict) -> State:
-        """Put the newest whole checkpoint into `parts` (name -> whatever has load_state_dict) and return its state; a fresh one when there is none."""
+        """Put the newest whole checkpoint into `parts` (name -> what has load_state_dict) and return its state; a fresh one if there is none."""
         notes = []
         for path in (self.newest, self.previous):
             try:
@@ -149,7 +149,8 @@ class Folder:
         for name in {**identity, **self.identity}:
             there, here = identity.get(name), self.identity.get(name)
             if there != here:
-                raise InputError(f"{self.path} holds another run ({name} is {there!r} there, {here!r} here); choose another folder or delete it.")
+                difference = f"{name} is {there!r} there, {here!r} here"
+                raise InputError(f"{self.path} holds another run ({difference}); choose another folder or delete it.")
 
 
 def _pack(content: dict) -> bytes:

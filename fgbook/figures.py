@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from matplotlib import patheffects
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from . import augment, paths, records, verdicts
@@ -81,8 +82,9 @@ def figure(drawn: Figure, alt: str, caption: str, width: int | None = None) -> S
     )
 
 
-def table(frame: pd.DataFrame, caption: str, found: list[dict] = (), illustration: bool = False) -> Shown:
-    """A table as HTML; cells may hold HTML. Below it, folded, the records that it was made from and the command that repeats each."""
+def table(lines: list[dict], caption: str, found: list[dict] = (), illustration: bool = False) -> Shown:
+    """A table as HTML, one dictionary a line; cells may hold HTML. Below it, folded, the records that it was made from and the command that repeats each."""
+    frame = pd.DataFrame(lines)
     body = frame.to_html(escape=False, index=False, border=0, na_rep="–")
     mark = '<span class="fgbook-illustration">illustration</span> ' if illustration else ""
     return Shown(
@@ -115,25 +117,30 @@ def measured(text: str, field: str, found: list[dict], other: list[dict] = ()) -
 # ---------------------------------------------------------------------------------------------------------------------- tables from records
 
 
-def setting(records: list[dict]) -> str:
-    """What a group of records has in common, in one line: data set, network, image size, length, hardware. Differing values stand side by side."""
+def setting(found: list[dict]) -> str:
+    """Under what conditions records were made, in one sentence: data set, network, image size, length, seeds, hardware. Differing values stand side by side."""
+    if not found:
+        return "Not run yet."
 
     def join(values) -> str:
         return " / ".join(dict.fromkeys(str(value) for value in values))
 
-    return "; ".join([
-        join(f"{r['dataset']} ({r['num_classes']} classes, {r['images']['train']} training and {r['images']['test']} test images)" for r in records),
-        join(f"{r['recipe']['backbone']} at {r['recipe']['image_size']} px" for r in records),
-        join(f"{r['train']['epochs']} epochs" for r in records),
-        f"{len({r['seed'] for r in records})} seed{'s' * (len({r['seed'] for r in records}) > 1)}",
-        join(hardware(r) for r in records),
-    ])  # fmt: skip
+    seeds = len({r["seed"] for r in found})
+    return ", ".join([
+        join(f"{r['dataset']}: {r['num_classes']} classes, {r['images']['train']} training and {r['images']['test']} test images" for r in found),
+        join(f"{r['recipe']['backbone']} at {r['recipe']['image_size']} px" for r in found),
+        join(_count(r["train"]["epochs"], "epoch") for r in found), _count(seeds, "seed"), join(hardware(r) for r in found),
+    ]) + "."  # fmt: skip
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def hardware(record: dict) -> str:
     """The accelerator, or the processor with the number of cores used."""
     about = record["hardware"]
-    return about.get("gpu") or f"{about['cpu']}, {about['threads']} of {about['cores']} cores"
+    return about.get("gpu") or f"{about['cpu']} ({about['threads']} of {_count(about['cores'], 'core')})"
 
 
 def accuracy(found: list[dict]) -> tuple[float, float, float]:
@@ -149,17 +156,17 @@ def accuracy(found: list[dict]) -> tuple[float, float, float]:
     return float(mean), max(0.0, float(mean - half)), min(100.0, float(mean + half))
 
 
-def accuracy_table(paper: Paper, found: list[dict], printed: str | None = None) -> pd.DataFrame:
-    """One line a row of the paper: measured top-1 accuracy with its 95 % interval, in percent, for records of one profile and data set.
+def accuracy_table(paper: Paper, found: list[dict], printed: str = "cub") -> Shown:
+    """One line a row of the paper: printed and measured top-1 accuracy with its 95 % interval, for records of one profile and data set.
 
-    `printed` names the data set whose printed numbers stand beside; leave it out for quick runs, which are not comparable. Rows without a record
-    are shown as not run. Cells hold HTML.
+    `printed` names the data set whose printed numbers stand beside, except beside quick runs: these are illustrations, and say so. Rows without a
+    record are shown as not run.
     """
-    lines = []
+    lines, quick = [], any(r["profile"] == "quick" for r in found)
     for row in paper.rows:
         of_row = [r for r in found if r["row"] == row.name]
         line = {"row": html.escape(row.title)}
-        if printed:
+        if not quick:
             value = paper.printed(row.name, printed)
             line["printed, %"] = "–" if value is None else f"{value:.1f}"
         if of_row:
@@ -173,11 +180,13 @@ def accuracy_table(paper: Paper, found: list[dict], printed: str | None = None) 
         else:
             line |= {"measured, %": "not run", "95 % interval": "–", "seeds": 0, "training": "–", "GFLOP an image": "–"}
         lines.append(line)
-    return pd.DataFrame(lines)
+    what = "Top-1 accuracy on the test split and its 95 % interval. " + setting(found)
+    note = " Drawn birds or a network of minutes: it shows how the rows are run and has no bearing on the paper." if quick else ""
+    return table(lines, what + note, found, illustration=quick)
 
 
-def printed_table(paper: Paper, about: Table, found: list[dict]) -> pd.DataFrame:
-    """A table as printed, and beside each column what records of the paper profile measured there. Cells hold HTML."""
+def printed_table(about: Table, found: list[dict]) -> Shown:
+    """A table as printed, and beside each column what records of the paper profile measured there."""
     lines = []
     for label, values in about.cells.items():
         line = {"method": html.escape(label)}
@@ -187,7 +196,7 @@ def printed_table(paper: Paper, about: Table, found: list[dict]) -> pd.DataFrame
             if any(r["dataset"] == column for r in found):
                 line[f"{column}, measured"] = measured(f"{accuracy(of_row)[0]:.1f}", "top1", of_row) if of_row else "not run"
         lines.append(line)
-    return pd.DataFrame(lines)
+    return table(lines, f"{about.name}: {about.caption} {about.unit}. At the paper profile: {setting(found)}", found)
 
 
 def judge(paper: Paper, found: list[dict]) -> list[verdicts.Verdict]:
@@ -196,8 +205,8 @@ def judge(paper: Paper, found: list[dict]) -> list[verdicts.Verdict]:
     return [verdicts.verdict(claim, of_row(claim.better), of_row(claim.worse)) for claim in paper.claims]
 
 
-def verdict_table(paper: Paper, found: list[dict]) -> pd.DataFrame:
-    """One line a claim: printed and measured effect in percentage points, its 95 % interval, and the verdict with its reason. Cells hold HTML."""
+def verdict_table(paper: Paper, found: list[dict]) -> Shown:
+    """One line a claim: printed and measured effect in percentage points, its 95 % interval, and the verdict with its reason."""
     lines = []
     for verdict in judge(paper, found):
         claim, effect = verdict.claim, verdict.effect
@@ -211,10 +220,10 @@ def verdict_table(paper: Paper, found: list[dict]) -> pd.DataFrame:
             "verdict": f"<b>{html.escape(verdict.outcome)}</b>",
             "why": html.escape(verdict.why.partition("; ")[2] or verdict.why),  # the numbers before the semicolon stand in the columns
         })  # fmt: skip
-    return pd.DataFrame(lines)
+    return table(lines, f"Claims, in percentage points of top-1 accuracy. {setting(found)}", found)
 
 
-def recipe_table(paper: Paper) -> pd.DataFrame:
+def recipe_table(paper: Paper) -> Shown:
     """The settings of each profile as the paper's file holds them; where rows of a profile differ, each value with its rows.
 
     Settings that are off everywhere are left out.
@@ -233,23 +242,34 @@ def recipe_table(paper: Paper) -> pd.DataFrame:
             line[profile] = "; ".join(f"{value} ({', '.join(names)})" if len(by_value) > 1 else value for value, names in by_value.items())
         if used:
             lines.append(line)
-    return pd.DataFrame(lines)
+    return table(lines, "Settings of the profiles; where rows differ, each value names its rows.")
 
 
-def hits_table(found: list[dict]) -> pd.DataFrame:
-    """Where the regions lie, from records with ground truth: methods' regions beside as many boxes placed at random. Cells hold HTML."""
+def tuning_table(found: list[dict]) -> Shown:
+    """What was tried on validation, best first within a row: the changes to the base recipe and the validation accuracy. Tuning records hold no test number."""
     lines = []
+    for r in sorted(found, key=lambda r: (r["row"], -r["metrics"]["val"]["top1"])):
+        change = ", ".join(f"{name} = {value}" for name, value in r["overrides"].items())
+        lines.append({
+            "row": html.escape(r["row"]), "change": f"<code>{html.escape(change)}</code>" if change else "none",
+            "validation, %": measured(f"{100 * r['metrics']['val']['top1']:.1f}", "val top1", [r]),
+        })  # fmt: skip
+    lines = lines or [{"row": "–", "change": "–", "validation, %": "not run"}]
+    return table(lines, f"Changes to the base recipe tried on validation images. {setting(found)}", found)
+
+
+def hits_table(found: list[dict]) -> Shown:
+    """Where the regions lie, from records with ground truth, beside as many boxes of the same size placed at random."""
+    lines, quick = [], any(r["profile"] == "quick" for r in found)
+    found = [r for r in found if r["localisation"]]
     for name, title in HITS.items():
-        of_name = [r for r in found if r["localisation"] and r["localisation"].get(name) is not None]
-        if not of_name:
-            continue
+        of_name = [r for r in found if r["localisation"].get(name) is not None]
         for row in dict.fromkeys(r["row"] for r in of_name):
             of_row = [r for r in of_name if r["row"] == row]
-            lines.append({
-                "measure": title, "row": html.escape(row),
-                "regions": _share(of_row, name), "random boxes": _share(of_row, f"{name}_random"),
-            })  # fmt: skip
-    return pd.DataFrame(lines, columns=["measure", "row", "regions", "random boxes"])
+            lines.append({"measure": title, "row": html.escape(row), "regions": _share(of_row, name), "random boxes": _share(of_row, f"{name}_random")})
+    lines = lines or [{"measure": "–", "row": "–", "regions": "not run", "random boxes": "–"}]
+    part = "" if all(r["dataset"].startswith("fieldguide") for r in found) else " Photographs come without marked telling parts; there any of CUB's fifteen parts counts."
+    return table(lines, f"Where the regions lie on the test images, with 95 % intervals over images.{part} {setting(found)}", found, illustration=quick)
 
 
 HITS = {
@@ -315,8 +335,7 @@ def curves_figure(found: list[dict]) -> Shown:
     for name, (label, factor) in {**measures, "image": ("loss of the image head", 1.0)}.items():
         value = lambda line: line.get(name) if name in line else line["losses"][name]  # noqa: B023, E731
         panels.append(("epoch", label, {run: {line["epoch"]: factor * value(line) for line in log if value(line) is not None} for run, log in logs.items()}, None))
-    last = "; ".join(f"{run}: {label} {list(points.values())[-1]:.2f}" for _, label, curves, _ in panels for run, points in curves.items())
-    return sweep_figure(panels, f"Curves by epoch. At the end: {last}.", "How training went, epoch by epoch.")
+    return sweep_figure(panels, "How training went, epoch by epoch.")
 
 
 def hits_figure(found: list[dict]) -> Shown:
@@ -416,8 +435,8 @@ def regions_figure(model: Focus, data: DataSet, recipe: Recipe, count: int = 6) 
                   "Images spread evenly over the test split, not chosen by eye.")  # fmt: skip
 
 
-def sweep_figure(panels: list[tuple[str, str, dict[str, dict[float, float]], float | None]], alt: str, caption: str) -> Shown:
-    """Curves below each other, one panel a quantity that was varied: (x label, y label, {curve name: {x: y}}, the x that was trained with)."""
+def sweep_figure(panels: list[tuple[str, str, dict[str, dict[float, float]], float | None]], caption: str) -> Shown:
+    """Panels of curves below each other: (x label, y label, {curve name: {x: y}}, the x that was trained with or None). The alternative text lists all values."""
     marks = (("o", "-"), ("s", "--"), ("^", "-."), ("D", ":"))
     colours = (OKABE_ITO["blue"], OKABE_ITO["red"], OKABE_ITO["green"], OKABE_ITO["purple"])
     with matplotlib.rc_context(STYLE):
@@ -428,11 +447,15 @@ def sweep_figure(panels: list[tuple[str, str, dict[str, dict[float, float]], flo
             if trained is not None:
                 axes.axvline(trained, color="#777777", lw=1, ls=(0, (1, 2)), zorder=0)
             axes.set(xlabel=x_label, ylabel=y_label)
+            if all(float(x).is_integer() for points in curves.values() for x in points):
+                axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.grid(axis="y", color="#DDDDDD", lw=0.7)
             axes.set_axisbelow(True)
             if len(curves) > 1:
-                axes.legend(fontsize=10, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    return figure(drawn, alt, caption)
+                axes.legend(fontsize=10, ncols=2, loc="lower left", bbox_to_anchor=(-0.02, 1.0), columnspacing=1.2, handlelength=2.4)
+    said = " ".join(f"{y} against {x}{f' ({name})' if name else ''}: " + ", ".join(f"{at:g}: {value:.4g}" for at, value in points.items()) + "."
+                    for x, y, curves, _ in panels for name, points in curves.items())  # fmt: skip
+    return figure(drawn, f"Curves. {said}", caption)
 
 
 # ----------------------------------------------------------------------------------------------------------------------------- data sets

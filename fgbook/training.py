@@ -1,8 +1,8 @@
 """The training loop: ``fit`` trains a model by a recipe, ``predict`` gives its class probabilities.
 
-What makes a run repeatable: nothing random is carried along. The order of an epoch, the augmentation of an image and the dropout of a step are
-functions of (seed, epoch, image or step), so a checkpoint needs no random state, and a run that was killed at any moment goes on as if nothing
-had happened: on a CPU its final weights are identical, bit by bit, to those of an undisturbed run.
+What makes a run repeatable: nothing random is carried along. The order of an epoch, the augmentation of an image and the dropout of a step
+are functions of (seed, epoch, image or step), so a checkpoint needs no random state, and a run that was killed at any moment goes on as if
+nothing had happened: on a CPU its final weights are identical, bit by bit, to those of an undisturbed run.
 
 What keeps a GPU busy: images lie on it as uint8 (or are copied from pinned memory), everything else happens there, and the host looks at a
 result only every LOOK steps.
@@ -11,6 +11,7 @@ Several processes (torchrun, accelerate launch): each works on a slice of every 
 Batch statistics of BatchNorm are then those of the slices; the running statistics of the first process are kept.
 """
 
+import copy
 import json
 import math
 import signal
@@ -28,7 +29,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
 from .augment import augment, centre, key
@@ -44,7 +45,7 @@ SAVE_SECONDS = 180.0  # between two checkpoints within an epoch
 
 
 class NonFiniteLoss(InputError):
-    """The loss, or a weight, became infinite or not a number. ``step`` counts optimiser steps from 1, ``files`` are the images of that step's batch."""
+    """The loss, or a weight, became infinite or not a number. ``step`` counts optimiser steps from 1, ``files`` are that batch's images."""
 
     def __init__(self, step: int, files: list[str], where: str, checkpoint: str):
         self.step, self.files = step, files
@@ -66,17 +67,19 @@ class Outcome:
 
 def fit(model: nn.Module, data: DataSet, recipe: Recipe, run_dir: Path, *, seed: int = 0, device: str | None = None,
         budget_minutes: float | None = None, progress: bool = True) -> Outcome:  # fmt: skip
-    """Train `model` on `data` by `recipe`; the chosen weights are then in `model` and in ``run_dir/model.safetensors``.
+    """Train `model` on `data` by `recipe`; the chosen weights are then in `model` (in eval mode) and in ``run_dir/model.safetensors``.
 
     The weights of the epoch with the highest validation top-1 are chosen (equal: lower validation loss, then earlier); with
     train_on="train+val" those of the last epoch. The test split is never touched. ``run_dir/log.jsonl`` gets one line an epoch.
 
-    A call with the same arguments goes on where an earlier one was stopped by the budget, by Ctrl-C or by a crash, and returns at once when the
-    run is finished. `model` needs forward(images, targets) -> logits, losses(logits, targets, criterion) -> named means over images, and
+    A call with the same arguments goes on where an earlier one was stopped by the budget, by Ctrl-C or by a crash, and returns at once when
+    the run is finished. `model` needs forward(images, targets) -> logits, losses(logits, targets, criterion) -> named means over images, and
     predict(images) -> logits (B, C); its ``backbone``, if it has one, learns at lr * backbone_lr_factor. Weight decay is on all parameters.
     The images left over after the last whole batch form a smaller one; a single image left over is skipped (BatchNorm cannot normalise it).
+    torch's random generators are seeded anew at every step.
 
-    Raises InputError (data or folder unusable, run_dir holds another run, disk full), NonFiniteLoss, KeyboardInterrupt (after a checkpoint).
+    Raises InputError (data or folder unusable, run_dir holds another run, disk full), NonFiniteLoss, KeyboardInterrupt (after a checkpoint;
+    a second Ctrl-C does not wait for one).
     """
     begin = time.monotonic()
     accelerator = _accelerator(recipe, device)
@@ -90,13 +93,14 @@ def fit(model: nn.Module, data: DataSet, recipe: Recipe, run_dir: Path, *, seed:
     model.to(device, memory_format=torch.channels_last)  # faster than the default layout for convolutions, on CPUs too
     folder = Folder(Path(run_dir), _identity(model, data, recipe, seed), write=first)
     if (outcome := folder.finished(model)) is not None:
+        model.eval()
         return Outcome(**outcome)
 
     optimiser = accelerator.prepare_optimizer(_optimiser(model, recipe))
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True) if recipe.ema else None
-    evaluated = average.module if average else model
-    parts = {"model": model, "average": average, "optimiser": optimiser, "scaler": accelerator.scaler}  # everything with a state_dict
-    state = folder.resume({name: part for name, part in parts.items() if part is not None})
+    evaluated = copy.deepcopy(model) if recipe.ema else model  # with averaged weights
+    parts = {"model": model, "average": evaluated if recipe.ema else None, "optimiser": optimiser, "scaler": accelerator.scaler}
+    parts = {name: part for name, part in parts.items() if part is not None}  # everything with a state_dict
+    state = folder.resume(parts)
     state.sums = {name: total * first for name, total in state.sums.items()}  # counted once, not by every process
     accelerator.wait_for_everyone()  # all have read before the first one writes
     folder.log(state)  # also shows at once whether the folder can be written
@@ -107,7 +111,7 @@ def fit(model: nn.Module, data: DataSet, recipe: Recipe, run_dir: Path, *, seed:
     criterion = partial(F.cross_entropy, label_smoothing=recipe.label_smoothing)
     images, labels = _Images(train.images, device), train.labels.to(device)
     held_out = _Images(val.images, device) if val is not None else None
-    bad_step = torch.tensor(torch.inf, dtype=torch.float64, device=device)  # the first whose loss was not finite; the host looks at it now and then
+    bad_step = torch.tensor(torch.inf, dtype=torch.float64, device=device)  # the first whose loss was not finite; see look()
     clock = saved = time.monotonic()
     deadline = begin + 60 * budget_minutes if budget_minutes is not None else math.inf
 
@@ -135,10 +139,11 @@ def fit(model: nn.Module, data: DataSet, recipe: Recipe, run_dir: Path, *, seed:
     def save() -> None:
         nonlocal saved
         if first:
-            folder.save(state, {name: part.state_dict() for name, part in parts.items() if part is not None})
+            folder.save(state, {name: part.state_dict() for name, part in parts.items()})
         saved = time.monotonic()
 
-    bar = tqdm(total=recipe.epochs * steps, initial=state.epoch * steps + state.step, disable=not (progress and first), unit="step", desc="training")
+    begun = state.epoch * steps + state.step
+    bar = tqdm(total=recipe.epochs * steps, initial=begun, disable=not (progress and first), unit="step", desc="training")
     with bar, _interruptible() as interrupts:
         while not _ended(state, recipe):
             epoch = state.epoch
@@ -154,10 +159,10 @@ def fit(model: nn.Module, data: DataSet, recipe: Recipe, run_dir: Path, *, seed:
                 pieces, shares = _slices(batch, recipe, accelerator)
                 for piece, share in zip(pieces, shares):
                     on_device = _to(piece, device)
+                    targets = labels[on_device]
+                    view = augment(images(piece, on_device), on_device, recipe, seed, epoch).contiguous(memory_format=torch.channels_last)
                     with nullcontext() if piece is pieces[-1] else accelerator.no_sync(network):  # gradients meet once a step
                         with accelerator.autocast():
-                            view, targets = augment(images(piece, on_device), on_device, recipe, seed, epoch), labels[on_device]
-                            view = view.contiguous(memory_format=torch.channels_last)
                             losses = model.losses(network(view, targets), targets, criterion)
                             loss = sum(weight * losses[name] for name, weight in _weights(losses, recipe).items())
                         accelerator.backward(loss * share * accelerator.num_processes)  # of which the processes' mean is taken
@@ -168,8 +173,8 @@ def fit(model: nn.Module, data: DataSet, recipe: Recipe, run_dir: Path, *, seed:
                     accelerator.clip_grad_norm_(model.parameters(), recipe.clip_norm)
                 optimiser.step()
                 optimiser.zero_grad()
-                if average:
-                    average.update_parameters(model)
+                if recipe.ema:
+                    _follow(evaluated, model, recipe.ema if step else 0.0)
                 state.step += 1
                 bar.update()
 
@@ -206,7 +211,7 @@ def fit(model: nn.Module, data: DataSet, recipe: Recipe, run_dir: Path, *, seed:
             if state.notes:
                 line["note"], state.notes = " ".join(state.notes), []
             state.log.append(line)
-            bar.set_description(f"epoch {epoch + 1} of {recipe.epochs}" + (f", validation {line['val_top1']:.1%}" if val is not None else ""))
+            bar.set_description(f"epoch {epoch + 1} of {recipe.epochs}" + (f", validation {line['val_top1']:.1%}" if val else ""))
             save()
             folder.log(state)
             stop = _agree((bool(interrupts) or time.monotonic() > deadline,), accelerator)[0]
@@ -214,6 +219,7 @@ def fit(model: nn.Module, data: DataSet, recipe: Recipe, run_dir: Path, *, seed:
                 return _stopped(state, steps, interrupts)
 
     model.load_state_dict(state.best)
+    model.eval()
     outcome = Outcome(True, state.epoch, state.best_epoch, state.best_top1, state.seconds, state.epoch * steps)
     folder.finish(model, asdict(outcome))
     accelerator.wait_for_everyone()
@@ -223,9 +229,9 @@ def fit(model: nn.Module, data: DataSet, recipe: Recipe, run_dir: Path, *, seed:
 
 
 def predict(model: nn.Module, split: Split, recipe: Recipe, *, device: str | None = None) -> Tensor:
-    """Class probabilities (N, C), float32 on the CPU, in the split's order, from the centre crop of each image. Leaves `model` in eval mode on the device.
+    """Class probabilities (N, C), float32 on the CPU, in the split's order, from the centre crop of each image.
 
-    In several processes each image is computed by one of them, and all get the whole result.
+    Leaves `model` in eval mode on the device. In several processes each image is computed by one of them, and all get the whole result.
     """
     accelerator = _accelerator(recipe, device)
     model.to(accelerator.device, memory_format=torch.channels_last)
@@ -254,8 +260,8 @@ def order(seed: int, epoch: int, images: int) -> Tensor:
 def factor(recipe: Recipe, step: int, steps: int) -> float:
     """What the learning rates are multiplied by at optimiser step `step` (from 0) when an epoch has `steps` steps.
 
-    "step", "cosine", "cyclic" and "onecycle" are PyTorch's StepLR, CosineAnnealingLR (to 0), CyclicLR (triangular, from a tenth) and OneCycleLR
-    (30 % up from 1/25, then down to 1/250,000, by cosines; momentum stays). Warm-up multiplies: it rises linearly to 1 in warmup_epochs.
+    "step", "cosine", "cyclic" and "onecycle" are PyTorch's StepLR, CosineAnnealingLR (to 0), CyclicLR (triangular, from a tenth) and
+    OneCycleLR (30 % up from 1/25, then down to 1/250,000, by cosines; momentum stays). Warm-up multiplies: linearly to 1 in warmup_epochs.
     """
     total = recipe.epochs * steps
     if recipe.schedule == "step":
@@ -286,7 +292,7 @@ def _weights(losses: dict, recipe: Recipe) -> dict[str, float]:
 def _slices(batch: Tensor, recipe: Recipe, accelerator: Accelerator) -> tuple[list[Tensor], list[float]]:
     """This process's images of a batch, in `accumulate` pieces (fewer for a smaller batch), and the share of the whole batch that each is.
 
-    Losses are means, so a piece's loss times its share, added up over pieces and processes, is the loss of the whole batch, whatever their sizes.
+    Losses are means, so a piece's loss times its share, added up over pieces and processes, is the loss of the whole batch.
     A process left without an image works on one of the others' with share 0: all have to take part in the exchange of gradients.
     """
     mine = batch.tensor_split(accelerator.num_processes)[accelerator.process_index]
@@ -297,7 +303,7 @@ def _slices(batch: Tensor, recipe: Recipe, accelerator: Accelerator) -> tuple[li
 
 
 def _optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimiser with two groups of parameters: the backbone's, and all others. `rate` of a group is its learning rate at factor 1."""
+    """The recipe's optimiser with two groups of parameters: the backbone's, and all others. A group's `rate` is its learning rate at factor 1."""
     old = list(model.backbone.parameters()) if hasattr(model, "backbone") else []
     if recipe.backbone_lr_factor == 0:
         for parameter in old:
@@ -346,7 +352,8 @@ def _identity(model: nn.Module, data: DataSet, recipe: Recipe, seed: int) -> dic
 
 
 def _accelerator(recipe: Recipe, device: str | None) -> Accelerator:
-    """Accelerate keeps one state a process, with the first precision and device it was given; a notebook trains several, so it starts anew."""
+    """Device, precision and processes. Accelerate keeps the first it was given for as long as a process lives; a notebook trains with several,
+    so its state is begun anew."""
     try:
         place = torch.device(device or default_device())
     except RuntimeError as error:
@@ -366,7 +373,7 @@ def _accelerator(recipe: Recipe, device: str | None) -> Accelerator:
 
 
 class _Images:
-    """A split's images, taken by index as uint8 on the device: kept there whole if they fit in a quarter of its free memory, else copied by batch."""
+    """A split's images, taken by index as uint8 on the device: kept there whole if they fill at most a quarter of its free memory, else copied."""
 
     def __init__(self, images: Tensor, device: torch.device):
         fits = device.type == "cuda" and images.nbytes < torch.cuda.mem_get_info(device)[0] / 4
@@ -409,6 +416,17 @@ def _agree(flags: tuple[bool, ...], accelerator: Accelerator) -> tuple[bool, ...
     return broadcast_object_list([flags])[0] if accelerator.num_processes > 1 else flags
 
 
+@torch.no_grad()
+def _follow(average: nn.Module, model: nn.Module, decay: float) -> None:
+    """average = decay * average + (1 - decay) * model, for weights and running statistics; whole numbers are copied."""
+    pairs = list(zip(average.state_dict().values(), model.state_dict().values()))
+    floats = [pair for pair in pairs if pair[0].is_floating_point()]
+    get_ema_multi_avg_fn(decay)([kept for kept, _ in floats], [now for _, now in floats], None)
+    for kept, now in pairs:
+        if not kept.is_floating_point():
+            kept.copy_(now)
+
+
 def _share_buffers(model: nn.Module, accelerator: Accelerator) -> None:
     """Give all processes the first one's buffers (running statistics), so that they evaluate the same network."""
     if accelerator.num_processes > 1:
@@ -425,7 +443,7 @@ def _reseed(number: int, device: torch.device) -> None:
 
 @contextmanager
 def _interruptible():
-    """Ctrl-C is noted in the list that this gives, to be acted on between two steps; a second one interrupts at once, wherever the run is."""
+    """Ctrl-C is noted in the list that this gives, to be acted on between two steps; a second one interrupts at once."""
     noted: list[int] = []
 
     def note(number, frame):

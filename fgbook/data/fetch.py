@@ -167,7 +167,7 @@ class _Download:
                 reason = "it breaks off"
             except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
                 reason = _reason(error)
-                if isinstance(error, requests.HTTPError) and error.response.status_code < 500:
+                if _hopeless(error):
                     break
             idle = 0 if self._have() > before else idle + 1
             if idle < TRIES:
@@ -219,6 +219,13 @@ def _range(answer: requests.Response) -> tuple[int, int | None]:
 
 def _number(text: str | None) -> int | None:
     return int(text) if text and text.isdecimal() else None
+
+
+def _hopeless(error: Exception) -> bool:
+    """Whether the same question will get the same answer."""
+    if isinstance(error, requests.HTTPError):
+        return error.response.status_code < 500 and error.response.status_code not in (408, 429)  # too slow, too many questions
+    return isinstance(error, (requests.TooManyRedirects, ValueError))  # ValueError: an address that is none
 
 
 def _reason(error: Exception) -> str:

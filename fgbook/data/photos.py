@@ -161,11 +161,11 @@ def read_mat(path: Path, *names: str) -> list[np.ndarray]:
     """Variables of a MATLAB file. Raises InputError where it is missing, no such file, or lacks one."""
     from scipy.io import loadmat
 
+    if not path.is_file():
+        raise InputError(f"{path} is missing; unpack the official archive again.")
     try:
-        found = loadmat(path, squeeze_me=True)
+        found = loadmat(path, squeeze_me=True, appendmat=False)
         return [np.atleast_1d(found[name]) for name in names]
-    except FileNotFoundError as error:
-        raise InputError(f"{path} is missing; unpack the official archive again.") from error
     except KeyError as error:
         raise InputError(f"{path} has no variable {error}; is it the official file?") from error
     except Exception as error:  # scipy raises nearly anything on a damaged file

@@ -94,10 +94,11 @@ def ground_truth(split: Split, index: Tensor, size: int) -> dict[str, Tensor | N
 def score(boxes: Tensor, objects: Tensor | None = None, masks: Tensor | None = None, points: Tensor | None = None) -> dict[str, Tensor]:
     """Scores of regions against ground truth, image by image and rank by rank; no model, no randomness.
 
-    boxes (N, m, 4) xyxy, the best first; objects (N, 4) xyxy, NaN rows where there is none; masks (N, S, S) true on the object; points
-    (N, P, 2), x and y of part centres, NaN rows where there are fewer. Returns (N, m) float64: `hit_object` and `hit_part`, 0 or 1 for
-    each region, and `union_iou`, in [0, 1], of the first 1, 2.. m regions with the object. NaN for an image without an object (an empty
-    mask) or part; a measure without its ground truth is left out. Borders belong to a box. Raises InputError for shapes that do not fit.
+    boxes (N, m, 4) xyxy, the best first; objects (N, 4) xyxy, NaN rows where there is none; masks (N, S, S) bool, true on the object;
+    points (N, P, 2), x and y of part centres, NaN rows where there are fewer. Returns (N, m) float64: `hit_object` and `hit_part`, 0 or 1
+    for each region, and `union_iou`, in [0, 1], of the first 1, 2.. m regions with the object. NaN for an image without an object (an
+    empty mask) or part; a measure without its ground truth is left out. Borders belong to a box. Raises InputError for shapes that do not
+    fit.
     """
     n, m = boxes.shape[:2]
     for name, value, dimensions, last in (("objects", objects, 2, 4), ("masks", masks, 3, None), ("points", points, 3, 2)):
@@ -110,7 +111,7 @@ def score(boxes: Tensor, objects: Tensor | None = None, masks: Tensor | None = N
         height, width = masks.shape[1:]
         x, y = centres[..., 0].long().clamp(0, width - 1), centres[..., 1].long().clamp(0, height - 1)  # the pixel that holds the centre
         hit = masks[torch.arange(n)[:, None], y, x]
-        scores["hit_object"] = _where(hit, (masks > 0).flatten(1).any(1))
+        scores["hit_object"] = _where(hit, masks.flatten(1).any(1))
     elif objects is not None:
         hit = (centres >= objects[:, None, :2]) & (centres <= objects[:, None, 2:])  # false for NaN
         scores["hit_object"] = _where(hit.all(-1), objects.isfinite().all(1))

@@ -85,18 +85,8 @@ PAPER = Paper(
             "plain": (
                 {},
                 {"backbone_lr_factor": 0.3},
-                {"crop_scale": 0.5},
                 {"backbone_lr_factor": 0.3, "crop_scale": 0.5},
                 {"backbone_lr_factor": 0.3, "batchnorm": "batch"},
-                {"backbone_lr_factor": 1.0, "lr": 0.005},
-            ),
-            "hybrid": (
-                {},
-                {"backbone_lr_factor": 0.3},
-                {"backbone_lr_factor": 0.3, "crop_scale": 0.5},
-                {"backbone_lr_factor": 0.3, "loss_weights": (("image", 1 / 3), ("region", 1 / 3), ("hybrid", 1 / 3))},
-                {"backbone_lr_factor": 0.3, "batchnorm": "batch"},
-                {"backbone_lr_factor": 0.3, "batchnorm": "batch", "options": {"separate_statistics": True}},
             ),
         }),
     },
