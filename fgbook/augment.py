@@ -54,8 +54,9 @@ def _fraction(index: Tensor, stream, seed: int, epoch: int) -> Tensor:
 
 
 def augment(images: Tensor, index: Tensor, recipe: Recipe, seed: int, epoch: int) -> Tensor:
-    """What training sees: images (B, 3, S, S) uint8 -> (B, 3, s, s) float in [0, 1], s = recipe.image_size; index (B,) int64: places in the split.
+    """What training sees: images (B, 3, S, S) uint8 -> (B, 3, s, s) float in [0, 1], where s is recipe.image_size.
 
+    index (B,) int64: the images' places in their split. Raises InputError when S is smaller than s.
     Crop, zoom, mirror and rotation are composed into one affine map, so that each pixel is interpolated once (bilinear); then brightness
     and contrast. Without zoom and rotation the crop starts at a whole pixel and the result is the slice itself (up to 1e-4): training is
     then as sharp as evaluation. A zoom out (a square larger than s) is not low-passed; keep store_size below about 1.5 image_size. What a

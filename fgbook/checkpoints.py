@@ -81,7 +81,7 @@ class Folder:
         self.saved = _words(self.newest, state)
 
     def resume(self, parts: dict) -> State:
-        """Put the newest whole checkpoint into `parts` (name -> what has load_state_dict) and return its state; a fresh one if there is none."""
+        """Put the newest whole checkpoint into `parts` (name -> module ..) and return its state; a fresh one if there is none."""
         notes = []
         for path in (self.newest, self.previous):
             try:

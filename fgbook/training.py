@@ -73,7 +73,7 @@ def fit(model: nn.Module, data: DataSet, recipe: Recipe, run_dir: Path, *, seed:
     train_on="train+val" those of the last epoch. The test split is never touched. ``run_dir/log.jsonl`` gets one line an epoch.
 
     A call with the same arguments goes on where an earlier one was stopped by the budget, by Ctrl-C or by a crash, and returns at once when
-    the run is finished. `model` needs forward(images, targets) -> logits, losses(logits, targets, criterion) -> named means over images, and
+    the run is finished. `model` needs forward(images, targets) -> logits, losses(logits, targets, criterion) -> named means over images,
     predict(images) -> logits (B, C); its ``backbone``, if it has one, learns at lr * backbone_lr_factor. Weight decay is on all parameters.
     The images left over after the last whole batch form a smaller one; a single image left over is skipped (BatchNorm cannot normalise it).
     torch's random generators are seeded anew at every step.
@@ -303,7 +303,7 @@ def _slices(batch: Tensor, recipe: Recipe, accelerator: Accelerator) -> tuple[li
 
 
 def _optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimiser with two groups of parameters: the backbone's, and all others. A group's `rate` is its learning rate at factor 1."""
+    """The recipe's optimiser with two groups of parameters: the backbone's, and all others. `rate`: a group's learning rate at factor 1."""
     old = list(model.backbone.parameters()) if hasattr(model, "backbone") else []
     if recipe.backbone_lr_factor == 0:
         for parameter in old:
@@ -352,8 +352,10 @@ def _identity(model: nn.Module, data: DataSet, recipe: Recipe, seed: int) -> dic
 
 
 def _accelerator(recipe: Recipe, device: str | None) -> Accelerator:
-    """Device, precision and processes. Accelerate keeps the first it was given for as long as a process lives; a notebook trains with several,
-    so its state is begun anew."""
+    """Device, precision and processes, from environment and recipe. Raises InputError for a device or precision that is not to be had.
+
+    Accelerate keeps the first ones for as long as a Python process lives; a notebook trains with several, so its state is begun anew.
+    """
     try:
         place = torch.device(device or default_device())
     except RuntimeError as error:
@@ -373,7 +375,7 @@ def _accelerator(recipe: Recipe, device: str | None) -> Accelerator:
 
 
 class _Images:
-    """A split's images, taken by index as uint8 on the device: kept there whole if they fill at most a quarter of its free memory, else copied."""
+    """A split's images by index, as uint8 on the device: kept there whole if they fill up to a quarter of its free memory, else copied."""
 
     def __init__(self, images: Tensor, device: torch.device):
         fits = device.type == "cuda" and images.nbytes < torch.cuda.mem_get_info(device)[0] / 4

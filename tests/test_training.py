@@ -1,0 +1,552 @@
+"""The training loop against a plain one, and against crashes of real processes."""
+
+import copy
+import json
+import math
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+
+import fault_worker as tiny
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fgbook import training
+from fgbook.augment import augment, centre, key
+from fgbook.data.dataset import DataSet, Split
+from fgbook.errors import InputError
+from fgbook.models import backbones
+from fgbook.recipe import Recipe
+
+BASE = Recipe(**tiny.RECIPE)
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch):
+    """Also without waiting for the disk, except in the processes that are killed."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def fit(folder: Path, recipe: Recipe = BASE, model: nn.Module | None = None, data: DataSet | None = None, **options):
+    model = model or tiny.make()
+    options = {"seed": 3, "device": "cpu", "progress": False, **options}
+    return training.fit(model, data or tiny.dataset(), recipe, folder, **options), model
+
+
+def same(a, b) -> bool:
+    """Equal, bit by bit."""
+    return set(a) == set(b) and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def log(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def untimed(lines: list[dict]) -> list[dict]:
+    return [{name: value for name, value in line.items() if name not in ("seconds", "images_per_second")} for line in lines]
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    """Both folders hold the same finished run, and nothing else."""
+    for folder in (a, b):
+        assert sorted(path.name for path in folder.iterdir()) == ["log.jsonl", "model.safetensors"]
+    assert same(load_file(a / "model.safetensors"), load_file(b / "model.safetensors"))
+    assert untimed(log(a)) == untimed(log(b))
+
+
+# what is learnt
+
+
+OPTIMISERS = {
+    "sgd": lambda groups, r: torch.optim.SGD(groups, momentum=r.momentum, weight_decay=r.weight_decay),
+    "adam": lambda groups, r: torch.optim.Adam(groups, weight_decay=r.weight_decay),
+    "adamax": lambda groups, r: torch.optim.Adamax(groups, weight_decay=r.weight_decay),
+    "adamw": lambda groups, r: torch.optim.AdamW(groups, weight_decay=r.weight_decay),
+}
+
+
+@pytest.mark.parametrize("changes", [
+    {}, {"optimiser": "adam"}, {"optimiser": "adamax", "schedule": "constant"},
+    {"optimiser": "adamw", "schedule": "onecycle", "warmup_epochs": 1.0}, {"clip_norm": 0.05, "label_smoothing": 0.1}, {"ema": 0.8},
+    {"loss_weights": (("size", 7.0),), "schedule": "cyclic"}, {"train_on": "train+val"},
+], ids=str)  # fmt: skip
+def test_fit_equals_a_plain_loop(tmp_path, changes):
+    recipe, data = BASE.but(**changes), tiny.dataset()
+    norm = recipe.optimiser == "sgd"  # before BatchNorm a bias has no gradient but rounding, of which Adam makes whole steps
+    outcome, fitted = fit(tmp_path, recipe, tiny.make(norm, dropout=0.0))
+
+    model, split = tiny.make(norm, dropout=0.0), data.split(recipe.train_on)
+    groups = [{"params": model.backbone.parameters(), "lr": recipe.lr * recipe.backbone_lr_factor},
+              {"params": model.head.parameters(), "lr": recipe.lr}]  # fmt: skip
+    optimiser = OPTIMISERS[recipe.optimiser](groups, recipe)
+    rates = [group["lr"] for group in optimiser.param_groups]
+    steps, weights = math.ceil(len(split) / recipe.batch_size), {"image": 1.0, "size": 1.0, **dict(recipe.loss_weights)}
+    average, best, kept, step = None, (-1,), None, 0
+    for epoch in range(recipe.epochs):
+        model.train()
+        total = 0.0
+        for index in torch.randperm(len(split), generator=torch.Generator().manual_seed(key(3, epoch))).split(recipe.batch_size):
+            for group, rate in zip(optimiser.param_groups, rates):
+                group["lr"] = rate * training.factor(recipe, step, steps)
+            images = augment(split.images[index], index, recipe, 3, epoch)
+            losses = model.losses(model(images), split.labels[index], partial(F.cross_entropy, label_smoothing=recipe.label_smoothing))
+            optimiser.zero_grad()
+            sum(weights[name] * loss for name, loss in losses.items()).backward()
+            if recipe.clip_norm:
+                nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+            optimiser.step()
+            total += losses["image"].item() * len(index)
+            now = {name: value.double() for name, value in model.state_dict().items()}
+            average = now if average is None else {name: recipe.ema * average[name] + (1 - recipe.ema) * now[name] for name in now}
+            step += 1
+        assert log(tmp_path)[epoch]["losses"]["image"] == pytest.approx(total / len(split), rel=1e-4)
+        tested = copy.deepcopy(model).eval()
+        if recipe.ema:
+            tested.load_state_dict(average)
+        logits = tested.predict(centre(data.val.images, recipe.image_size)).detach()
+        score = ((logits.argmax(1) == data.val.labels).float().mean(), -F.cross_entropy(logits, data.val.labels))
+        if recipe.train_on == "train+val" or score > best:
+            best, kept, kept_epoch = score, copy.deepcopy(tested.state_dict()), epoch + 1
+
+    assert (outcome.finished, outcome.epochs, outcome.best_epoch, outcome.steps) == (True, recipe.epochs, kept_epoch, step)
+    for name, value in fitted.state_dict().items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, kept[name], rtol=1e-4, atol=1e-5)
+    assert same(load_file(tmp_path / "model.safetensors"), fitted.state_dict())
+    if recipe.train_on == "train":
+        assert outcome.val_top1 == pytest.approx(best[0].item())
+        predicted = training.predict(fitted, data.val, recipe, device="cpu").argmax(1)
+        assert outcome.val_top1 == (predicted == data.val.labels).double().mean().item()
+    else:
+        assert outcome.val_top1 is None
+
+
+def reference_schedule(recipe: Recipe, steps: int) -> list[float]:
+    optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    lr, total = torch.optim.lr_scheduler, recipe.epochs * steps
+    scheduler = {
+        "constant": lambda: lr.ConstantLR(optimiser, 1.0), "cosine": lambda: lr.CosineAnnealingLR(optimiser, total),
+        "step": lambda: lr.StepLR(optimiser, recipe.step_epochs * steps, recipe.step_factor),
+        "cyclic": lambda: lr.CyclicLR(optimiser, 0.1, 1.0, recipe.cycle_epochs * steps / 2, cycle_momentum=False),
+        "onecycle": lambda: lr.OneCycleLR(optimiser, 1.0, total, cycle_momentum=False),
+    }[recipe.schedule]()  # fmt: skip
+    values = []
+    for _ in range(total):
+        values.append(optimiser.param_groups[0]["lr"])
+        optimiser.step()
+        scheduler.step()
+    return values
+
+
+@pytest.mark.parametrize("schedule", ["constant", "step", "cosine", "cyclic", "onecycle"])
+@pytest.mark.parametrize("epochs,steps", [(10, 7), (3, 2), (1, 1), (25, 4)])
+def test_schedules_are_those_of_torch(schedule, epochs, steps):
+    recipe = BASE.but(schedule=schedule, epochs=epochs, step_epochs=4, step_factor=0.3, cycle_epochs=2.5)
+    values = [training.factor(recipe, step, steps) for step in range(epochs * steps)]
+    assert values == pytest.approx(reference_schedule(recipe, steps), abs=1e-9)
+
+
+def test_warm_up_multiplies():
+    recipe = BASE.but(schedule="cosine", epochs=10, warmup_epochs=2.5)
+    plain, steps = recipe.but(warmup_epochs=0.0), 8
+    optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    linear = torch.optim.lr_scheduler.LinearLR(optimiser, 1 / 20, 1.0, 19)
+    for step in range(80):
+        assert training.factor(recipe, step, steps) == pytest.approx(training.factor(plain, step, steps) * optimiser.param_groups[0]["lr"])
+        optimiser.step()
+        linear.step()
+
+
+@pytest.mark.parametrize("images,batch,steps", [(16, 8, 2), (17, 8, 2), (18, 8, 3), (1, 8, 1), (3, 1, 3), (2, 8, 1)])
+def test_epochs_take_every_image_once_but_for_a_single_one_left_over(images, batch, steps):
+    assert training.steps_per_epoch(images, batch) == steps
+    for epoch in (0, 1):
+        assert sorted(training.order(5, epoch, images).tolist()) == list(range(images))
+    assert images < 4 or not torch.equal(training.order(5, 0, images), training.order(5, 1, images))
+
+
+def test_accumulation_gives_the_same_steps(tmp_path):
+    """Where images do not see each other (no batch statistics), pieces add up to the batch, also the last one of 3 images, cut unevenly."""
+    recipe = BASE.but(batch_size=8)
+    runs = [fit(tmp_path / str(n), recipe.but(accumulate=n), tiny.make(norm=False, dropout=0.0))[1].state_dict() for n in (1, 2, 4, 8)]
+    for run in runs[1:]:
+        assert not same(run, runs[0])  # other sums: so the pieces were really cut
+        for name, value in run.items():
+            torch.testing.assert_close(value, runs[0][name], rtol=1e-5, atol=1e-6)
+    first, last = log(tmp_path / "1"), log(tmp_path / "8")
+    assert [line["losses"]["image"] for line in last] == pytest.approx([line["losses"]["image"] for line in first], rel=1e-5)
+
+
+def test_a_factor_of_0_freezes_the_backbone(tmp_path):
+    before = tiny.make(norm=False).state_dict()
+    after = fit(tmp_path, BASE.but(backbone_lr_factor=0.0), tiny.make(norm=False))[1].state_dict()
+    for name in before:
+        assert torch.equal(before[name], after[name]) == name.startswith("backbone"), name
+
+
+@pytest.mark.parametrize("mode", ["batch", "frozen"])
+def test_batchnorm_statistics(tmp_path, mode):
+    class Small(tiny.Tiny):
+        def __init__(self):
+            super().__init__()
+            self.backbone = backbones.create("small", "none")
+            self.head = nn.Linear(self.backbone.channels, 3)
+
+    torch.manual_seed(0)
+    model = Small()
+    before = copy.deepcopy(model.state_dict())
+    fit(tmp_path, BASE.but(batchnorm=mode, epochs=1), model)
+    for name, value in model.state_dict().items():
+        if name.endswith(("running_mean", "running_var")):
+            assert torch.equal(value, before[name]) == (mode == "frozen"), name
+        elif name.startswith("backbone") and name.endswith("weight"):
+            assert not torch.equal(value, before[name]), name
+
+
+def test_seeds_differ_and_the_state_of_the_generators_does_not_matter(tmp_path):
+    a, b = (fit(tmp_path / name, data=tiny.dataset())[1].state_dict() for name in "ab")
+    model = tiny.make()
+    torch.rand(1000)
+    c = fit(tmp_path / "c", model=model)[1].state_dict()
+    assert same(a, b) and same(a, c)
+    assert not same(a, fit(tmp_path / "d", seed=4)[1].state_dict())
+
+
+# selection
+
+
+class Scripted(nn.Module):
+    """Scores on validation as told, epoch by epoch: share of right answers, and how sure it is. Its one parameter moves at every step."""
+
+    def __init__(self, script):
+        super().__init__()
+        self.weight, self.script, self.epoch = nn.Parameter(torch.zeros(1)), script, 0
+
+    def train(self, mode=True):
+        self.epoch += bool(mode)
+        return super().train(mode)
+
+    def forward(self, images, targets=None):
+        return {"image": self.weight.expand(len(images), 3)}
+
+    def losses(self, logits, targets, criterion):
+        return {"image": -logits["image"].mean()}
+
+    def predict(self, images):
+        right, sure = self.script[self.epoch - 1]
+        logits = F.one_hot(torch.arange(len(images)) % 3, 3).float() * sure  # the labels of a split start 0, 1, 2, 0, ..
+        logits[round(right * len(images)) :] = logits[round(right * len(images)) :].roll(1, 1)
+        return logits
+
+
+@pytest.mark.parametrize("script,patience,best,epochs", [
+    ([(0.5, 1), (0.75, 1), (0.5, 1), (0.6, 1)], 0, 2, 4),
+    ([(0.5, 1), (0.875, 1), (0.875, 2), (0.875, 2)], 0, 3, 4),  # equal accuracy: lower loss; equal too: earlier
+    ([(0.5, 1), (0.75, 1), (0.5, 1), (0.6, 1), (0.9, 1)], 2, 2, 4),
+    ([(0.0, 1), (0.0, 9), (0.1, 1)], 1, 1, 2),  # surer of wrong answers is no better
+])  # fmt: skip
+def test_best_validation_epoch_is_kept(tmp_path, script, patience, best, epochs):
+    data = DataSet("tiny", ["a", "b", "c"], 10, "f00d", tiny.split(16, 0), tiny.split(8, 1), tiny.split(8, 2))
+    recipe = BASE.but(epochs=len(script), patience=patience, batch_size=8, schedule="constant", momentum=0.0, weight_decay=0.0, lr=1.0)
+    outcome, model = fit(tmp_path, recipe, Scripted(script), data)
+    assert (outcome.best_epoch, outcome.epochs, outcome.finished) == (best, epochs, True)
+    assert outcome.val_top1 == pytest.approx(script[best - 1][0], abs=1 / 16)
+    assert model.weight.item() == pytest.approx(2 * best)  # two steps an epoch, each moves it by 1
+
+
+class Untouchable(Split):
+    """A split that may not even be looked at."""
+
+    def __init__(self):
+        pass
+
+    def __getattribute__(self, name):
+        raise AssertionError(f"the test split was asked for its {name}")
+
+
+@pytest.mark.parametrize("train_on", ["train", "train+val"])
+def test_training_never_touches_the_test_split(tmp_path, train_on):
+    data = tiny.dataset()
+    data.test = Untouchable()
+    with pytest.raises(AssertionError):
+        len(data.test)  # the trap works
+    outcome, _ = fit(tmp_path, BASE.but(train_on=train_on), data=data)
+    assert outcome.finished
+
+
+# predictions
+
+
+def test_predict_gives_probabilities_in_the_split_s_order():
+    model, data = tiny.make(), tiny.dataset()
+    probabilities = training.predict(model.train(), data.val, BASE, device="cpu")
+    assert probabilities.shape == (13, 3) and probabilities.dtype == torch.float32
+    torch.testing.assert_close(probabilities.sum(1), torch.ones(13))
+    for i in range(13):
+        logits = model.predict(centre(data.val.images[i : i + 1], BASE.image_size))
+        torch.testing.assert_close(probabilities[i], logits.softmax(1)[0])
+    shuffled = torch.randperm(13)
+    torch.testing.assert_close(training.predict(model, data.val.subset(shuffled), BASE, device="cpu"), probabilities[shuffled])
+
+
+# no waiting for the device
+
+
+class Waits(TorchDispatchMode):
+    """Counts what makes a host wait for its device: reading a value of a tensor."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        self.count += function.name() in ("aten::_local_scalar_dense", "aten::is_nonzero", "aten::nonzero")
+        return function(*arguments, **(options or {}))
+
+
+def test_a_step_reads_nothing_from_the_device(tmp_path):
+    counts = []
+    for batch in (32, 4):  # 2 and 9 steps an epoch
+        with Waits() as waits:
+            fit(tmp_path / str(batch), BASE.but(batch_size=batch, clip_norm=1.0, epochs=2, rotate=0.0))
+        counts.append(waits.count)
+    assert counts[0] == counts[1] and counts[0] > 0
+
+
+# stops and crashes
+
+
+def test_a_budget_stops_cleanly_and_the_same_call_goes_on(tmp_path):
+    whole, reference = fit(tmp_path / "whole")
+    stops = 0
+    while True:
+        outcome, model = fit(tmp_path / "cut", budget_minutes=0)  # one step a call
+        if outcome.finished:
+            break
+        stops += 1
+        assert (tmp_path / "cut" / "checkpoint.pt").is_file() and outcome.steps + outcome.epochs == stops
+    assert stops == whole.steps + whole.epochs - 1  # after each step, and after each epoch's validation but the last
+    assert same(model.state_dict(), reference.state_dict())
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+    again, model = fit(tmp_path / "cut", model=tiny.Tiny())  # finished: not trained again, whatever the model's weights are
+    assert again == outcome and same(model.state_dict(), reference.state_dict())
+
+
+def worker(*tasks: dict) -> list[dict]:
+    done = subprocess.run([sys.executable, tiny.__file__, json.dumps(tasks)], capture_output=True, text=True, timeout=600,
+                          env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(training.__file__).parents[1])})  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_runs_that_are_killed_end_as_if_nothing_had_happened(tmp_path):
+    """Real processes: SIGKILL and Ctrl-C at random moments, and SIGKILL at every operation on files."""
+    seed, folder = time.time_ns(), lambda name: str(tmp_path / name)
+    print("seed", seed)  # shown when the test fails
+    plain = {"recipe": {}}
+    averaged = {"recipe": {"optimiser": "adamw", "ema": 0.7, "clip_norm": 0.5, "accumulate": 2, "label_smoothing": 0.1}}
+    common = {"task": "random", "seed": seed}
+    killed, interrupted, filed = worker(
+        {**common, **averaged, "folder": folder("killed"), "reference": folder("a"), "count": 20, "signal": signal.SIGKILL},
+        {**common, **plain, "folder": folder("interrupted"), "reference": folder("b"), "count": 5, "signal": signal.SIGINT},
+        {**plain, "task": "files", "folder": folder("filed"), "save_seconds": 0.0},
+    )
+    assert killed["statuses"] == [-signal.SIGKILL] * 20 and interrupted["statuses"] == [130] * 5
+    assert len(filed["statuses"]) > 15
+    ended_as = {folder("filed"): "b", **dict.fromkeys(killed["folders"], "a"), **dict.fromkeys(interrupted["folders"], "b")}
+    for ended, reference in ended_as.items():
+        assert_same_run(Path(ended), tmp_path / reference)
+        assert torch.equal(*(torch.load(path + ".probabilities.pt", weights_only=True) for path in (ended, folder(reference))))
+
+
+def test_several_processes_give_the_curve_of_one(tmp_path):
+    """gloo on the CPU. Sums are taken in another order, so equality is to 1e-4. The last batch, of 3 images, leaves one of four without."""
+    one, *more = (str(tmp_path / str(n)) for n in (1, 2, 4))
+    task = {"task": "several", "recipe": {"accumulate": 2}, "model": {"norm": False, "dropout": 0.0}, "save_seconds": 1000}
+    results = worker(*({**task, "folder": str(tmp_path / str(n)), "count": n} for n in (1, 2, 4)))
+    assert [result["statuses"] for result in results] == [[0] * n for n in (1, 2, 4)]
+    expected, weights = log(Path(one)), load_file(Path(one) / "model.safetensors")
+    for folder in map(Path, more):
+        assert sorted(path.name for path in folder.iterdir()) == ["log.jsonl", "model.safetensors"]
+        for line, other in zip(expected, log(folder), strict=True):
+            assert other["losses"] == pytest.approx(line["losses"], rel=1e-4)
+            assert other["val_top1"] == line["val_top1"] and other["val_loss"] == pytest.approx(line["val_loss"], rel=1e-4)
+        for name, value in load_file(folder / "model.safetensors").items():
+            torch.testing.assert_close(value, weights[name], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(*(torch.load(f"{f}.probabilities.pt", weights_only=True) for f in (folder, one)), rtol=1e-4, atol=1e-5)
+
+
+def stopped(folder: Path, steps: int) -> Path:
+    for _ in range(steps):
+        assert not fit(folder, budget_minutes=0)[0].finished
+    return folder
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "flipped", "pickle"])
+def test_a_damaged_checkpoint_is_told_and_the_previous_one_used(tmp_path, damage):
+    fit(tmp_path / "whole")
+    newest = stopped(tmp_path / "run", 8) / "checkpoint.pt"
+    content = newest.read_bytes()
+    if damage == "pickle":
+        torch.save({"run": {}, "state": {}, "parts": os.system}, newest)  # asks for a function; the checksum is right
+        newest.write_bytes(newest.read_bytes() + sha256(newest.read_bytes()).digest())
+    elif damage == "flipped":
+        place = content.index(torch.load(newest, weights_only=True)["parts"]["model"]["head.weight"].numpy().tobytes())
+        newest.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+    else:
+        newest.write_bytes(content[: len(content) // 2] if damage == "truncated" else b"")
+    with pytest.warns(RuntimeWarning, match="checkpoint.pt is damaged"):
+        outcome, _ = fit(tmp_path / "run")
+    assert outcome.finished
+    noted = log(tmp_path / "run")
+    [note] = [line.pop("note") for line in noted if "note" in line]
+    assert "checkpoint.pt is damaged" in note and "checkpoint.previous.pt (epoch 2, step 1)" in note
+    (tmp_path / "run" / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in noted))
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+def test_two_damaged_checkpoints_mean_a_fresh_start(tmp_path):
+    fit(tmp_path / "whole")
+    stopped(tmp_path / "run", 7)
+    for name in ("checkpoint.pt", "checkpoint.previous.pt"):
+        (tmp_path / "run" / name).write_bytes(b"rubbish")
+    with pytest.warns(RuntimeWarning, match="damaged"):
+        fit(tmp_path / "run")
+    assert "Started again" in log(tmp_path / "run")[0]["note"]
+    assert same(load_file(tmp_path / "run" / "model.safetensors"), load_file(tmp_path / "whole" / "model.safetensors"))
+
+
+def test_damaged_final_weights_are_made_again(tmp_path):
+    fit(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-50])
+    with pytest.warns(RuntimeWarning, match="model.safetensors is damaged"):
+        fit(tmp_path)
+    assert load_file(weights).keys() and len(weights.read_bytes()) >= len(content) - 50
+
+
+@pytest.mark.parametrize("difference,match", [
+    ({"recipe": BASE.but(lr=0.06)}, "lr is 0.05 there, 0.06 here"), ({"seed": 4}, "seed is 3 there, 4 here"),
+    ({"data": tiny.dataset(fingerprint="beef")}, "data is 'f00d' there, 'beef' here"),
+    ({"model": tiny.Tiny(norm=False)}, "model is"),
+])  # fmt: skip
+@pytest.mark.parametrize("finished", [False, True])
+def test_another_run_s_folder_is_refused(tmp_path, difference, match, finished):
+    if finished:
+        fit(tmp_path)
+    else:
+        stopped(tmp_path, 1)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(InputError, match=match):
+        fit(tmp_path, **difference)
+    assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert fit(tmp_path, BASE.but(compile=True) if finished else BASE)[0].finished  # compiled or not: the same run
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_intact(tmp_path, monkeypatch):
+    """The system refuses files over a size, as a full disk does, while a checkpoint is being written."""
+    fit(tmp_path / "whole")
+    folder = stopped(tmp_path / "run", 8)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before["checkpoint.pt"]) // 2, hard))
+        with pytest.raises(InputError, match=r"cannot write .*checkpoint.pt: .*; free some space .* \(epoch 2, step 2\) is intact"):
+            fit(folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert before == {path.name: path.read_bytes() for path in folder.iterdir()}
+    fit(folder)
+    assert_same_run(folder, tmp_path / "whole")
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_training(tmp_path):
+    (tmp_path / "file").write_text("")
+    model = tiny.make()
+    for folder in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(InputError, match="cannot write in .*file"):
+            fit(folder, model=model)
+    assert same(model.state_dict(), tiny.make().state_dict())
+
+
+class Explosive(tiny.Tiny):
+    """Its loss is infinite when an image is all white."""
+
+    def forward(self, images, targets=None):
+        white = (images.amin((1, 2, 3), keepdim=True) > 0.99).flatten(1)
+        return {"image": super().forward(images)["image"] + torch.where(white, torch.inf, 0.0)}
+
+
+def test_a_loss_that_is_not_finite_names_step_files_and_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "SAVE_SECONDS", 0.0)
+    data, recipe = tiny.dataset(), BASE.but(rotate=0.0, jitter=0.0, batch_size=4)
+    expected = 5  # the sixth batch of the first epoch
+    bad = training.order(3, 0, 35)[4 * expected + 2].item()
+    data.train.images[bad] = 255
+    told = rf"step {expected + 1} \(epoch 1, step {expected + 1} of 9\).*checkpoint.pt \(epoch 1, step {expected}\)"
+    with pytest.raises(training.NonFiniteLoss, match=told) as caught:
+        fit(tmp_path, recipe, Explosive(), data)
+    files = caught.value.files
+    assert f"0/{bad}.jpg" in files and len(files) == 4 and all(name in str(caught.value) for name in files)
+    kept = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert kept["state"]["step"] == expected and all(value.isfinite().all() for value in kept["parts"]["model"].values())
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_an_update_that_overflows_is_not_saved(tmp_path):
+    """The last step's loss is finite, but its update is not: no later loss tells."""
+    with pytest.raises(training.NonFiniteLoss, match="step 5 "):
+        fit(tmp_path, BASE.but(epochs=1), Overflowing())
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+class Overflowing(tiny.Tiny):
+    """Gradients of its fifth training step are infinite, losses are not."""
+
+    calls = 0
+
+    def losses(self, logits, targets, criterion):
+        self.calls += 1
+        return {"image": (logits["image"] * 0).sqrt().sum() if self.calls == 5 else logits["image"].mean()}
+
+
+# wrong input
+
+
+def test_wrong_input_is_told(tmp_path):
+    data = tiny.dataset()
+    nothing = data.val.subset(torch.tensor([], dtype=torch.int64))
+    with pytest.raises(InputError, match="no validation images"):
+        fit(tmp_path, data=DataSet("tiny", data.classes, 10, "x", data.train, nothing, data.test))
+    with pytest.raises(InputError, match="no training images"):
+        fit(tmp_path, data=DataSet("tiny", data.classes, 10, "x", nothing, data.val, data.test))
+    with pytest.raises(InputError, match="1 class"):
+        fit(tmp_path, data=DataSet("tiny", ["a"], 10, "x", data.train, data.val, data.test))
+    with pytest.raises(InputError, match="unknown loss in loss_weights 'imag'; did you mean 'image'"):
+        fit(tmp_path, BASE.but(loss_weights=(("imag", 2.0),)))
+    with pytest.raises(InputError, match="'tpu' is not a device|not available"):
+        fit(tmp_path, device="tpu")
+    with pytest.raises(InputError, match="needs a GPU"):
+        fit(tmp_path, BASE.but(precision="fp16"))
+    with pytest.raises(InputError, match="smaller than image_size 20"):
+        fit(tmp_path, BASE.but(image_size=20, store_size=20))
+
+
+def test_bf16_on_a_cpu_learns_too(tmp_path):
+    outcome, model = fit(tmp_path, BASE.but(precision="bf16"))
+    assert outcome.finished and all(value.dtype != torch.bfloat16 for value in model.state_dict().values())
+    assert training.predict(model, tiny.dataset().val, BASE.but(precision="bf16"), device="cpu").dtype == torch.float32
+    assert fit(tmp_path / "next")[0].finished  # the precision of an earlier run does not stick
