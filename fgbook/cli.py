@@ -81,15 +81,18 @@ Examples:
   fgbook reproduce --jobs 1 --force
 """)  # fmt: skip
 @click.argument("names", metavar="[NOTEBOOK]...", nargs=-1)
-@click.option("-p", "--parameter", "given", nargs=2, multiple=True, metavar="NAME VALUE", help="Set a parameter of the notebooks; repeatable. The book is then not built.")
+@click.option("-p", "--parameter", "given", nargs=2, multiple=True, metavar="NAME VALUE",
+              help="Set a parameter of the notebooks; repeatable. The book is then not built.")  # fmt: skip
 @click.option("--jobs", type=click.IntRange(1), help="Notebooks at a time.  [default: one a core]")
-@click.option("--timeout-minutes", "minutes", type=click.FloatRange(0, min_open=True), help="Time limit of one cell.  [default: 30; with -p a day]")
+@click.option("--timeout-minutes", "minutes", type=click.FloatRange(0, min_open=True),
+              help="Time limit of one cell.  [default: 30; with -p a day]")  # fmt: skip
 @click.option("--force", is_flag=True, help="Execute again what is up to date.")
 @click.option("--no-book", is_flag=True, help="Execute the notebooks only.")
 def reproduce(names, given, jobs, minutes, force, no_book):
     """Execute the notebooks, then build the book.
 
-    Papermill runs them, several at a time, at the quick profile. What is up to date is skipped; a notebook that fails does not stop the others. Executed copies go to _build/executed, the book to _build/html.
+    Papermill runs them, several at a time, at the quick profile. What is up to date is skipped; a notebook that fails does not
+    stop the others. Executed copies go to _build/executed, the book to _build/html.
     With NOTEBOOKs or parameters only those notebooks are executed; copies with other parameters go to _build/batch.
     """
     from . import reproduce as batch
@@ -137,7 +140,8 @@ def training_options(command):
     for option in reversed([
         click.argument("paper"),
         click.option("--row", "rows", multiple=True, help="A row of its tables; repeatable.  [default: all]"),
-        click.option("--profile", default="quick", show_default=True, help="quick (generated birds, minutes), photo (photographs, an hour) or paper (as printed, GPU)."),
+        click.option("--profile", default="quick", show_default=True, 
+                     help="quick (generated birds, minutes), photo (photographs, an hour) or paper (as printed, GPU)."),
         click.option("--dataset", help="A data set, or folder:PATH for your own images.  [default: the profile's first]"),
         click.option("--device", help="cpu, cuda, cuda:1, mps.  [default: the best there is]"),
     ]):  # fmt: skip
@@ -178,8 +182,9 @@ def run(paper, rows, profile, dataset, device, seeds, chosen, budget_minutes, ch
         found = runs.rows(paper, [line.name for line in lines], profile, _expanded(dataset), numbers, overrides=overrides, device=device,
                           budget_minutes=budget_minutes)  # fmt: skip
     click.echo(_table(found))
-    if len(found) < len(lines) * len(numbers):
-        click.echo(f"the time budget ended after {len(found)} of {len(lines) * len(numbers)} runs; run the same command again to go on.", err=True)
+    wanted = len(lines) * len(numbers)
+    if len(found) < wanted:
+        click.echo(f"the time budget ended after {len(found)} of {wanted} runs; run the same command again to go on.", err=True)
 
 
 @cli.command(epilog="""
@@ -214,9 +219,10 @@ def tune(paper, rows, profile, dataset, device):
 Example:
   fgbook pretrain --out my-weights
 """)  # fmt: skip
+@click.option("--epochs", type=click.IntRange(1), help="Length of the training.  [default: that of the shipped weights]")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for the weights.  [default: where the package keeps them]")
 @click.option("--device", help="cpu, cuda, cuda:1, mps.  [default: the best there is]")
-def pretrain(out, device):
+def pretrain(epochs, out, device):
     """Train the small backbone of the package.
 
     On the source pool of generated birds, whose species no run is tested on.
@@ -225,7 +231,8 @@ def pretrain(out, device):
     from .pretrain import pretrain as train
 
     with _quiet_disk():
-        train(**{name: value for name, value in (("out", out), ("device", device)) if value is not None})
+        record = train(**{name: value for name, value in (("epochs", epochs), ("out", out), ("device", device)) if value is not None})
+    click.echo(f"top-1 on the source pool's test split: {100 * record['accuracy']['test']['top1']:.1f} %; sha256 {record['sha256']}")
 
 
 def _changes(pairs: tuple[str, ...]) -> dict:
@@ -272,9 +279,11 @@ def _quiet_disk():
     try:
         yield
     except Exception as error:
-        if isinstance(error, (OSError, InputError)) or not any(sign in str(error) for sign in ("No space left", "PytorchStreamWriter", "File too large")):
+        signs = ("No space left", "PytorchStreamWriter", "File too large")
+        if isinstance(error, (OSError, InputError)) or not any(sign in str(error) for sign in signs):
             raise
-        raise InputError(f"cannot write in {paths.runs()} ({str(error).splitlines()[0]}); free some space, or choose another folder with FGBOOK_RUNS.") from error
+        said = str(error).splitlines()[0]
+        raise InputError(f"cannot write in {paths.runs()} ({said}); free some space, or choose another folder (FGBOOK_RUNS).") from error
 
 
 # ------------------------------------------------------------------------------------------------------------------------------ results
@@ -459,10 +468,12 @@ def predict(images, key, top, device):
     if len(matching) > 1:
         raise InputError(f"{len(matching)} runs begin with {key!r}; give more letters: {', '.join(matching[:5])}.")
     if not matching:
-        raise unknown("run", key, known) if known else InputError(f"unknown run {key!r}: nothing has been run here yet; start with `fgbook run feng`.")
+        if not known:
+            raise InputError(f"unknown run {key!r}: nothing has been run here yet; start with `fgbook run feng`.")
+        raise unknown("run", key, known)
     record = known[matching[0]]
     if not (paths.runs() / record["key"] / "model.safetensors").is_file():
-        raise InputError(f"the weights of run {record['key']} are not on this machine (records are published, weights are not); train it: {record['command']}")
+        raise InputError(f"the weights of run {record['key']} are not on this machine (weights are not published); train it: {record['command']}")
     import torch
 
     from . import augment, runs
@@ -512,7 +523,8 @@ def doctor():
         click.echo(f"{title}: " + ", ".join(f"{name} {version(name)}" for name in packages))
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    click.echo(f"device: {', '.join(gpus) or ('mps' if torch.backends.mps.is_available() else 'cpu')}; {cores} cores, {torch.get_num_threads()} threads")
+    found = ", ".join(gpus) or ("mps" if torch.backends.mps.is_available() else "cpu")
+    click.echo(f"device: {found}; {cores} cores, {torch.get_num_threads()} threads")
     for title, folder, variable in (
         ("data", paths.data(), "FGBOOK_DATA"),
         ("weights", paths.weights(), "FGBOOK_WEIGHTS"),
@@ -522,7 +534,8 @@ def doctor():
         inside = sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")) if folder.is_dir() else []
         listed = "" if title in ("runs", "results") else ": " + ", ".join(inside[:12]) if inside else ""
         click.echo(f"{title}: {folder} ({variable}), {f'{len(inside)} entries{listed}' if folder.is_dir() else 'not there yet'}")
-    click.echo("shipped weights: " + (", ".join(sorted(p.name for p in (Path(__file__).parent / "weights").glob("*.safetensors"))) or "none"))
+    shipped = sorted(path.name for path in (Path(__file__).parent / "weights").glob("*.safetensors"))
+    click.echo(f"shipped weights: {', '.join(shipped) or 'none'}")
     existing = next(folder for folder in (paths.runs(), *paths.runs().parents) if folder.is_dir())
     writable = "can be written" if os.access(existing, os.W_OK) else "CANNOT be written"
     click.echo(f"disk: {shutil.disk_usage(existing).free / 2**30:.1f} GiB free for runs, {writable}")

@@ -33,7 +33,7 @@ from .recipe import Recipe
 OKABE_ITO = {"black": "#000000", "orange": "#E69F00", "sky": "#56B4E9", "green": "#009E73", "yellow": "#F0E442", "blue": "#0072B2",
              "red": "#D55E00", "purple": "#CC79A7"}  # fmt: skip
 # The paper's Figure 2 draws regions 1-4 in red, green, blue and yellow. Line style and number tell them apart without colour.
-REGION_STYLES = (("#E0201B", "-"), ("#00A651", "--"), ("#2B6BFF", "-."), ("#FFD800", ":"), ("#FFFFFF", "-"), ("#000000", "-"))
+REGION_STYLES = (("#E0201B", "-"), ("#00A651", "--"), ("#2B6BFF", "-."), ("#FFD800", ":"))
 STYLE = {
     "figure.facecolor": "white", "axes.facecolor": "white", "savefig.facecolor": "white", "figure.dpi": 100, "font.size": 11, "font.family": "DejaVu Sans",
     "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 11, "axes.labelsize": 11, "legend.frameon": False, "axes.grid": False,
@@ -242,6 +242,8 @@ def recipe_table(paper: Paper) -> Shown:
             line[profile] = "; ".join(f"{value} ({', '.join(names)})" if len(by_value) > 1 else value for value, names in by_value.items())
         if used:
             lines.append(line)
+    options = "; ".join(f"{', '.join(f'{k} = {v}' for k, v in row.options.items())} ({row.name})" for row in paper.rows if row.options)
+    lines.append({"setting": "method options"} | dict.fromkeys(PROFILES, html.escape(options) or "–"))
     return table(lines, "Settings of the profiles; where rows differ, each value names its rows.")
 
 
@@ -342,6 +344,8 @@ def hits_figure(found: list[dict]) -> Shown:
     """Localisation measures of the rows that have regions, beside boxes at random."""
     names = [name for name in HITS if any((r["localisation"] or {}).get(name) is not None for r in found)]
     rows = list(dict.fromkeys(r["row"] for r in found if r["localisation"]))
+    if not names:
+        return Shown("<p>This data set has no ground truth for regions.</p>", "This data set has no ground truth for regions.")
     colours, hatches = (OKABE_ITO["blue"], OKABE_ITO["orange"], OKABE_ITO["green"], OKABE_ITO["purple"]), ("", "//", "..", "xx")
     with matplotlib.rc_context(STYLE):
         drawn = Figure(figsize=(WIDTH, 3.2))
@@ -419,7 +423,7 @@ def regions_figure(model: Focus, data: DataSet, recipe: Recipe, count: int = 6) 
     """The four best regions of test images, in the manner of the paper's Figure 2: red, green, blue, yellow."""
     index = spread(data.test, count)
     images = _seen(data.test, index, recipe, model)
-    boxes = model.regions(images)[:, :4].cpu()
+    boxes = model.regions(images)[:, : len(REGION_STYLES)].cpu()
     columns = 3
     with matplotlib.rc_context(STYLE):
         drawn = Figure(figsize=(WIDTH, 1.95 * -(-len(index) // columns)), layout="constrained")

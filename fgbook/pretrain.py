@@ -24,10 +24,10 @@ from .recipe import Recipe
 from .training import fit, predict
 
 RECIPE = Recipe(
-    image_size=72, store_size=80, backbone="small", weights="none", epochs=24, batch_size=64, optimiser="adamw", lr=4e-3, backbone_lr_factor=1.0,
+    image_size=72, store_size=80, backbone="small", weights="none", epochs=20, batch_size=64, optimiser="adamw", lr=4e-3, backbone_lr_factor=1.0,
     weight_decay=0.05, schedule="onecycle", label_smoothing=0.1, precision="fp32",
 )  # fmt: skip
-DATA = {"size": RECIPE.store_size, "pool": "source", "species": 80, "per_class": (40, 5, 10), "seed": 0}
+DATA = {"size": RECIPE.store_size, "pool": "source", "species": 100, "per_class": (40, 5, 10), "seed": 0}
 SEED = 0
 
 

@@ -121,7 +121,8 @@ def check_parameters(notebook: Path, parameters: dict[str, str]) -> dict:
     declared, known = _assigned(notebook), inspect_notebook(notebook)
     for name in declared:
         if name not in known:
-            raise InputError(f"papermill cannot read parameter {name} of {notebook.name}; give it one line, one '=', and a plain annotation such as int or str.")
+            hint = "give it one line, one '=', and a plain annotation such as int or str"
+            raise InputError(f"papermill cannot read parameter {name} of {notebook.name}; {hint}.")
     typed = {}
     for name, text in parameters.items():
         if name not in known:
@@ -194,7 +195,8 @@ def _assigned(notebook: Path) -> list[str]:
         body = ast.parse(_source(cell)).body
     except SyntaxError as error:
         raise InputError(f"the parameters cell of {notebook.name} is not Python: {error.msg}, line {error.lineno}.") from error
-    targets = [t for line in body for t in (line.targets if isinstance(line, ast.Assign) else [line.target] if isinstance(line, ast.AnnAssign) else [])]
+    targets = [line.target for line in body if isinstance(line, ast.AnnAssign)]
+    targets += [target for line in body if isinstance(line, ast.Assign) for target in line.targets]
     return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
@@ -225,7 +227,8 @@ def execute(where: Path, chosen: list[Path], parameters: dict[str, str] | None =
     todo = [Job(where, notebook, check_parameters(notebook, parameters or {})) for notebook in chosen]
     common = _determinants()
     for job in todo:
-        job.key = records.key({**common, "parameters": job.parameters, "cells": [[c["cell_type"], _source(c), c.get("metadata")] for c in _cells(job.notebook)]})
+        cells = [[cell["cell_type"], _source(cell), cell.get("metadata")] for cell in _cells(job.notebook)]  # not the outputs
+        job.key = records.key({**common, "parameters": job.parameters, "cells": cells})
     with _alone(where):
         shutil.rmtree(where / "_build" / "running", ignore_errors=True)  # left by a run that was killed
         results = {job.name: Result(job.name, "kept") for job in todo if not force and _done(job)}
@@ -299,7 +302,8 @@ class _Child:
         if self.process.returncode == 0:
             _finish(job, seconds)
             return Result(job.name, "done", seconds)
-        message = self._why() or _error(job.running) or (self._said().strip().splitlines() or [f"exit status {self.process.returncode}"])[-1]
+        last_line = (self._said().strip().splitlines() or [f"exit status {self.process.returncode}"])[-1]
+        message = self._why() or _error(job.running) or last_line
         if job.running.is_file():
             job.failed.parent.mkdir(parents=True, exist_ok=True)
             os.replace(job.running, job.failed)
@@ -442,7 +446,8 @@ def build_book(where: Path, *, force: bool = False) -> Path:
         for copy in copies:
             shutil.copy(copy, source / "notebooks")
         tools = {name: metadata.version(name) for name in ("jupyter-book", "sphinx", "myst-nb")}
-        key = records.key({"files": {p.relative_to(source).as_posix(): _digest(p) for p in sorted(source.rglob("*")) if p.is_file()}, **tools})
+        files = {path.relative_to(source).as_posix(): _digest(path) for path in source.rglob("*") if path.is_file()}
+        key = records.key({"files": files, **tools})
         if not force and (html / ".key").is_file() and (html / ".key").read_text() == key:
             print("the book is up to date.", flush=True)
             return html / "index.html"

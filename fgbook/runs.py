@@ -7,6 +7,7 @@ its checkpoint; two processes on one key take turns, and the second finds the fi
 """
 
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -153,7 +154,8 @@ def _execute(run: Run, device: str | None, budget_minutes: float | None, progres
         return _measure(run, network, outcome, device) if outcome.finished else None
 
 
-def _turn(key: str) -> FileLock:
+@contextmanager
+def _turn(key: str):
     """Held while a run is trained and measured. A second process on the same key says so, and waits."""
     folder = paths.runs() / "locks"
     lock = FileLock(folder / f"{key}.lock")
@@ -165,7 +167,10 @@ def _turn(key: str) -> FileLock:
         lock.acquire()
     except OSError as error:
         raise InputError(f"cannot write in {paths.runs()}: {error.strerror}; set FGBOOK_RUNS to a folder that can be written.") from error
-    return lock
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _measure(run: Run, network: nn.Module, outcome: training.Outcome, device: str | None) -> dict:

@@ -54,8 +54,10 @@ def check(name: str) -> dict:
         return photos.check(_photos(name))
     drawn = load(name, 32)
     images = {split: len(drawn.split(split)) for split in photos.SPLITS}
-    return {"name": name, "path": str(path(name)), "classes": drawn.num_classes, "images": images, "official": {}, "problems": [], "duplicates": [],
-            "fingerprint": drawn.fingerprint}  # fmt: skip
+    return {
+        "name": name, "path": str(path(name)), "classes": drawn.num_classes, "images": images, "official": {}, "problems": [],
+        "duplicates": [], "fingerprint": drawn.fingerprint,
+    }  # fmt: skip
 
 
 def _photos(name: str) -> Photos:

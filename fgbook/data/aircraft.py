@@ -13,8 +13,12 @@ BANNER = 20  # rows of copyright notice at the bottom of every picture, which it
 
 
 def photos() -> Photos:
-    """The variant level, in its official layout. genus: the family that each variant belongs to. Raises InputError for missing or contradictory lists."""
-    root = locate("aircraft", ["aircraft/fgvc-aircraft-2013b/data", "fgvc-aircraft-2013b/data", "aircraft/data", "aircraft"], "variants.txt",
+    """The variant level, in its official layout; genus is the family of each variant.
+
+    Raises InputError for missing or contradictory lists.
+    """
+    places = ["aircraft/fgvc-aircraft-2013b/data", "fgvc-aircraft-2013b/data", "aircraft/data", "aircraft"]
+    root = locate("aircraft", places, "variants.txt",
                   f"run `fgbook data get aircraft`, or unpack fgvc-aircraft-2013b.tar.gz from {HOME} there")  # fmt: skip
     classes, families = _lines(root / "variants.txt"), _lines(root / "families.txt")
     files, labels, splits, family = [], [], [], {}
@@ -35,7 +39,8 @@ def photos() -> Photos:
         except (KeyError, ValueError) as error:
             raise InputError(f"aircraft: the lists in {root} say nothing usable of the box or family of {file} ({error}).") from error
     boxes[:, :2] -= 1  # counted from 1, both ends included
-    return Photos("aircraft", root / "images", classes, files, np.array(labels, np.int64), np.array(splits), boxes, genus=genus, official=OFFICIAL, trim=BANNER)
+    rows, parts = np.array(labels, np.int64), np.array(splits)
+    return Photos("aircraft", root / "images", classes, files, rows, parts, boxes, genus=genus, official=OFFICIAL, trim=BANNER)
 
 
 def _lines(path: Path) -> list[str]:

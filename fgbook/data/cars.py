@@ -1,4 +1,4 @@
-"""Stanford Cars (Krause et al. 2013): 196 models, in the layout of its development kit or as class folders; and cars98, half of its classes."""
+"""Stanford Cars (Krause et al. 2013): 196 models, in the layout of its kit or as class folders; and cars98, half of its classes."""
 
 import numpy as np
 
@@ -7,12 +7,17 @@ from . import folder, split
 from .photos import Photos, locate, read_mat
 
 OFFICIAL = {"classes": 196, "train": 8144, "test": 8041}
-ADVICE = ("its official link is dead; put cars_train/, cars_test/, devkit/ and cars_test_annos_withlabels.mat there (`fgbook data get cars` names the "
-          "archives and their checksums), or train/ and test/ with a folder of pictures for each model")  # fmt: skip
+ADVICE = (
+    "its official link is dead; put cars_train/, cars_test/, devkit/ and cars_test_annos_withlabels.mat there "
+    "(`fgbook data get cars` names the archives and their checksums), or train/ and test/ with a folder of pictures for each model"
+)
 
 
 def photos() -> Photos:
-    """Official split; validation is cut from training by split.validation. Boxes only in the kit's layout. Raises InputError for missing or contradictory lists."""
+    """Official split; validation is cut from training by split.validation. Boxes only in the kit's layout.
+
+    Raises InputError for missing or contradictory lists.
+    """
     try:
         root = locate("cars", ["cars", "stanford_cars"], "devkit/cars_meta.mat", ADVICE)
     except InputError as missing:
@@ -23,7 +28,10 @@ def photos() -> Photos:
         return folder.photos(place, "cars", OFFICIAL)
     classes = [str(name) for name in read_mat(root / "devkit" / "cars_meta.mat", "class_names")[0]]
     labelled = "cars_test_annos_withlabels.mat"
-    lists = {"train": root / "devkit" / "cars_train_annos.mat", "test": root / labelled if (root / labelled).is_file() else root / "devkit" / labelled}
+    lists = {
+        "train": root / "devkit" / "cars_train_annos.mat",
+        "test": root / labelled if (root / labelled).is_file() else root / "devkit" / labelled,
+    }
     files, labels, splits, boxes = [], [], [], []
     for part, path in lists.items():
         [rows] = read_mat(path, "annotations")
@@ -42,7 +50,7 @@ def photos() -> Photos:
 
 
 def half() -> Photos:
-    """cars98: the odd-numbered 98 classes, official training photographs cut to their boxes, divided in two; its ``split.csv`` lists them."""
-    root = locate("cars98", ["cars98"], "split.csv",
-                  "it is the project's own selection, made from Stanford Cars and not published; use cars instead, or put it there")  # fmt: skip
+    """cars98: the odd-numbered 98 classes, official training photographs cut to their boxes and divided in two, as ``split.csv`` lists."""
+    advice = "it is the project's own selection, made from Stanford Cars and not published; use cars instead, or put it there"
+    root = locate("cars98", ["cars98"], "split.csv", advice)
     return folder.listed(root, "cars98")

@@ -27,8 +27,8 @@ def folder(name: str) -> Path:
 def photos(name: str = "cub") -> Photos:
     """cub: the whole set; cub50: classes 1 to 50, from its own folder of smaller pictures or from the whole set.
 
-    Official split; validation is cut from training by split.validation. Boxes, 15 parts, and the 312 attributes of each picture's class (the share of annotators
-    who saw it, 0 to 1). Raises InputError for missing or contradictory lists.
+    Official split; validation is cut from training by split.validation. Boxes, 15 parts, and the 312 attributes of each picture's class
+    (the share of annotators who saw it, 0 to 1). Raises InputError for missing or contradictory lists.
     """
     root = folder(name)
     for file in LISTS:
@@ -47,7 +47,9 @@ def photos(name: str = "cub") -> Photos:
             raise InputError(f"{root / file} says nothing about picture {lacking[0]}, which images.txt lists ({len(lacking)} such).")
     strange = [image for image, _ in ids if label[image] not in classes]
     if strange:
-        raise InputError(f"{root / 'image_class_labels.txt'} puts picture {strange[0]} in class {label[strange[0]]}, which classes.txt lacks.")
+        raise InputError(
+            f"{root / 'image_class_labels.txt'} puts picture {strange[0]} in class {label[strange[0]]}, which classes.txt lacks."
+        )
 
     files, row = [file for _, file in ids], {number: i for i, number in enumerate(classes)}
     labels = np.array([row[label[image]] for image, _ in ids], np.int64)
@@ -90,7 +92,10 @@ def _attributes(root: Path, numbers: list[int], labels: np.ndarray) -> np.ndarra
 
 
 def _lines(path: Path, columns: int) -> list[list[str]]:
-    """The lines of an official list, cut at spaces into `columns`: a whole number, then one text or several numbers. Raises InputError that names the line."""
+    """The lines of an official list, cut at spaces into `columns`: a whole number, then one text or several numbers.
+
+    Raises InputError that names the line.
+    """
     rows = []
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         row = line.split(maxsplit=columns - 1)

@@ -61,7 +61,18 @@ class DataSet:
 
 
 def concatenate(a: Split, b: Split) -> Split:
-    """Both splits, one after the other (copies the images into memory)."""
-    join = lambda x, y: None if x is None or y is None else torch.cat([x, y])  # noqa: E731
-    return Split(join(a.images, b.images), join(a.labels, b.labels), a.files + b.files, join(a.boxes, b.boxes), join(a.parts, b.parts),
-                 join(a.part_boxes, b.part_boxes), join(a.masks, b.masks), join(a.attributes, b.attributes))
+    """Both splits, one after the other. Images that follow each other in one stored array stay there; others are copied."""
+    both = [None if x is None or y is None else _follow(x, y) for x, y in zip(_tensors(a), _tensors(b), strict=True)]
+    images, labels, *truth = both
+    return Split(images, labels, a.files + b.files, *truth)
+
+
+def _tensors(split: Split) -> tuple:
+    return split.images, split.labels, split.boxes, split.parts, split.part_boxes, split.masks, split.attributes
+
+
+def _follow(x: Tensor, y: Tensor) -> Tensor:
+    together = x.untyped_storage().data_ptr() == y.untyped_storage().data_ptr() and x.is_contiguous() and y.is_contiguous()
+    if together and y.data_ptr() == x.data_ptr() + x.nbytes and x.shape[1:] == y.shape[1:]:
+        return x.as_strided((len(x) + len(y), *x.shape[1:]), x.stride(), x.storage_offset())
+    return torch.cat([x, y])

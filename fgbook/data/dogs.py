@@ -1,4 +1,4 @@
-"""Stanford Dogs (Khosla et al. 2011): 120 breeds; 21 of them after Golodov et al. (2018); Imagewoof and a tenth of it. All are ImageNet's photographs."""
+"""Dog breeds: Stanford Dogs (Khosla et al. 2011), 21 of them after Golodov et al. (2018), and Imagewoof. All are ImageNet's photographs."""
 
 from collections import Counter
 from pathlib import Path
@@ -16,8 +16,11 @@ BREEDS, TEST, VALIDATION, TRAIN = 21, 210, 850, 4260  # Golodov et al., section 
 
 
 def photos(name: str = "dogs") -> Photos:
-    """The 120 breeds in the official split; validation is cut from training by split.validation. Box: the smallest that holds all annotated dogs of a picture;
-    None where the annotations are not unpacked. Raises InputError for missing or contradictory lists."""
+    """Stanford Dogs: 120 breeds in the official split; validation is cut from training by split.validation.
+
+    Box: the smallest that holds all annotated dogs of a picture; None where the annotations are not unpacked. Raises InputError for missing
+    or contradictory lists.
+    """
     root = locate(name, ["dogs", "stanford_dogs", "StanfordDogs"], "train_list.mat",
                   f"run `fgbook data get dogs`, or unpack images.tar, annotation.tar and lists.tar from {HOME} there")  # fmt: skip
     files, splits = [], []
@@ -35,11 +38,12 @@ def photos(name: str = "dogs") -> Photos:
 
 
 def twenty_one() -> Photos:
-    """dogs21: a stand-in for the 21 breeds of Golodov et al., who name neither breeds nor pictures, and topped theirs up from two breed clubs.
+    """dogs21: a stand-in for the 21 breeds of Golodov et al., who name neither breeds nor pictures, and added some of two breed clubs.
 
-    The rule: the 21 breeds with the most pictures in Stanford Dogs (equal numbers: by name), whatever their official part. In each, the pictures are ordered by
-    split.rank; the first 10 are for test (210 as printed), the next 40, or 41 in the first ten breeds by name, for validation (850 as printed), the others, at most
-    203 in the first 18 breeds and 202 in the rest, for training (at most 4260 as printed; without the clubs' pictures there are fewer).
+    The rule: the 21 breeds with the most pictures in Stanford Dogs (equal numbers: by name), whatever their official part. In each, the
+    pictures are ordered by split.rank; the first 10 are for test (210 as printed), the next 40, or 41 in the first ten breeds by name, for
+    validation (850 as printed), the others, at most 203 in the first 18 breeds and 202 in the rest, for training (at most 4260 as printed;
+    without the clubs' pictures there are fewer).
     """
     whole = photos("dogs21")
     counts = Counter(whole.labels.tolist())
@@ -55,14 +59,15 @@ def twenty_one() -> Photos:
             rows.append(k)
             labels.append(i)
             splits.append(part)
-    return Photos("dogs21", whole.root, [whole.classes[breed] for breed in breeds], [whole.files[k] for k in rows], np.array(labels), np.array(splits),
-                  None if whole.boxes is None else whole.boxes[rows], official={"classes": BREEDS, "val": VALIDATION, "test": TEST})  # fmt: skip
+    classes, files = [whole.classes[breed] for breed in breeds], [whole.files[k] for k in rows]
+    boxes, official = None if whole.boxes is None else whole.boxes[rows], {"classes": BREEDS, "val": VALIDATION, "test": TEST}
+    return Photos("dogs21", whole.root, classes, files, np.array(labels), np.array(splits), boxes, official=official)
 
 
 def imagewoof() -> Photos:
-    """Imagewoof's ten breeds (its version of 320 px or the full one). Its val folder is the test part; validation is cut from its training folder."""
-    root = locate("imagewoof", ["imagewoof/imagewoof2-320", "imagewoof2-320", "imagewoof2", "imagewoof"], "train",
-                  "run `fgbook data get imagewoof`, or unpack imagewoof2-320.tgz from https://github.com/fastai/imagenette there")  # fmt: skip
+    """Imagewoof's ten breeds, the version of 320 px or the full one. Its val part is for test; validation is cut from training."""
+    advice = "run `fgbook data get imagewoof`, or unpack imagewoof2-320.tgz from https://github.com/fastai/imagenette there"
+    root = locate("imagewoof", ["imagewoof/imagewoof2-320", "imagewoof2-320", "imagewoof2", "imagewoof"], "train", advice)
     return folder.photos(root, "imagewoof", {"classes": 10, "train": 9025, "test": 3929})
 
 

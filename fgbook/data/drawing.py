@@ -91,6 +91,11 @@ def ellipse(x: Tensor, y: Tensor, cx, cy, rx, ry) -> Tensor:
     return px.mul_(px).add_(py.mul_(py)).sqrt_().sub_(1).mul_(torch.minimum(rx, ry) if isinstance(rx, Tensor) else min(rx, ry))
 
 
+def fade(distance: Tensor, width: float) -> Tensor:
+    """1 inside, 0 outside, a ramp of that width between: for edges that are soft on the bird itself."""
+    return (distance * (-1 / width)).add_(0.5).clamp_(0, 1)
+
+
 def blend(a: Tensor, b: Tensor, k: float) -> Tensor:
     """Union of two shapes with the inner corner filled over a width of about k (polynomial smooth minimum)."""
     h = (a - b).abs_().mul_(-1 / k).add_(1).clamp_(min=0)
@@ -103,9 +108,9 @@ class Brush:
     def __init__(self, soft: Tensor):
         self.soft, self.sharp = soft, 1 / soft
 
-    def cover(self, distance: Tensor, softer: float = 1.0) -> Tensor:
+    def cover(self, distance: Tensor) -> Tensor:
         """Share of a pixel inside the shape."""
-        return (distance * (self.sharp * (-1 / softer))).add_(0.5).clamp_(0, 1)
+        return (distance * -self.sharp).add_(0.5).clamp_(0, 1)
 
     def line(self, offset: Tensor, half: Tensor | float) -> Tensor:
         """Share of a pixel inside a stroke of half width `half` whose middle is `offset` away: right also when it is thinner than a pixel."""
@@ -116,7 +121,7 @@ class Brush:
 
 def paint(canvas: Tensor, alpha: Tensor, colour: Tensor) -> None:
     """Lays `colour` (B, 3, 1, 1) or (B, 3, H, W) over the canvas where `alpha` (B, H, W) says, in place."""
-    canvas.sub_(colour).mul_((1 - alpha)[:, None]).add_(colour)
+    canvas.add_((colour - canvas).mul_(alpha[:, None]))  # where alpha is 0 not even the last bit changes
 
 
 # ---------------------------------------------------------------- geometry: what depends on species and pose only, (B,) numbers
@@ -184,11 +189,18 @@ class Bird:
         middle = self.on_body(0.17, -0.2)[0]
         return [(middle + 0.085, self.perch), (middle - 0.035, self.perch)]  # far, near
 
+    def ankle(self, foot: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        return foot[0] - 0.045, self.on_body(0.17, -0.2)[1] * 0.45 + foot[1] * 0.55 - 0.02
+
+    def crest_tip(self) -> tuple[Tensor, Tensor]:
+        length = self.crest / self.r
+        return self.on_head(-0.62 - length * 0.72, -0.92 - length * 0.62)
+
     def extent(self) -> Tensor:
         """(B, 4) xyxy around the whole bird."""
         tail = [self.on_body(0.40 + self.tail, 0.02 + side) for side in (-0.15, 0.15)]
         wing = self.on_body(self.wing - 0.1, 0.0)
-        crest = self.on_head(-0.9 - self.crest / self.r * 0.75, -1.0 - self.crest / self.r * 0.75)
+        crest = self.crest_tip()
         points = [self.tip, *tail, wing, crest, self.on_head(0, -1.08), self.on_head(1.08, 0), self.on_body(-0.27 * self.plump, 0.0),
                   (self.feet()[0][0] + 0.10, self.perch + 0.05), (self.feet()[1][0] - 0.06, self.perch + 0.05)]
         x, y = torch.stack([p[0] for p in points]), torch.stack([p[1] for p in points])
@@ -201,7 +213,7 @@ class Bird:
         forehead, _ = self.on_face(0.62, -0.52, 0.4)
         beak = tuple((a + b) / 2 for a, b in zip(self.base, self.tip, strict=True))
         ones, zeros = torch.ones_like(self.hx), torch.zeros_like(self.hx)
-        legs = [((foot[0] + self.on_body(0.17, -0.2)[0] - 0.045) / 2, (foot[1] + self.on_body(0.17, -0.2)[1]) / 2 + 0.03) for foot in self.feet()]
+        legs = [tuple((a + b) / 2 for a, b in zip(self.ankle(foot), foot, strict=True)) for foot in self.feet()]
         points = [(*self.on_body(0.06, 0.17), ones), (*beak, ones), (*self.on_body(0.20, -0.16), ones), (*self.on_body(-0.06, -0.13), ones),
                   (*crown, ones), (*forehead, ones), (*eye, zeros), (*legs[0], ones), (*self.on_body(0.22, 0.02), zeros),
                   (*self.on_head(-0.8, 0.3), ones), (*eye, (eye_depth > 0).float()), (*legs[1], ones), (*self.on_body(0.22, 0.02), ones),
@@ -214,21 +226,28 @@ class Bird:
             x, y = torch.stack([p[0] for p in points]), torch.stack([p[1] for p in points])
             return torch.stack([x.amin(0) - margin, y.amin(0) - margin, x.amax(0) + margin, y.amax(0) + margin], 1)
 
-        eye, _ = self.on_face(*EYE)
-        top = [self.on_head(-1.02, -0.25), self.on_head(1.02, -0.25), self.on_head(0.0, -1.1)]
-        crest = self.on_head(-0.9 - self.crest / self.r * 0.75, -1.0 - self.crest / self.r * 0.75)
-        hip = self.on_body(0.17, -0.2)
-        tail = [self.on_body(0.40 + along, 0.02 + side) for along in (0.0, self.tail) for side in (-0.14, 0.14)]
-        ends = [self.on_body(0.40 + self.tail * along, 0.02 + side) for along in (0.66, 1.0) for side in (-0.14, 0.14)]
+        def head(back, top, front, bottom):
+            return [self.on_head(x, y) for x in (back, front) for y in (top, bottom)]
+
+        hip, (far, near) = self.on_body(0.17, -0.2), self.feet()
+        shape = self.code["tail shape"]
+        shortest = 1 - 0.30 * (shape == 1) - 0.26 * (shape == 2) - 0.42 * (shape == 3)  # where the tail ends nearest to the body
+        reach = self.tail + 0.04
+        tail, ends = ([self.on_body(t, 0.02 + side) for t in (start, 0.36 + 1.05 * reach) for side in (-0.13, 0.13)]
+                      for start in (0.36, 0.36 + reach * shortest - 0.16))  # fmt: skip
+        crest, breast = self.crest_tip(), self.on_body(0.03, -0.15)
+        wide, high = (((0.265 * a) ** 2 + (0.16 * b) ** 2).sqrt() for a, b in ((self.dx, self.dy), (self.dy, self.dx)))  # of the tilted ellipse
         boxes = {
             "bill": around([self.base, self.tip], 0.07),
-            "crown": around(top, 0.02), "crest": around([*top, crest], 0.03),
-            "eye ring": around([eye], 0.45 * self.r), "face": around([self.on_head(-1.0, -0.55), self.on_head(1.05, 0.15)], 0.01),
-            "throat": around([self.on_head(-0.55, 0.3), self.on_head(1.05, 1.75)], 0.01),
-            "breast": around([self.on_body(t, s) for t in (-0.24, 0.34) for s in (-0.3, 0.0)], 0.01),
-            "wing bars": around([self.wing_point(u, w) for u in (0.22, 0.48) for w in (-1.0, 1.0)], 0.02),
+            "crown": around([*head(-1.02, -1.08, 1.02, -0.36), crest], 0.01),
+            "crest": around([*head(-0.75, -1.0, 0.45, -0.45), crest], 0.015),
+            "eye ring": around([self.on_face(*EYE)[0]], 0.43 * self.r),
+            "face": around(head(-1.22, -0.64, 1.12, 0.08), 0.0),
+            "throat": around(head(-0.28, 0.28, 1.28, 1.6), 0.0),
+            "breast": torch.stack([breast[0] - wide, breast[1] - high, breast[0] + wide, breast[1] + high], 1),
+            "wing bars": around([self.wing_point(u, w) for u in (0.14, 0.3, 0.4, 0.46) for w in (-1.0, 1.0)], 0.025),
             "tail shape": around(tail, 0.01), "tail tip": around(ends, 0.01),
-            "leg colour": around([hip, *self.feet()], 0.10),
+            "leg colour": around([(hip[0] - 0.04, hip[1] + 0.03), (near[0] - 0.065, self.perch + 0.055), (far[0] + 0.09, self.perch)], 0.01),
         }
         return torch.stack([boxes.get(name, boxes["bill"]) for name in LOCAL], 1)
 
@@ -276,12 +295,11 @@ def draw_bird(canvas: Tensor, bird: Bird, x: Tensor, y: Tensor, brush: Brush, ba
     hip = bird.on_body(0.17, -0.20)
     legs = []
     for foot, start in ((far, 0.05), (near, 0.0)):
-        ankle = (c(foot[0]) - 0.045, c(hip[1]) * 0.45 + c(foot[1]) * 0.55 - 0.02)
+        ankle = point(bird.ankle(foot))
         top = (c(hip[0]) + start - 0.02, c(hip[1]) + 0.05)
-        legs.append((segment(x, y, top, ankle, 0.016, 0.014), segment(x, y, ankle, point(foot), 0.014, 0.016), ankle))
+        legs.append(torch.minimum(segment(x, y, top, ankle, 0.016, 0.014), segment(x, y, ankle, point(foot), 0.014, 0.016)))
     leg_colour = c(bird.leg_colour)
-    shin = torch.minimum(legs[0][0], legs[0][1])
-    coverage = line_of(brush, shin, 0.014)
+    coverage = line_of(brush, legs[0], 0.014)
     paint(canvas, coverage, leg_colour * 0.72)
 
     # Tail: its end is at tail * (1 + a |w| + b w^2), w from -1 to 1 across: square, forked, rounded or pointed.
@@ -310,14 +328,14 @@ def draw_bird(canvas: Tensor, bird: Bird, x: Tensor, y: Tensor, brush: Brush, ba
     hx, hy, r = c(bird.hx), c(bird.hy), c(bird.r)
     fx, fy = c(bird.fx), c(bird.fy)
     body = segment(t, s, (-0.02, -0.01), (0.46, 0.03), 0.232 * plump, 0.055, 0.30)
-    skull = blend(disc(x, y, hx, hy, r), disc(x, y, *bird_face(bird), r * 0.68), 0.06)
+    skull = blend(disc(x, y, hx, hy, r), disc(x, y, *point(bird.on_head(bird.yaw_cos * 0.40, 0.14)), r * 0.68), 0.06)
     neck = segment(x, y, (0.0, -0.05), (hx - 0.02, hy + 0.03), 0.20 * plump, r * 0.84)
     shape = blend(blend(body, neck, 0.10), skull, 0.07)
     inside = cover(shape)
     plumage = under.expand_as(canvas).clone()
     wavy = (bark - 0.5) * 0.05
-    paint(plumage, cover(wavy - s - 0.02, 3.0), upper)
-    paint(plumage, cover(ellipse(t, s, -0.02, -0.05, 0.30, 0.20), 40.0) * 0.22, (upper + under) * 0.5)
+    paint(plumage, fade(wavy - s - 0.02, 0.05), upper)
+    paint(plumage, fade(ellipse(t, s, -0.02, -0.05, 0.30, 0.20), 0.45) * 0.22, (upper + under) * 0.5)
 
     # Breast: one lattice of marks; streaks, spots and bands differ in the cell's and the mark's sides.
     streaked, spotted, banded = (is_["breast"](k) for k in (1, 2, 3))
@@ -331,7 +349,7 @@ def draw_bird(canvas: Tensor, bird: Bird, x: Tensor, y: Tensor, brush: Brush, ba
     u.mul_(stretch)
     v.mul_(1 - banded)
     mark = u.mul_(u).add_(v.mul_(v)).sqrt_()
-    where = cover(ellipse(t, s, 0.03, -0.15, 0.24, 0.135), 6.0) * marked
+    where = fade(ellipse(t, s, 0.03, -0.15, 0.24, 0.135), 0.05) * marked
     paint(plumage, line(mark, streaked * 0.0095 + spotted * 0.0195 + banded * 0.0155).mul_(where).mul_(0.92), c(bird.flight) * 0.75)
 
     # Head: the disc is the picture of a sphere, so that cap, eyebrow and eye turn with it.
@@ -353,10 +371,8 @@ def draw_bird(canvas: Tensor, bird: Bird, x: Tensor, y: Tensor, brush: Brush, ba
     paint(plumage, cover(bib) * is_["throat"](1), c(bird.accent))
 
     # Crest: a curved tuft behind the crown.
-    tuft, length = c(bird.crest), c(bird.crest) / r
-    a = bird_at(bird, -0.12, -0.46)
-    b = bird_at(bird, -0.62 - length * 0.72, -0.92 - length * 0.62)
-    crest = torch.where(tuft > 0, segment(x, y, a, b, r * 0.50, 0.010), 9.0)
+    tuft = segment(x, y, point(bird.on_head(-0.12, -0.46)), point(bird.crest_tip()), r * 0.50, 0.010)
+    crest = torch.where(c(bird.crest) > 0, tuft, 9.0)
     crest_cover = cover(crest)
     plume = upper + (c(bird.cap) - upper) * is_["crown"](1)[:, None]
     paint(canvas, crest_cover, plume)
@@ -382,9 +398,9 @@ def draw_bird(canvas: Tensor, bird: Bird, x: Tensor, y: Tensor, brush: Brush, ba
     w = v / half.clamp(min=0.004)
     wing_shape = torch.maximum((v.abs() - half).mul_(0.85), (u - 0.5).abs_().sub_(0.5).mul_(wing))
     inside = cover(wing_shape)
-    paint(canvas, cover(wing_shape - 0.012 + (v * 0.08), 6.0) * 0.25 * coverage, dark)  # shadow that lifts the wing off the flank
+    paint(canvas, fade(wing_shape - 0.012 + (v * 0.08), 0.06) * 0.25 * coverage, dark)  # shadow that lifts the wing off the flank
     layer = coverts.expand_as(canvas).clone()
-    paint(layer, cover((0.47 - u + w * w * 0.05) * wing, 2.0), flight)
+    paint(layer, fade((0.47 - u + w * w * 0.05) * wing, 0.03), flight)
     # small feathers of the shoulder: rows of scallops
     rows = u * (wing / 0.062)
     row = rows.floor()
@@ -392,7 +408,7 @@ def draw_bird(canvas: Tensor, bird: Bird, x: Tensor, y: Tensor, brush: Brush, ba
     scallop = p.mul_(p).add_(q.mul_(q)).sqrt_().sub_(0.58).mul_(0.06)
     paint(layer, line(scallop, 0.005) * cover((u - 0.45) * wing) * 0.45, flight)
     # long feathers: pale edges that converge at the tip
-    lines = line(fraction(w * 2.6 + u * 0.8).mul_(half * (1 / 2.6)), 0.0065) * cover((0.50 - u) * wing, 2.0)
+    lines = line(fraction(w * 2.6 + u * 0.8).mul_(half * (1 / 2.6)), 0.0065) * fade((0.50 - u) * wing, 0.03)
     paint(layer, lines * 0.55, (coverts + white) * 0.5)
     bars = bird.code["wing bars"]
     for place, wanted in ((0.42, 1), (0.26, 2)):
@@ -431,7 +447,7 @@ def draw_bird(canvas: Tensor, bird: Bird, x: Tensor, y: Tensor, brush: Brush, ba
     paint(canvas, cover(disc(x, y, c(eye[0]) + 0.010, c(eye[1]) - 0.014, 0.0125)) * 0.95, white)
 
     # Near leg and both feet, toes around the perch.
-    shin = torch.minimum(legs[1][0], legs[1][1])
+    shin = legs[1]
     for foot in (far, near):
         fx_, fy_ = point(foot)
         for tx, ty in ((0.075, 0.022), (0.050, 0.042), (-0.050, 0.020)):
@@ -444,15 +460,3 @@ def draw_bird(canvas: Tensor, bird: Bird, x: Tensor, y: Tensor, brush: Brush, ba
 def line_of(brush: Brush, distance: Tensor, half: float) -> Tensor:
     """Coverage of a stroke of half width `half` given the distance to its outline."""
     return brush.line((distance + half).clamp_(min=0), half)
-
-
-def bird_at(bird: Bird, forward, down) -> tuple[Tensor, Tensor]:
-    """A point of the head's disc, as maps; forward and down are numbers or (B, 1, 1)."""
-    hx, hy, r, fx, fy = (column(v) for v in (bird.hx, bird.hy, bird.r, bird.fx, bird.fy))
-    return hx + r * (fx * forward - fy * down), hy + r * (fy * forward + fx * down)
-
-
-def bird_face(bird: Bird) -> tuple[Tensor, Tensor]:
-    """Where the face tapers towards the bill."""
-    x, y = bird.on_head(bird.yaw_cos * 0.40, 0.14)
-    return column(x), column(y)

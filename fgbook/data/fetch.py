@@ -36,8 +36,8 @@ class Archive:
     size: int | None = None  # bytes
 
 
-_VGG = ("https://www.robots.ox.ac.uk/~vgg/data/", "https://thor.robots.ox.ac.uk/~vgg/data/")
-_DOGS = ("http://vision.stanford.edu/aditya86/ImageNetDogs/", "https://vision.stanford.edu/aditya86/ImageNetDogs/")
+_VGG = ("https://www.robots.ox.ac.uk/~vgg/data/",)
+_DOGS = ("http://vision.stanford.edu/aditya86/ImageNetDogs/",)
 
 
 def _at(bases: tuple[str, ...], place: str, checksum: str, size: int | None = None) -> Archive:
@@ -46,7 +46,7 @@ def _at(bases: tuple[str, ...], place: str, checksum: str, size: int | None = No
 
 SOURCES: dict[str, tuple[Archive, ...]] = {
     "cub": (
-        _at(("https://data.caltech.edu/records/65de6-vp158/files/", "https://data.caltech.edu/records/20098/files/"), "CUB_200_2011.tgz",
+        _at(("https://data.caltech.edu/records/65de6-vp158/files/",), "CUB_200_2011.tgz",
             "sha256:0c685df5597a8b24909f6a7c9db6d11e008733779a671760afef78feb49bf081", 1_150_585_339),
     ),
     "aircraft": (_at(_VGG, "fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz", "md5:d4acdd33327262359767eeaa97a4f732"),),
@@ -80,9 +80,10 @@ PARTS = {"cub50": "cub", "dogs21": "dogs"}
 def get(name: str, *, progress: bool = True) -> Path:
     """Download a data set into the data folder and unpack it there; the folder it then is in. One that is there already is left alone.
 
-    Broken downloads go on where they stopped, in this call or the next; archives that somebody put into ``downloads/NAME`` of the data folder are used. Every
-    archive is verified before it is unpacked. The data set's folder appears when all of it is there. Raises InputError: unknown name, no source left
-    (with the reason of each), a checksum that does not fit, an archive that reaches outside its folder or is far too large, a full or read-only disk.
+    Broken downloads go on where they stopped, in this call or the next; archives that somebody put into ``downloads/NAME`` of the data
+    folder are used. Every archive is verified before it is unpacked. The data set's folder appears when all of it is there. Raises
+    InputError: unknown name, no source left (with the reason of each), a checksum that does not fit, an archive that reaches outside its
+    folder or is far too large, a full or read-only disk.
     """
     whole = PARTS.get(name, name)
     if whole not in SOURCES:
@@ -95,14 +96,18 @@ def get(name: str, *, progress: bool = True) -> Path:
                 missing = [archive for archive in SOURCES[whole] if not archive.urls and not (keep / archive.file).is_file()]
                 if missing:
                     listed = ", ".join(f"{archive.file} ({archive.checksum})" for archive in missing)
-                    raise InputError(f"data set {whole} can no longer be downloaded from its authors; find these files elsewhere, put them into {keep} "
-                                     f"and give the same command again, which verifies and unpacks them: {listed}.")  # fmt: skip
+                    raise InputError(
+                        f"data set {whole} can no longer be downloaded from its authors; find these files elsewhere, put them into {keep} "
+                        f"and give the same command again, which verifies and unpacks them: {listed}."
+                    )
                 files = [_fetch(archive, keep, progress) for archive in SOURCES[whole]]
                 _unpack_all(files, final)
                 if all(archive.urls for archive in SOURCES[whole]):  # what somebody put there stays
                     shutil.rmtree(keep, ignore_errors=True)
     except OSError as error:
-        raise InputError(f"cannot write in {paths.data()} ({error.strerror or error}); make room, or set FGBOOK_DATA to a folder that can be written.") from error
+        raise InputError(
+            f"cannot write in {paths.data()} ({error.strerror or error}); make room, or set FGBOOK_DATA to a folder that can be written."
+        ) from error
     return final
 
 
@@ -149,7 +154,7 @@ class _GivenUp(Exception):
 
 
 class _Download:
-    """What pooch calls to download one file: goes on from `part`, which outlives this process, and moves it to where pooch will verify it."""
+    """What pooch calls to download one file: goes on from `part`, which outlives this process, and moves it to where pooch verifies it."""
 
     def __init__(self, part: Path, size: int | None, progress: bool):
         self.part, self.limit, self.exact, self.progress = part, size or MAX_DOWNLOAD, size is not None, progress
@@ -196,9 +201,8 @@ class _Download:
                 start = 0
             if total is not None and (total > self.limit or self.exact and total != self.limit):
                 raise _GivenUp(f"it offers {total} bytes, not {self.limit}")
-            with open(self.part, "ab" if start else "wb") as file, tqdm(
-                total=total, initial=start, desc=self.part.stem, unit="B", unit_scale=True, leave=False, mininterval=1, disable=not self.progress
-            ) as bar:  # fmt: skip
+            style = {"unit": "B", "unit_scale": True, "leave": False, "mininterval": 1, "disable": not self.progress}
+            with open(self.part, "ab" if start else "wb") as file, tqdm(total=total, initial=start, desc=self.part.stem, **style) as bar:
                 have = start
                 for block in answer.raw.stream(1 << 14, decode_content=False):  # small: when it breaks off, the block under way is lost
                     have += len(block)
@@ -261,9 +265,11 @@ def _unpack_all(files: list[Path], final: Path):
 
 
 def unpack(archive: Path, target: Path, limit: int = MAX_UNPACKED) -> int:
-    """The files of a tar archive, under `target`; the bytes written. Links that stay inside are left out; owners and permissions are not taken over.
+    """The files of a tar archive, under `target`; the bytes written. Links that stay inside are left out; owners and permissions are not
+    taken over.
 
-    Raises InputError, possibly with some files written: not a whole tar archive, a path or link out of the folder, a device, more than `limit` bytes.
+    Raises InputError, possibly with some files written: not a whole tar archive, a path or link out of the folder, a device, more than
+    `limit` bytes.
     """
     written = members = 0
     try:

@@ -273,7 +273,7 @@ def _background(nuisance: Nuisance, gx: Tensor, gy: Tensor, clouds: Tensor, ripp
         u = nuisance.boughs[:, 5 * i : 5 * i + 5]
         a, b = (c(u[:, 0] * 0.6 - 0.3), c(u[:, 1])), (c(1.2 - u[:, 2] * 0.3), c(u[:, 3] * 1.6 - 0.3))
         bough = segment(gx, gy, a, b, c(u[:, 4]) * 0.05 + 0.03, c(u[:, 4]) * 0.03 + 0.015)
-        paint(canvas, brush.cover(bough, 0.8) * c(boughs) * 0.8, (bottom * 0.5).add_(torch.tensor([0.06, 0.03, 0.0], device=device)[:, None, None]))
+        paint(canvas, brush.cover(bough) * c(boughs) * 0.8, (bottom * 0.5).add_(torch.tensor([0.06, 0.03, 0.0], device=device)[:, None, None]))
     return canvas
 
 

@@ -15,11 +15,13 @@ ALIASES = {"train": "train", "training": "train", "val": "val", "valid": "val", 
 
 
 def photos(root: Path, name: str | None = None, official: dict[str, int] | None = None) -> Photos:
-    """The pictures under `root`; the name of a class is that of its folder. Hidden files and files without a picture's suffix are passed over.
+    """The pictures under `root`; the name of a class is that of its folder. Hidden files and files without a picture's suffix are passed
+    over.
 
-    ``train/CLASS/..`` and ``test/CLASS/..``, with or without ``val``: the given split; without ``val``, validation is cut from training by split.validation;
-    with ``val`` but no ``test``, ``val`` is the test part (as in ImageNet's layout) and validation is cut from training. ``CLASS/..`` alone: 60 % train, 20 % val,
-    20 % test of each class, by split.three_parts. Raises InputError for no pictures, one class, an empty split, a class that training lacks.
+    ``train/CLASS/..`` and ``test/CLASS/..``, with or without ``val``: the given split; without ``val``, validation is cut from training by
+    split.validation; with ``val`` but no ``test``, ``val`` is the test part (as in ImageNet's layout) and validation is cut from training.
+    ``CLASS/..`` alone: 60 % train, 20 % val, 20 % test of each class, by split.three_parts. Raises InputError for no pictures, one class,
+    an empty split, a class that training lacks.
     """
     root = Path(root).expanduser().resolve()
     name = name or f"folder:{root}"
@@ -29,7 +31,9 @@ def photos(root: Path, name: str | None = None, official: dict[str, int] | None 
     if "train" in given and _folders(given["train"]):  # else "train" is a class: a picture of a railway
         if "test" not in given:
             if "val" not in given:
-                raise InputError(f"{name}: {root} has a training folder but no test folder; add one, or take away the level of the training folder.")
+                raise InputError(
+                    f"{name}: {root} has a training folder but no test folder; add one, or take away the level of the training folder."
+                )
             given["test"] = given.pop("val")
         found = [(file, label, part) for part, place in given.items() for file, label in _pictures(root, place)]
         if not any(part == "test" for _, _, part in found):
@@ -62,7 +66,9 @@ def listed(root: Path, name: str) -> Photos:
         with open(root / "split.csv", newline="", encoding="utf-8") as file:
             rows = [(row["split"], row["class"], row["file"]) for row in csv.DictReader(file)]
     except (OSError, KeyError, UnicodeDecodeError) as error:
-        raise InputError(f"{name}: {root / 'split.csv'} cannot be read ({error}); it must have the columns class, file and split.") from error
+        raise InputError(
+            f"{name}: {root / 'split.csv'} cannot be read ({error}); it must have the columns class, file and split."
+        ) from error
     listed = {unicodedata.normalize("NFC", "/".join(row)) for row in rows}
     there = {unicodedata.normalize("NFC", file) for file in found.files}
     for what, which in (("is not there", listed - there), ("is not listed", there - listed)):

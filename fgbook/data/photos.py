@@ -22,8 +22,8 @@ SPLITS = ("train", "val", "test")
 class Photos:
     """N labelled picture files in three splits. Coordinates are pixels of the picture as seen, x to the right, y down.
 
-    Made in any order and kept in the order train, val, test, so that each split is one slice of the stored images. Raises InputError for a data set that
-    cannot be learned from: one class, an empty split, a class without training pictures, a name twice.
+    Made in any order and kept in the order train, val, test, so that each split is one slice of the stored images. Raises InputError for a
+    data set that cannot be learned from: one class, an empty split, a class without training pictures, a name twice.
     """
 
     name: str
@@ -81,7 +81,7 @@ def _content(path: Path) -> str:
 
 
 def fingerprint(photos: Photos, hashes: list[str]) -> str:
-    """A hash of everything that determines pixels, labels, splits and ground truth; the same on every machine, and for every stored size."""
+    """A hash of everything that determines pixels, labels, splits and ground truth; the same on every machine and for every size."""
     rows = [[unicodedata.normalize("NFC", file), int(label), str(split), content]
             for file, label, split, content in zip(photos.files, photos.labels, photos.splits, hashes, strict=True)]  # fmt: skip
     digest = hashlib.sha256(json.dumps([store.VERSION, photos.trim, photos.classes, rows]).encode())
@@ -91,7 +91,7 @@ def fingerprint(photos: Photos, hashes: list[str]) -> str:
 
 
 def load(photos: Photos, size: int) -> DataSet:
-    """The data set at S = `size`: pictures squashed to S x S (decoded on the first call, mapped afterwards), coordinates scaled with them."""
+    """The data set at S = `size`: pictures squashed to S x S (decoded on the first call, mapped later), coordinates scaled with them."""
     if size < 1:
         raise InputError(f"the stored size is {size!r}; it must be at least 1 pixel.")
     mark = fingerprint(photos, photos.hashes())
@@ -117,8 +117,8 @@ def load(photos: Photos, size: int) -> DataSet:
 def check(photos: Photos) -> dict:
     """Everything about the files: counts against the authors', every picture decoded, the same file in two splits.
 
-    Returns name, path, classes, images (by split), official, problems (a list of sentences; empty: all is well), duplicates (pairs of file names whose content
-    is the same in train or val and in test) and fingerprint (None when a file cannot be read).
+    Returns name, path, classes, images (by split), official, problems (a list of sentences; empty: all is well), duplicates (pairs of file
+    names whose content is the same in train or val and in test) and fingerprint (None when a file cannot be read).
     """
     problems = []
     counts = {split: photos.count(split) for split in SPLITS}

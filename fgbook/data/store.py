@@ -1,8 +1,8 @@
 """Decoded pictures, kept: each is decoded once per size and read ever after from a memory-mapped array.
 
 An entry is a folder ``NAME-FINGERPRINT`` of ``.npy`` files with an ``index.json``. It is written under a temporary name and renamed when
-complete, under a lock, so that of several processes one builds and the others wait; a folder with the right name is therefore whole. Entries of the
-same name and another fingerprint are stale, and are removed when the new one is ready.
+complete, under a lock, so that of several processes one builds and the others wait; a folder with the right name is therefore whole.
+Entries of the same name and another fingerprint are stale, and are removed when the new one is ready.
 """
 
 import contextlib
@@ -61,19 +61,21 @@ def squares(files: list[Path], size: int, fingerprint: str, *, name: str = "pict
             progress: bool = True) -> tuple[Tensor, Tensor]:  # fmt: skip
     """All pictures squashed to `size` x `size` pixels, and the size that each had.
 
-    Returns (images, sizes): images (N, 3, size, size) uint8 RGB, memory-mapped (pages are read when used; writing changes only this process's copy);
-    sizes (N, 2) int64, width and height in pixels of the picture as seen, after `trim` rows at its bottom were cut. See :func:`decode`.
+    Returns (images, sizes): images (N, 3, size, size) uint8 RGB, memory-mapped (pages are read when used; writing changes only this
+    process's copy); sizes (N, 2) int64, width and height in pixels of the picture as seen, after `trim` rows at its bottom were cut. See
+    :func:`decode`.
 
-    The result is kept in `folder` (default: :func:`fgbook.paths.store`) under `name`, `size` and `fingerprint`; the caller's fingerprint must change
-    whenever the files do. Raises InputError for a file that cannot be decoded, and for a folder that cannot be written.
+    The result is kept in `folder` (default: :func:`fgbook.paths.store`) under `name`, `size` and `fingerprint`; the caller's fingerprint
+    must change whenever the files do. Raises InputError for a file that cannot be decoded, and for a folder that cannot be written.
     """
 
     def write(target: Path):
         header = {"descr": "|u1", "fortran_order": False, "shape": (len(files), 3, size, size)}
         sizes = []
-        # Written as a stream, not through a memory map: a full disk is then an error that can be reported, not a SIGBUS, and nothing piles up in memory.
-        with open(target / "images.npy", "wb") as file, tqdm(total=len(files), desc=f"decode {name} at {size} px", leave=False, mininterval=1,
-                                                             disable=not progress or len(files) < 500) as bar:  # fmt: skip
+        # Written as a stream, not through a memory map: a full disk is then an error that can be reported, not a SIGBUS, and nothing piles
+        # up in memory.
+        style = {"desc": f"decode {name} at {size} px", "leave": False, "mininterval": 1, "disable": not progress or len(files) < 500}
+        with open(target / "images.npy", "wb") as file, tqdm(total=len(files), **style) as bar:
             np.lib.format.write_array_header_1_0(file, header)
             for pixels, seen in in_order(lambda path: decode(path, size, trim), files):
                 file.write(pixels)
@@ -98,15 +100,17 @@ def cached_arrays(name: str, build: Callable[[], dict[str, np.ndarray]], *, fold
 def decode(path: Path, size: int | None, trim: int = 0) -> tuple[np.ndarray, tuple[int, int]]:
     """One picture as people see it: pixels (3, size, size) uint8 RGB (None: its own height and width), and (width, height) as seen.
 
-    The EXIF rotation is applied, the first frame of an animation is taken, transparent pixels are laid on white, 16-bit grey is scaled to 8 bits;
-    colour profiles are ignored, as everywhere in the field. Resized with Pillow's bilinear filter, which antialiases; a JPEG more than twice too large is
-    reduced while it is decoded, to no less than twice `size`. Raises InputError that names the file.
+    The EXIF rotation is applied, the first frame of an animation is taken, transparent pixels are laid on white, 16-bit grey is scaled to 8
+    bits; colour profiles are ignored, as everywhere in the field. Resized with Pillow's bilinear filter, which antialiases; a JPEG more
+    than twice too large is reduced while it is decoded, to no less than twice `size`. Raises InputError that names the file.
     """
     try:
         with Image.open(path, formats=FORMATS) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
-                raise InputError(f"{path}: {width} x {height} pixels; pictures of more than {MAX_PIXELS // 10**6} million pixels are refused.")
+                raise InputError(
+                    f"{path}: {width} x {height} pixels; pictures of more than {MAX_PIXELS // 10**6} million pixels are refused."
+                )
             orientation = _orientation(image)
             if orientation >= 5:
                 width, height = height, width
@@ -124,7 +128,9 @@ def decode(path: Path, size: int | None, trim: int = 0) -> tuple[np.ndarray, tup
     except MemoryError as error:
         raise InputError(f"{path}: not enough memory to decode it.") from error
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
-        raise InputError(f"{path}: not a picture that can be decoded ({str(error) or type(error).__name__}); replace it or take it away.") from error
+        raise InputError(
+            f"{path}: not a picture that can be decoded ({str(error) or type(error).__name__}); replace it or take it away."
+        ) from error
     if trim:
         upright = upright.crop((0, 0, width, height - trim))
         height -= trim
@@ -247,7 +253,7 @@ def _map(path: Path) -> np.ndarray:
 
 
 def _sample(path: Path, blocks: int = 64, length: int = 4096) -> int:
-    """A checksum of blocks spread evenly over the file, its beginning and end among them: finds lost and overwritten stretches in no time."""
+    """A checksum of blocks spread evenly over the file, from beginning to end: finds lost and overwritten stretches in no time."""
     size, checksum = path.stat().st_size, 0
     with open(path, "rb") as file:
         for i in range(blocks):
