@@ -68,7 +68,7 @@ PAPER = Paper(
         ),
     ),
     rows=(
-        Row("plain", "plain backbone", "plain", {}, recipes()),
+        Row("plain", "plain backbone", "plain", {}, recipes(backbone_lr_factor=0.3)),
         Row("image", "image level only", "focus", {"heads": "image"}, recipes()),
         Row("single", "hybrid head, one class activation map", "focus", {"attention": "true"}, recipes()),
         Row("hybrid", "hybrid head, maximum over classes", "focus", {}, recipes()),
