@@ -1,7 +1,8 @@
-"""Is fieldguide hard enough for methods to differ? The plain backbone at the quick profile, three times, test accuracy with Wilson intervals:
+"""Is fieldguide hard enough for methods to differ? The plain backbone at the quick profile, three times:
 
-fine-tuned from the shipped weights (wanted: 55 to 85 %), trained from scratch (at least 10 points lower), and fine-tuned on images that were
-reduced to a quarter of their side and enlarged again (at least 15 points lower: what tells species apart is small).
+fine-tuned from the shipped weights (wanted: 55 to 85 % on test), trained from scratch (at least 10 points lower), and fine-tuned on images
+that were reduced to a quarter of their side and enlarged again (at least 15 points lower: what tells species apart is small).
+Test accuracies with Wilson intervals.
 
     python benchmarks/calibration.py [--seeds 1] [--weights pretrained]
 """
@@ -21,6 +22,9 @@ from fgbook.models import build
 from fgbook.papers.feng import PAPER
 from fgbook.recipe import Recipe
 from fgbook.training import fit, predict
+
+# Everything is new, so everything learns fast; the rate with which the shipped weights were trained.
+SCRATCH = {"weights": "none", "optimiser": "adamw", "lr": 4e-3, "backbone_lr_factor": 1.0, "weight_decay": 0.05}
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--seeds", type=int, default=1)
@@ -52,15 +56,18 @@ def main() -> None:
     blurred = replace(data, train=coarse(data.train), val=coarse(data.val), test=coarse(data.test))
     n = options.seeds * len(data.test)
     rates = {}
-    for name, images, changes in (("fine-tuned", data, {}), ("from scratch", data, {"weights": "none", "backbone_lr_factor": 1.0}),
+    for name, images, changes in (("fine-tuned", data, {}), ("from scratch", data, SCRATCH),
                                   ("a quarter of the side", blurred, {})):  # fmt: skip
         right = sum(correct(images, recipe.but(**changes), seed) for seed in range(options.seeds))
         low, high = wilson(right, n)
         rates[name] = right / n
         print(f"{name:22s} {100 * right / n:5.1f} % test top-1, 95 % interval {100 * low:.1f} to {100 * high:.1f}, n = {n}", flush=True)
     base = rates["fine-tuned"]
-    wanted = {"fine-tuned within 55 to 85 %": 0.55 <= base <= 0.85, "from scratch at least 10 points lower": base - rates["from scratch"] >= 0.10,
-              "a quarter of the side at least 15 points lower": base - rates["a quarter of the side"] >= 0.15}  # fmt: skip
+    wanted = {
+        "fine-tuned within 55 to 85 %": 0.55 <= base <= 0.85,
+        "from scratch at least 10 points lower": base - rates["from scratch"] >= 0.10,
+        "a quarter of the side at least 15 points lower": base - rates["a quarter of the side"] >= 0.15,
+    }
     for text, held in wanted.items():
         print(f"{'yes' if held else 'NO '} {text}")
 

@@ -162,7 +162,8 @@ Examples:
 @click.option("--seed", "chosen", type=click.IntRange(0), multiple=True, help="Train with this seed; repeatable.", metavar="SEED")
 @click.option("--budget-minutes", type=click.FloatRange(0, min_open=True), help="Stop cleanly after N minutes; run again to go on.", metavar="N")
 @click.option("--set", "changes", multiple=True, metavar="FIELD=VALUE", help="Change a field of the recipe; repeatable.")
-def run(paper, rows, profile, dataset, device, seeds, chosen, budget_minutes, changes):
+@click.option("--publish", is_flag=True, help="Copy the records to the published ones, which the book prints.")
+def run(paper, rows, profile, dataset, device, seeds, chosen, budget_minutes, changes, publish):
     """Train and measure rows of a PAPER.
 
     Each run leaves a record. A row that has been run with the same settings is not run again; a run that was stopped goes on where it was.
@@ -182,6 +183,8 @@ def run(paper, rows, profile, dataset, device, seeds, chosen, budget_minutes, ch
         found = runs.rows(paper, [line.name for line in lines], profile, _expanded(dataset), numbers, overrides=overrides, device=device,
                           budget_minutes=budget_minutes)  # fmt: skip
     click.echo(_table(found))
+    if publish:
+        _publish(found)
     wanted = len(lines) * len(numbers)
     if len(found) < wanted:
         click.echo(f"the time budget ended after {len(found)} of {wanted} runs; run the same command again to go on.", err=True)
@@ -193,15 +196,19 @@ Example:
   fgbook tune feng --row plain --profile photo
 """)  # fmt: skip
 @training_options
-def tune(paper, rows, profile, dataset, device):
+@click.option("--publish", is_flag=True, help="Copy the records to the published ones, which the book prints.")
+def tune(paper, rows, profile, dataset, device, publish):
     """Try settings on the validation split.
 
-    Those that the PAPER's file lists for its rows. The test split is not touched. The settings that come first belong into the file.
+    Those that the PAPER's file lists; without --row for all rows that it lists some for. The test split is not touched.
     """
     from . import papers
 
     about = papers.get(paper)
-    lines = [about.row(name) for name in rows] or list(about.rows)
+    tuned = about.tuning[profile].tries if profile in about.tuning else {}
+    lines = [about.row(name) for name in rows or tuned]
+    if not lines:
+        raise InputError(f"{paper} lists no tuning for profile {profile!r}; it does for: {', '.join(about.tuning) or 'none'}.")
     _device(device)
     from . import runs
 
@@ -212,6 +219,8 @@ def tune(paper, rows, profile, dataset, device):
         for record in found:
             change = ", ".join(f"{name}={value}" for name, value in record["overrides"].items()) or "as it is"
             click.echo(f"  {100 * record['metrics']['val']['top1']:5.1f} % top-1 on validation   {change}")
+        if publish:
+            _publish(found)
 
 
 @cli.command(epilog="""
@@ -233,6 +242,13 @@ def pretrain(epochs, out, device):
     with _quiet_disk():
         record = train(**{name: value for name, value in (("epochs", epochs), ("out", out), ("device", device)) if value is not None})
     click.echo(f"top-1 on the source pool's test split: {100 * record['accuracy']['test']['top1']:.1f} %; sha256 {record['sha256']}")
+
+
+def _publish(found: list[dict]) -> None:
+    from . import records
+
+    for record in found:
+        click.echo(f"published: {records.publish(record)}")
 
 
 def _changes(pairs: tuple[str, ...]) -> dict:
@@ -375,6 +391,7 @@ def _verdicts(about: list, found: list[dict], as_json: bool) -> None:
 \b
 Examples:
   fgbook data list
+  fgbook data get cub
   fgbook data check cub50
   fgbook data path cub
 """)  # fmt: skip
@@ -429,6 +446,23 @@ def data_check(name):
             click.echo(f"{title}: {value}")
     if report["problems"]:
         click.get_current_context().exit(1)
+
+
+@data.command("get", epilog="""
+\b
+Examples:
+  fgbook data get cub
+  fgbook data get aircraft
+""")  # fmt: skip
+@click.argument("name")
+def data_get(name):
+    """Download data set NAME from its authors.
+
+    Resumes where it broke off, verifies checksums, and unpacks into the data folder (FGBOOK_DATA). Says what to do where the authors' link is dead.
+    """
+    from .data import fetch
+
+    click.echo(fetch.get(name))
 
 
 @data.command("path", epilog="""

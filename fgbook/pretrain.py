@@ -21,20 +21,23 @@ from .data import fieldguide
 from .evaluation.classification import metrics
 from .models import backbones, build
 from .recipe import Recipe
-from .training import fit, predict
+from .training import default_device, fit, predict
 
 RECIPE = Recipe(
-    image_size=72, store_size=80, backbone="small", weights="none", epochs=20, batch_size=64, optimiser="adamw", lr=4e-3, backbone_lr_factor=1.0,
-    weight_decay=0.05, schedule="onecycle", label_smoothing=0.1, precision="fp32",
+    image_size=72, store_size=80, backbone="small", weights="none", epochs=20, batch_size=64, optimiser="adamw", lr=4e-3,
+    backbone_lr_factor=1.0, weight_decay=0.05, schedule="onecycle", label_smoothing=0.1, precision="fp32",
 )  # fmt: skip
 DATA = {"size": RECIPE.store_size, "pool": "source", "species": 100, "per_class": (40, 5, 10), "seed": 0}
 SEED = 0
 
 
-def pretrain(epochs: int = RECIPE.epochs, out: Path = backbones.SHIPPED.parent, *, device: str | None = None, progress: bool = True) -> dict:
+def pretrain(
+    epochs: int = RECIPE.epochs, out: Path = backbones.SHIPPED.parent, *, device: str | None = None, progress: bool = True
+) -> dict:
     """Train `small` on the source pool, write its weights and their record into `out`, and return the record.
 
-    The weights are stored as float16, and the accuracies in the record are those of the stored numbers. Interrupted, it goes on at the next call.
+    The weights are stored as float16, and the accuracies in the record are those of the stored numbers. Interrupted, it goes on at the next
+    call.
     """
     recipe, folder = RECIPE.but(epochs=epochs), Path(out)
     data = fieldguide.load(**DATA)
@@ -63,8 +66,9 @@ def pretrain(epochs: int = RECIPE.epochs, out: Path = backbones.SHIPPED.parent, 
             "seed": SEED,
             "data": {**DATA, "fingerprint": data.fingerprint, "fieldguide_version": fieldguide.VERSION},
             "accuracy": accuracy,
-            "train": {"epochs": outcome.epochs, "best_epoch": outcome.best_epoch, "steps": outcome.steps, "seconds": round(outcome.seconds, 1)},
-            "hardware": {"device": device or ("cuda" if torch.cuda.is_available() else "cpu"), "processor": platform.processor() or platform.machine(),
+            "train": {"epochs": outcome.epochs, "best_epoch": outcome.best_epoch, "steps": outcome.steps,
+                      "seconds": round(outcome.seconds, 1)},
+            "hardware": {"device": device or default_device(), "processor": platform.processor() or platform.machine(),
                          "cores": os.cpu_count(), "threads": torch.get_num_threads()},
             "versions": {"python": platform.python_version(), "torch": torch.__version__},
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

@@ -1,10 +1,11 @@
 """How fieldguide draws a bird: signed distance functions, painted over one another, on batches of images.
 
-Bird coordinates: the bird faces right, x to the right, y down, the origin in the middle of the breast; from the bill to the tail it is about 1.6
-long. Every shape is a distance in these units; its coverage of a pixel is a ramp as wide as the pixel (and the blur), hence antialiased at any size.
+Bird coordinates: the bird faces right, x to the right, y down, the origin in the middle of the breast; from the bill to the tail it is
+about 1.6 long. Every shape is a distance in these units; its coverage of a pixel is a ramp as wide as the pixel (and the blur), hence antialiased
+at any size.
 
-Only operations that IEEE 754 rounds exactly are used on pixels (+ - * / sqrt, minimum, maximum, floor, comparisons, integers; no sin, exp, lerp
-or fused multiply-add, whose last bit depends on where in a vector an element stands). So an image is the same bit by bit in every batch.
+Only operations that IEEE 754 rounds exactly are used on pixels (+ - * / sqrt, minimum, maximum, floor, comparisons, integers; no sin, exp,
+lerp or fused multiply-add, whose last bit depends on where in a vector an element stands). So an image is the same bit by bit in any batch.
 """
 
 from dataclasses import dataclass
@@ -17,7 +18,9 @@ from .species import ATTRIBUTES, BUILDS, LOCAL, MARKS, PALETTES
 
 HEAD = 0.165  # radius of the head at head size 1
 EYE = (0.42, -0.14, 0.896)  # direction of the near eye from the middle of the head: forward, down, towards the viewer
+HIP = (0.17, -0.20)  # where the legs begin: along and across the body
 DARK = (0.13, 0.11, 0.10)
+WHITE = (0.98, 0.97, 0.94)
 
 
 # ---------------------------------------------------------------- numbers
@@ -52,7 +55,7 @@ def uniform(key: Tensor, count: int, stream: int) -> Tensor:
 
 
 def grow(values: Tensor, size: int) -> Tensor:
-    """(B, h, w) random numbers -> (B, size, size) smooth textures: quadratic B-splines over the coarse grid, their spread restored to 0 .. 1."""
+    """(B, h, w) random numbers -> (B, size, size) smooth textures by quadratic B-splines, their spread restored to about 0 .. 1."""
     for dim in (1, 2):
         place = (torch.arange(size, device=values.device).float() + 0.5) * ((values.shape[dim] - 2) / size)
         low = place.floor().long().clamp_(max=values.shape[dim] - 3)
@@ -113,7 +116,7 @@ class Brush:
         return (distance * -self.sharp).add_(0.5).clamp_(0, 1)
 
     def line(self, offset: Tensor, half: Tensor | float) -> Tensor:
-        """Share of a pixel inside a stroke of half width `half` whose middle is `offset` away: right also when it is thinner than a pixel."""
+        """Share of a pixel inside a stroke of half width `half` whose middle is `offset` away; right also below a pixel's width."""
         reach = half * self.sharp
         offset = (offset.abs() * self.sharp).sub_(0.5)
         return (reach - offset).clamp_(0, 1).sub_((-reach - offset).clamp_(0, 1))
@@ -186,11 +189,11 @@ class Bird:
         return seen, forward * self.yaw_sin + side * self.yaw_cos
 
     def feet(self) -> list[tuple[Tensor, Tensor]]:
-        middle = self.on_body(0.17, -0.2)[0]
+        middle = self.on_body(*HIP)[0]
         return [(middle + 0.085, self.perch), (middle - 0.035, self.perch)]  # far, near
 
     def ankle(self, foot: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        return foot[0] - 0.045, self.on_body(0.17, -0.2)[1] * 0.45 + foot[1] * 0.55 - 0.02
+        return foot[0] - 0.045, self.on_body(*HIP)[1] * 0.45 + foot[1] * 0.55 - 0.02
 
     def crest_tip(self) -> tuple[Tensor, Tensor]:
         length = self.crest / self.r
@@ -229,14 +232,15 @@ class Bird:
         def head(back, top, front, bottom):
             return [self.on_head(x, y) for x in (back, front) for y in (top, bottom)]
 
-        hip, (far, near) = self.on_body(0.17, -0.2), self.feet()
+        hip, (far, near) = self.on_body(*HIP), self.feet()
         shape = self.code["tail shape"]
         shortest = 1 - 0.30 * (shape == 1) - 0.26 * (shape == 2) - 0.42 * (shape == 3)  # where the tail ends nearest to the body
         reach = self.tail + 0.04
         tail, ends = ([self.on_body(t, 0.02 + side) for t in (start, 0.36 + 1.05 * reach) for side in (-0.13, 0.13)]
                       for start in (0.36, 0.36 + reach * shortest - 0.16))  # fmt: skip
         crest, breast = self.crest_tip(), self.on_body(0.03, -0.15)
-        wide, high = (((0.265 * a) ** 2 + (0.16 * b) ** 2).sqrt() for a, b in ((self.dx, self.dy), (self.dy, self.dx)))  # of the tilted ellipse
+        # half the sides of the box around the tilted ellipse that holds the marks
+        wide, high = (((0.265 * a) ** 2 + (0.16 * b) ** 2).sqrt() for a, b in ((self.dx, self.dy), (self.dy, self.dx)))
         boxes = {
             "bill": around([self.base, self.tip], 0.07),
             "crown": around([*head(-1.02, -1.08, 1.02, -0.36), crest], 0.01),
@@ -247,7 +251,8 @@ class Bird:
             "breast": torch.stack([breast[0] - wide, breast[1] - high, breast[0] + wide, breast[1] + high], 1),
             "wing bars": around([self.wing_point(u, w) for u in (0.14, 0.3, 0.4, 0.46) for w in (-1.0, 1.0)], 0.025),
             "tail shape": around(tail, 0.01), "tail tip": around(ends, 0.01),
-            "leg colour": around([(hip[0] - 0.04, hip[1] + 0.03), (near[0] - 0.065, self.perch + 0.055), (far[0] + 0.09, self.perch)], 0.01),
+            "leg colour": around(
+                [(hip[0] - 0.04, hip[1] + 0.03), (near[0] - 0.065, self.perch), (far[0] + 0.09, self.perch + 0.055)], 0.01),
         }
         return torch.stack([boxes.get(name, boxes["bill"]) for name in LOCAL], 1)
 
@@ -269,194 +274,209 @@ def column(value: Tensor) -> Tensor:
     return value[..., None, None]
 
 
+def point(pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """A point given by (B,) numbers, for maps."""
+    return column(pair[0]), column(pair[1])
+
+
 def fraction(x: Tensor) -> Tensor:
     """Signed distance to the nearest whole number, in [-0.5, 0.5]."""
     return x - (x + 0.5).floor()
 
 
-def draw_bird(canvas: Tensor, bird: Bird, x: Tensor, y: Tensor, brush: Brush, bark: Tensor) -> Tensor:
-    """Paints birds on (B, 3, H, W) in place; x, y (B, H, W) are bird coordinates, bark (B, H, W) any texture in [0, 1].
+def draw_bird(canvas: Tensor, bird: Bird, x: Tensor, y: Tensor, brush: Brush, texture: Tensor) -> Tensor:
+    """Paints birds on (B, 3, H, W) in place; x, y (B, H, W) are bird coordinates, texture (B, H, W) any soft noise in about [0, 1].
 
-    Returns the bird's coverage (B, H, W).
+    Returns the birds' coverage (B, H, W).
     """
-    c = column
-    white = torch.tensor([0.98, 0.97, 0.94], device=x.device)[None, :, None, None]
-    dark = torch.tensor(DARK, device=x.device)[None, :, None, None]
-    is_ = {name: (lambda k, code=bird.code[name]: c((code == k).float())) for name in LOCAL}
-    point = lambda pair: (c(pair[0]), c(pair[1]))  # noqa: E731
-    cover, line = brush.cover, brush.line
-    dx, dy = c(bird.dx), c(bird.dy)
-    t = (x * dx).add_(y * dy)  # along the body towards the tail
-    s = (y * dx).sub_(x * dy)  # across it, towards the back
-    upper, under, coverts, flight = c(bird.upper), c(bird.under), c(bird.coverts), c(bird.flight)
-
-    # Legs: the far one first, darker. A feathered thigh hides where they start.
-    far, near = bird.feet()
-    hip = bird.on_body(0.17, -0.20)
-    legs = []
-    for foot, start in ((far, 0.05), (near, 0.0)):
-        ankle = point(bird.ankle(foot))
-        top = (c(hip[0]) + start - 0.02, c(hip[1]) + 0.05)
-        legs.append(torch.minimum(segment(x, y, top, ankle, 0.016, 0.014), segment(x, y, ankle, point(foot), 0.014, 0.016)))
-    leg_colour = c(bird.leg_colour)
-    coverage = line_of(brush, legs[0], 0.014)
-    paint(canvas, coverage, leg_colour * 0.72)
-
-    # Tail: its end is at tail * (1 + a |w| + b w^2), w from -1 to 1 across: square, forked, rounded or pointed.
-    along, across = t - 0.36, s - 0.02
-    reach = c(bird.tail) + 0.04
-    half = (along * 0.11).add_(0.055).clamp_(0.03, 0.125)
-    w = across / half
-    bend = is_["tail shape"](1) * 0.34 - is_["tail shape"](3) * 0.42
-    round_ = is_["tail shape"](2) * -0.26
-    end = w.abs().clamp_(max=1)
-    end = (end * bend).add_(end * end * round_).add_(1 - is_["tail shape"](1) * 0.30).mul_(reach)
-    past = along - end
-    tail = torch.maximum(torch.maximum(past, across.abs() - half), -along)
-    inside = cover(tail)
-    feathers = c(bird.tail_colour).expand_as(canvas).clone()
-    paint(feathers, line(fraction(w * 2.5).mul_(half * 0.4), 0.006) * 0.55, dark)
-    paint(feathers, cover(past.neg() - 0.115) * is_["tail tip"](1), white)
-    paint(feathers, line(past + 0.10, 0.05) * is_["tail tip"](2), dark)
-    paint(feathers, line(past + 0.022, 0.022) * is_["tail tip"](2), white)
-    paint(canvas, inside, feathers)
-    paint(canvas, line(tail, 0.005) * 0.35, dark)
-    coverage = torch.maximum(coverage, inside)
-
-    # Body, neck and head: one silhouette.
-    plump = c(bird.plump)
-    hx, hy, r = c(bird.hx), c(bird.hy), c(bird.r)
-    fx, fy = c(bird.fx), c(bird.fy)
-    body = segment(t, s, (-0.02, -0.01), (0.46, 0.03), 0.232 * plump, 0.055, 0.30)
-    skull = blend(disc(x, y, hx, hy, r), disc(x, y, *point(bird.on_head(bird.yaw_cos * 0.40, 0.14)), r * 0.68), 0.06)
-    neck = segment(x, y, (0.0, -0.05), (hx - 0.02, hy + 0.03), 0.20 * plump, r * 0.84)
-    shape = blend(blend(body, neck, 0.10), skull, 0.07)
-    inside = cover(shape)
-    plumage = under.expand_as(canvas).clone()
-    wavy = (bark - 0.5) * 0.05
-    paint(plumage, fade(wavy - s - 0.02, 0.05), upper)
-    paint(plumage, fade(ellipse(t, s, -0.02, -0.05, 0.30, 0.20), 0.45) * 0.22, (upper + under) * 0.5)
-
-    # Breast: one lattice of marks; streaks, spots and bands differ in the cell's and the mark's sides.
-    streaked, spotted, banded = (is_["breast"](k) for k in (1, 2, 3))
-    marked = streaked + spotted + banded
-    long, wide = streaked * 0.120 + spotted * 0.078 + banded * 0.072 + (1 - marked), streaked * 0.046 + spotted * 0.078 + banded * 2 + (1 - marked)
-    across = (s + 0.14) / wide
-    row = (across + 0.5).floor()
-    u = fraction((t + row * row * 0.11 * (1 - banded)) / long + row * (0.5 * (1 - banded)) + across * across * banded * 2.2).mul_(long)
-    v = fraction(across).mul_(wide)
-    stretch = streaked * 0.20 + spotted + banded
-    u.mul_(stretch)
-    v.mul_(1 - banded)
-    mark = u.mul_(u).add_(v.mul_(v)).sqrt_()
-    where = fade(ellipse(t, s, 0.03, -0.15, 0.24, 0.135), 0.05) * marked
-    paint(plumage, line(mark, streaked * 0.0095 + spotted * 0.0195 + banded * 0.0155).mul_(where).mul_(0.92), c(bird.flight) * 0.75)
-
-    # Head: the disc is the picture of a sphere, so that cap, eyebrow and eye turn with it.
-    px, py = (x - hx) / r, (y - hy) / r
-    forward, down = (px * fx).add_(py * fy), (py * fx).sub_(px * fy)
-    depth = (1 - forward * forward).sub_(down * down).clamp_(min=0).sqrt_()
-    yaw_cos, yaw_sin = c(bird.yaw_cos), c(bird.yaw_sin)
-    ahead = (forward * yaw_cos).add_(depth * yaw_sin)  # head's own axis towards the bill
-    aside = (depth * yaw_cos).sub_(forward * yaw_sin)
-    cap = ((down + 0.40).mul_(r)).add_((ahead * ahead).mul_(0.16 * r))
-    cap = torch.maximum(cap, (-1.02 - forward) * r)
-    paint(plumage, cover(cap) * is_["crown"](1), c(bird.cap))
-    brow = torch.maximum((down + 0.44 - ahead * 0.06).abs() * r - 0.02, ((ahead + 0.08).abs() - 0.74) * r)
-    paint(plumage, cover(brow) * is_["face"](1), white)
-    stripe = torch.maximum((down + 0.17 - ahead * 0.10).abs() * r - 0.024, (ahead.abs() - 0.93) * r)
-    paint(plumage, cover(stripe) * is_["face"](2), dark)
-    # Throat: a bib from the bill's base to the upper breast.
-    bib = torch.maximum(ellipse(forward, down, 0.50, 0.82, 0.76, 0.76), 0.30 - down + (0.5 - forward).clamp_(min=0) * 0.35) * r
-    paint(plumage, cover(bib) * is_["throat"](1), c(bird.accent))
-
-    # Crest: a curved tuft behind the crown.
-    tuft = segment(x, y, point(bird.on_head(-0.12, -0.46)), point(bird.crest_tip()), r * 0.50, 0.010)
-    crest = torch.where(c(bird.crest) > 0, tuft, 9.0)
-    crest_cover = cover(crest)
-    plume = upper + (c(bird.cap) - upper) * is_["crown"](1)[:, None]
-    paint(canvas, crest_cover, plume)
-    coverage = torch.maximum(coverage, crest_cover)
-
-    # Roundness: light from above, darker towards the outline.
-    edge = (shape * (1 / 0.11)).add_(1).clamp_(0, 1)
-    shade = (s * 0.55).clamp_(-0.16, 0.12).sub_(edge.mul_(edge).mul_(0.26)).add_(1.03)
-    plumage.mul_(shade[:, None])
-    thigh = segment(x, y, (c(hip[0]) - 0.02, c(hip[1]) + 0.04), (c(hip[0]) - 0.02, c(hip[1]) * 0.75 + c(near[1]) * 0.25), 0.075, 0.028)
-    thigh_cover = cover(thigh)
-    paint(canvas, thigh_cover, under * 0.82)
-    paint(canvas, inside, plumage)
-    coverage = torch.maximum(coverage, torch.maximum(inside, thigh_cover))
-
-    # Wing, in its own coordinates: u from shoulder to tip, w from the lower (-1) to the upper edge (1).
-    wing = c(bird.wing)
-    u = (t + 0.13) / wing
-    v = s - 0.035 + u * (0.06 * wing)
-    u = u - v * 0.06 / wing
-    u_in = u.clamp(0.0005, 1)
-    half = wing_half(u_in)
-    w = v / half.clamp(min=0.004)
-    wing_shape = torch.maximum((v.abs() - half).mul_(0.85), (u - 0.5).abs_().sub_(0.5).mul_(wing))
-    inside = cover(wing_shape)
-    paint(canvas, fade(wing_shape - 0.012 + (v * 0.08), 0.06) * 0.25 * coverage, dark)  # shadow that lifts the wing off the flank
-    layer = coverts.expand_as(canvas).clone()
-    paint(layer, fade((0.47 - u + w * w * 0.05) * wing, 0.03), flight)
-    # small feathers of the shoulder: rows of scallops
-    rows = u * (wing / 0.062)
-    row = rows.floor()
-    p, q = fraction(v * (1 / 0.058) + row * 0.5), rows - row - 0.25
-    scallop = p.mul_(p).add_(q.mul_(q)).sqrt_().sub_(0.58).mul_(0.06)
-    paint(layer, line(scallop, 0.005) * cover((u - 0.45) * wing) * 0.45, flight)
-    # long feathers: pale edges that converge at the tip
-    lines = line(fraction(w * 2.6 + u * 0.8).mul_(half * (1 / 2.6)), 0.0065) * fade((0.50 - u) * wing, 0.03)
-    paint(layer, lines * 0.55, (coverts + white) * 0.5)
-    bars = bird.code["wing bars"]
-    for place, wanted in ((0.42, 1), (0.26, 2)):
-        bar = line((u - place - w * 0.03 + w * w * 0.05) * wing, 0.024) * cover((w.abs() - 0.94) * half)
-        paint(layer, bar * c((bars >= wanted).float()), white)
-    layer.mul_((w * 0.09 + 0.99)[:, None].clamp_(0.86, 1.08))
-    paint(canvas, inside, layer)
-    paint(canvas, line(wing_shape, 0.006) * 0.35, dark)
-    coverage = torch.maximum(coverage, inside)
-
-    # Bill: a centre line that bends, two mandibles, a dark gape between them.
-    ex, ey = c(bird.tip[0] - bird.base[0]), c(bird.tip[1] - bird.base[1])
-    length = (ex * ex + ey * ey).sqrt()
-    ux, uy = ex / length, ey / length
-    px, py = x - c(bird.base[0]), y - c(bird.base[1])
-    along, across = (px * ux).add_(py * uy), (py * ux).sub_(px * uy)
-    k = (along / length).clamp(0, 1)
-    across = across + (k * (1 - k)).mul_(length * (0.45 * c(bird.bill_curve)))
-    half = (1 - k * k * 0.35 - k * 0.65).mul_(c(bird.bill_depth)) + 0.004
-    bill = torch.maximum(across.abs() - half, torch.maximum(along - length, across * across * (0.5 / c(bird.bill_depth)) - along - 0.03))
-    inside = cover(bill)
-    horn = c(bird.bill_colour)
-    paint(canvas, inside, horn)
-    paint(canvas, inside * cover(-across) * 0.28, dark)
-    paint(canvas, line(across, 0.005) * inside * 0.55, dark)
-    coverage = torch.maximum(coverage, inside)
-
-    # Eye: ring, dark disc, highlight. Distances are chords on the head's sphere.
-    ax, ay, az = EYE
-    ox, oy, oz = ahead - ax, down - ay, aside - az
-    gap = ox.mul_(ox).add_(oy.mul_(oy)).add_(oz.mul_(oz)).sqrt_().mul_(r)
-    ring = bird.code["eye ring"]
-    paint(canvas, cover(gap - 0.062) * c((ring > 0).float()), c(bird.ring_colour))
-    paint(canvas, cover(gap - 0.040), dark * 0.6)
-    eye, _ = bird.on_face(*EYE)
-    paint(canvas, cover(disc(x, y, c(eye[0]) + 0.010, c(eye[1]) - 0.014, 0.0125)) * 0.95, white)
-
-    # Near leg and both feet, toes around the perch.
-    shin = legs[1]
-    for foot in (far, near):
-        fx_, fy_ = point(foot)
-        for tx, ty in ((0.075, 0.022), (0.050, 0.042), (-0.050, 0.020)):
-            shin = torch.minimum(shin, segment(x, y, (fx_, fy_), (fx_ + tx, fy_ + ty), 0.013, 0.010))
-    inside = line_of(brush, shin, 0.013) * (1 - thigh_cover)
-    paint(canvas, inside, leg_colour)
-    return torch.maximum(coverage, inside)
+    painter = Painter(canvas, bird, x, y, brush)
+    painter.far_leg()
+    painter.tail()
+    painter.body(texture)
+    painter.wing()
+    painter.bill()
+    painter.eye()
+    painter.near_leg()
+    return painter.coverage
 
 
-def line_of(brush: Brush, distance: Tensor, half: float) -> Tensor:
-    """Coverage of a stroke of half width `half` given the distance to its outline."""
-    return brush.line((distance + half).clamp_(min=0), half)
+class Painter:
+    """Paints B birds part by part, from the farthest to the nearest."""
+
+    def __init__(self, canvas: Tensor, bird: Bird, x: Tensor, y: Tensor, brush: Brush):
+        self.canvas, self.bird, self.x, self.y = canvas, bird, x, y
+        self.cover, self.line = brush.cover, brush.line
+        self.t = (x * column(bird.dx)).add_(y * column(bird.dy))  # along the body towards the tail
+        self.s = (y * column(bird.dx)).sub_(x * column(bird.dy))  # across it, towards the back
+        self.coverage = torch.zeros_like(x)
+        self.white, self.dark = (torch.tensor(colour, device=x.device)[None, :, None, None] for colour in (WHITE, DARK))
+
+    def is_(self, attribute: str, value: int) -> Tensor:
+        """(B, 1, 1): 1 where a bird's attribute has this value, else 0."""
+        return column((self.bird.code[attribute] == value).float())
+
+    def add(self, alpha: Tensor, colour: Tensor) -> None:
+        """Paint a part of the bird."""
+        paint(self.canvas, alpha, colour)
+        self.coverage = torch.maximum(self.coverage, alpha)
+
+    def stroke(self, distance: Tensor, half: float) -> Tensor:
+        """Coverage of a stroke of half width `half`, given the distance to its outline."""
+        return self.line((distance + half).clamp_(min=0), half)
+
+    def leg(self, foot: tuple[Tensor, Tensor], start: float) -> Tensor:
+        hip, ankle = self.bird.on_body(*HIP), point(self.bird.ankle(foot))
+        top = (column(hip[0]) + start - 0.02, column(hip[1]) + 0.05)
+        return torch.minimum(segment(self.x, self.y, top, ankle, 0.016, 0.014), segment(self.x, self.y, ankle, point(foot), 0.014, 0.016))
+
+    def far_leg(self) -> None:
+        self.add(self.stroke(self.leg(self.bird.feet()[0], 0.05), 0.014), column(self.bird.leg_colour) * 0.72)
+
+    def near_leg(self) -> None:
+        """The near leg below its feathered thigh, and the toes of both feet around the perch."""
+        shape = self.leg(self.bird.feet()[1], 0.0)
+        for foot in self.bird.feet():
+            fx, fy = point(foot)
+            for tx, ty in ((0.075, 0.022), (0.050, 0.042), (-0.050, 0.020)):
+                shape = torch.minimum(shape, segment(self.x, self.y, (fx, fy), (fx + tx, fy + ty), 0.013, 0.010))
+        self.add(self.stroke(shape, 0.013) * (1 - self.thigh), column(self.bird.leg_colour))
+
+    def tail(self) -> None:
+        """It ends at reach * (a + b |w| + c w^2), w from -1 to 1 across: square, forked, rounded or pointed."""
+        along, across = self.t - 0.36, self.s - 0.02
+        reach = column(self.bird.tail) + 0.04
+        half = (along * 0.11).add_(0.055).clamp_(0.03, 0.125)
+        w = across / half
+        forked, rounded, pointed = (self.is_("tail shape", k) for k in (1, 2, 3))
+        end = w.abs().clamp_(max=1)
+        end = (end * (forked * 0.34 - pointed * 0.42)).add_(end * end * (rounded * -0.26)).add_(1 - forked * 0.30).mul_(reach)
+        past = along - end
+        tail = torch.maximum(torch.maximum(past, across.abs() - half), -along)
+        feathers = column(self.bird.tail_colour).expand_as(self.canvas).clone()
+        paint(feathers, self.line(fraction(w * 2.5).mul_(half * 0.4), 0.006) * 0.55, self.dark)
+        band = 0.028 + 0.075 * self.is_("tail tip", 2)  # how far before the end the middle of the white lies
+        paint(feathers, self.line(past + band, 0.029) * (1 - self.is_("tail tip", 0)), self.white)
+        self.add(self.cover(tail), feathers)
+        paint(self.canvas, self.line(tail, 0.005) * 0.35, self.dark)
+
+    def body(self, texture: Tensor) -> None:
+        """Body, neck and head are one silhouette, painted as one plumage; thigh and crest stick out from under it."""
+        bird, x, y, t, s, c = self.bird, self.x, self.y, self.t, self.s, column
+        plump, r = c(bird.plump), c(bird.r)
+        hx, hy = c(bird.hx), c(bird.hy)
+        trunk = segment(t, s, (-0.02, -0.01), (0.46, 0.03), 0.232 * plump, 0.055, 0.30)
+        skull = blend(disc(x, y, hx, hy, r), disc(x, y, *point(bird.on_head(bird.yaw_cos * 0.40, 0.14)), r * 0.68), 0.06)
+        neck = segment(x, y, (0.0, -0.05), (hx - 0.02, hy + 0.03), 0.20 * plump, r * 0.84)
+        shape = blend(blend(trunk, neck, 0.10), skull, 0.07)
+
+        upper, under = c(bird.upper), c(bird.under)
+        plumage = under.expand_as(self.canvas).clone()
+        paint(plumage, fade((texture - 0.5) * 0.05 - s - 0.02, 0.05), upper)
+        paint(plumage, fade(ellipse(t, s, -0.02, -0.05, 0.30, 0.20), 0.45) * 0.22, (upper + under) * 0.5)
+        self.breast(plumage)
+        self.head(plumage)
+        edge = (shape * (1 / 0.11)).add_(1).clamp_(0, 1)  # light from above, darker towards the outline
+        plumage.mul_((s * 0.55).clamp_(-0.16, 0.12).sub_(edge.mul_(edge).mul_(0.26)).add_(1.03)[:, None])
+
+        tuft = segment(x, y, point(bird.on_head(-0.12, -0.46)), point(bird.crest_tip()), r * 0.50, 0.010)
+        plume = upper + (c(bird.cap) - upper) * self.is_("crown", 1)[:, None]
+        self.add(self.cover(torch.where(c(bird.crest) > 0, tuft, 9.0)), plume)
+        hip, near = point(bird.on_body(*HIP)), point(bird.feet()[1])
+        top, end = (hip[0] - 0.02, hip[1] + 0.04), (hip[0] - 0.02, hip[1] * 0.75 + near[1] * 0.25)
+        self.thigh = self.cover(segment(x, y, top, end, 0.075, 0.028))
+        self.add(self.thigh, under * 0.82)
+        self.add(self.cover(shape), plumage)
+
+    def breast(self, plumage: Tensor) -> None:
+        """One lattice of marks: streaks, spots and bands differ in the sides of its cells and of the marks."""
+        t, s = self.t, self.s
+        streaked, spotted, banded = (self.is_("breast", k) for k in (1, 2, 3))
+        marked = streaked + spotted + banded
+        long = streaked * 0.120 + spotted * 0.078 + banded * 0.072 + (1 - marked)
+        wide = streaked * 0.046 + spotted * 0.078 + banded * 2 + (1 - marked)
+        across = (s + 0.14) / wide
+        row = (across + 0.5).floor()
+        u = fraction((t + row * row * 0.11 * (1 - banded)) / long + row * (0.5 * (1 - banded)) + across * across * banded * 2.2).mul_(long)
+        v = fraction(across).mul_(wide)
+        u.mul_(streaked * 0.20 + spotted + banded)
+        v.mul_(1 - banded)
+        mark = u.mul_(u).add_(v.mul_(v)).sqrt_()
+        where = fade(ellipse(t, s, 0.03, -0.15, 0.24, 0.135), 0.05) * marked
+        stroke = self.line(mark, streaked * 0.0095 + spotted * 0.0195 + banded * 0.0155)
+        paint(plumage, stroke.mul_(where).mul_(0.92), column(self.bird.flight) * 0.75)
+
+    def head(self, plumage: Tensor) -> None:
+        """Cap, eyebrow or eye stripe, and throat. The head's disc is the picture of a sphere, so they turn with it."""
+        bird, c = self.bird, column
+        r = c(bird.r)
+        fx, fy, yaw_cos, yaw_sin = c(bird.fx), c(bird.fy), c(bird.yaw_cos), c(bird.yaw_sin)
+        px, py = (self.x - c(bird.hx)) / r, (self.y - c(bird.hy)) / r
+        forward, down = (px * fx).add_(py * fy), (py * fx).sub_(px * fy)
+        depth = (1 - forward * forward).sub_(down * down).clamp_(min=0).sqrt_()
+        ahead = (forward * yaw_cos).add_(depth * yaw_sin)  # along the head's own axis, towards the bill
+        aside = (depth * yaw_cos).sub_(forward * yaw_sin)
+        self.sphere = ahead, down, aside
+        cap = ((down + 0.40).mul_(r)).add_((ahead * ahead).mul_(0.16 * r))
+        cap = torch.maximum(cap, (-1.02 - forward) * r)
+        brow = torch.maximum((down + 0.44 - ahead * 0.06).abs() * r - 0.02, ((ahead + 0.08).abs() - 0.74) * r)
+        stripe = torch.maximum((down + 0.17 - ahead * 0.10).abs() * r - 0.024, (ahead.abs() - 0.93) * r)
+        bib = torch.maximum(ellipse(forward, down, 0.50, 0.82, 0.76, 0.76), 0.30 - down + (0.5 - forward).clamp_(min=0) * 0.35) * r
+        paint(plumage, self.cover(cap) * self.is_("crown", 1), c(bird.cap))
+        paint(plumage, self.cover(brow) * self.is_("face", 1), self.white)
+        paint(plumage, self.cover(stripe) * self.is_("face", 2), self.dark)
+        paint(plumage, self.cover(bib) * self.is_("throat", 1), c(bird.accent))
+
+    def wing(self) -> None:
+        """The folded wing in its own coordinates: u from shoulder to tip, w from the lower (-1) to the upper edge (1)."""
+        bird, cover, line = self.bird, self.cover, self.line
+        length, coverts, flight = column(bird.wing), column(bird.coverts), column(bird.flight)
+        u = (self.t + 0.13) / length
+        v = self.s - 0.035 + u * (0.06 * length)
+        u = u - v * 0.06 / length
+        half = wing_half(u.clamp(0.0005, 1))
+        w = v / half.clamp(min=0.004)
+        shape = torch.maximum((v.abs() - half).mul_(0.85), (u - 0.5).abs_().sub_(0.5).mul_(length))
+        paint(self.canvas, fade(shape - 0.012 + (v * 0.08), 0.06) * 0.25 * self.coverage, self.dark)  # a shadow lifts it off the flank
+
+        feathers = coverts.expand_as(self.canvas).clone()
+        paint(feathers, fade((0.47 - u + w * w * 0.05) * length, 0.03), flight)
+        rows = u * (length / 0.062)  # small feathers of the shoulder: rows of scallops
+        row = rows.floor()
+        p, q = fraction(v * (1 / 0.058) + row * 0.5), rows - row - 0.25
+        scallop = p.mul_(p).add_(q.mul_(q)).sqrt_().sub_(0.58).mul_(0.06)
+        paint(feathers, line(scallop, 0.005) * cover((u - 0.45) * length) * 0.45, flight)
+        # long feathers: pale edges that meet at the tip
+        edges = line(fraction(w * 2.6 + u * 0.8).mul_(half * (1 / 2.6)), 0.0065) * fade((0.50 - u) * length, 0.03)
+        paint(feathers, edges * 0.55, (coverts + self.white) * 0.5)
+        for place, wide, wanted in ((0.34, 0.036, 1), (0.26, 0.020, 2), (0.42, 0.020, 2)):  # one broad bar or two narrow: as much white
+            bar = line((u - place - w * 0.03 + w * w * 0.05) * length, wide) * cover((w.abs() - 0.94) * half)
+            paint(feathers, bar * self.is_("wing bars", wanted), self.white)
+        feathers.mul_((w * 0.09 + 0.99)[:, None].clamp_(0.86, 1.08))
+        self.add(cover(shape), feathers)
+        paint(self.canvas, line(shape, 0.006) * 0.35, self.dark)
+
+    def bill(self) -> None:
+        """A middle line that bends, two mandibles, a dark gape between them."""
+        bird, c = self.bird, column
+        ex, ey = c(bird.tip[0] - bird.base[0]), c(bird.tip[1] - bird.base[1])
+        length, deep = (ex * ex + ey * ey).sqrt(), c(bird.bill_depth)
+        ux, uy = ex / length, ey / length
+        px, py = self.x - c(bird.base[0]), self.y - c(bird.base[1])
+        along, across = (px * ux).add_(py * uy), (py * ux).sub_(px * uy)
+        k = (along / length).clamp(0, 1)
+        across = across + (k * (1 - k)).mul_(length * (0.45 * c(bird.bill_curve)))
+        half = (1 - k * k * 0.35 - k * 0.65).mul_(deep) + 0.004
+        rear = across * across * (0.5 / deep) - along - 0.03  # feathers cover the base in an arc
+        inside = self.cover(torch.maximum(across.abs() - half, torch.maximum(along - length, rear)))
+        self.add(inside, c(bird.bill_colour))
+        paint(self.canvas, inside * self.cover(-across) * 0.28, self.dark)
+        paint(self.canvas, self.line(across, 0.005) * inside * 0.55, self.dark)
+
+    def eye(self) -> None:
+        """Ring, dark disc, highlight; distances are chords of the head's sphere."""
+        ox, oy, oz = (place - middle for place, middle in zip(self.sphere, EYE, strict=True))
+        gap = ox.mul_(ox).add_(oy.mul_(oy)).add_(oz.mul_(oz)).sqrt_().mul_(column(self.bird.r))
+        paint(self.canvas, self.cover(gap - 0.062) * (1 - self.is_("eye ring", 0)), column(self.bird.ring_colour))
+        paint(self.canvas, self.cover(gap - 0.040), self.dark * 0.6)
+        ex, ey = point(self.bird.on_face(*EYE)[0])
+        paint(self.canvas, self.cover(disc(self.x, self.y, ex + 0.010, ey - 0.014, 0.0125)) * 0.95, self.white)

@@ -1,7 +1,7 @@
 """fieldguide: procedurally drawn birds with full ground truth; the data set that needs no download.
 
-An image is a function of (seed, pool, split, index) and its species' attribute vector: all that varies is hashed from those numbers, so that
-an image is the same, bit by bit, in any order, process or batch size.
+An image is a function of (seed, pool, split, index) and its species' attribute vector: all that varies is hashed from those numbers, so
+that an image is the same, bit by bit, in any order, process or batch size.
 """
 
 import hashlib
@@ -81,7 +81,7 @@ def load(size: int, pool: str = "target", species: int = 20, per_class: tuple[in
         raise InputError(f"fieldguide: size {size!r}; a whole number of pixels from 16 to 4096 is possible.")
     table = tables.table(pool, species)
     if not (isinstance(per_class, tuple | list) and len(per_class) == 3 and all(_whole(count, 1, 100_000) for count in per_class)):
-        raise InputError(f"fieldguide: per_class {per_class!r}; three whole numbers from 1 to 100000 (training, validation, test) are needed.")
+        raise InputError(f"fieldguide: per_class {per_class!r}; three whole numbers from 1 to 100000 (train, val, test) are needed.")
     if not _whole(seed, 0, 2**31 - 1):
         raise InputError(f"fieldguide: seed {seed!r}; a whole number from 0 to {2**31 - 1} is possible.")
     recipe = f"version {VERSION}, pool {pool}, species {species}, per class {tuple(per_class)}, seed {seed}, size {size}"
@@ -144,8 +144,8 @@ def plate(species: int = 20, size: int = 224, pool: str = "target") -> Tensor:
 def render(values: Tensor, siblings: Tensor, differ: Tensor, key: Tensor, size: int) -> Drawing:
     """Draws B birds in the wild, on the device of `key`.
 
-    values (B, A) attribute vectors; siblings (B, K, A) those of their genus, so that siblings are framed alike and their telling parts' boxes
-    agree; differ (B, 2) indices into species.LOCAL; key (B,) from :func:`keys`; size S in pixels.
+    values (B, A) attribute vectors; siblings (B, K, A) those of their genus, so that siblings are framed alike and the boxes of their
+    telling parts agree; differ (B, 2) indices into species.LOCAL; key (B,) from :func:`keys`; size S in pixels.
     """
     step = max(1, BLOCK // (size * size))
     blocks = list(zip(*(value.split(step) for value in (values, siblings, differ, key)), strict=True))
@@ -273,7 +273,8 @@ def _background(nuisance: Nuisance, gx: Tensor, gy: Tensor, clouds: Tensor, ripp
         u = nuisance.boughs[:, 5 * i : 5 * i + 5]
         a, b = (c(u[:, 0] * 0.6 - 0.3), c(u[:, 1])), (c(1.2 - u[:, 2] * 0.3), c(u[:, 3] * 1.6 - 0.3))
         bough = segment(gx, gy, a, b, c(u[:, 4]) * 0.05 + 0.03, c(u[:, 4]) * 0.03 + 0.015)
-        paint(canvas, brush.cover(bough) * c(boughs) * 0.8, (bottom * 0.5).add_(torch.tensor([0.06, 0.03, 0.0], device=device)[:, None, None]))
+        bark = torch.tensor([0.06, 0.03, 0.0], device=device)[:, None, None] + bottom * 0.5
+        paint(canvas, brush.cover(bough) * c(boughs) * 0.8, bark)
     return canvas
 
 

@@ -29,23 +29,31 @@ WORDS = {  # what a person calls the values of the local attributes; the drawing
     "breast": ("plain breast", "streaked breast", "spotted breast", "banded breast"),
     "wing bars": ("no wing bar", "one wing bar", "two wing bars"),
     "tail shape": ("square tail", "forked tail", "rounded tail", "pointed tail"),
-    "tail tip": ("plain tail", "white tail tip", "dark tail band"),
+    "tail tip": ("plain tail", "white tail tip", "white tail bar"),
     "leg colour": ("blackish legs", "pink legs", "yellow legs", "orange-red legs", "blue-grey legs"),
 }
 LOCAL = tuple(WORDS)
 """The attributes that can tell siblings apart, in the order of part-box areas."""
 
-# What a genus can vary: attribute and the two values of its siblings. Values that a person confuses at 72 pixels are not paired.
-CONTRASTS = (
-    ("wing bars", 0, 2), ("eye ring", 0, 1), ("tail tip", 0, 1), ("throat", 0, 1), ("leg colour", 0, 3), ("breast", 0, 1), ("crown", 0, 1),
-    ("bill colour", 0, 2), ("breast", 0, 2), ("tail shape", 0, 1), ("wing bars", 0, 1), ("face", 0, 1), ("crest", 0, 1), ("bill length", 0, 2),
-    ("tail tip", 1, 2), ("leg colour", 1, 2), ("breast", 1, 3), ("bill curve", 0, 1), ("face", 1, 2), ("eye ring", 1, 2), ("breast", 2, 3),
-    ("wing bars", 1, 2), ("crest", 1, 2), ("bill colour", 1, 4), ("tail shape", 0, 3), ("tail tip", 0, 2), ("face", 0, 2), ("breast", 0, 3),
-    ("tail shape", 1, 2), ("bill length", 0, 1), ("leg colour", 2, 4), ("eye ring", 0, 2),
-)
+# What a genus can vary: attribute and the two values of its siblings. The first contrast of a genus is one of FINE, which move little paint
+# about: seen from afar, or reduced to a quarter of the side, such siblings are the same bird. The second is one of all.
+FINE = (
+    ("wing bars", 1, 2), ("breast", 1, 3), ("tail tip", 1, 2), ("eye ring", 0, 1), ("breast", 1, 2), ("face", 0, 1),
+    ("tail shape", 0, 1), ("breast", 2, 3), ("bill curve", 0, 1), ("eye ring", 1, 2), ("bill length", 0, 1), ("face", 0, 2),
+    ("eye ring", 0, 2), ("tail shape", 1, 3),
+)  # fmt: skip
+BOLD = (
+    ("wing bars", 0, 2), ("leg colour", 0, 3), ("crown", 0, 1), ("throat", 0, 1), ("bill colour", 0, 2), ("crest", 0, 1),
+    ("tail tip", 0, 1), ("breast", 0, 1), ("bill length", 0, 2), ("leg colour", 1, 2), ("breast", 0, 2), ("face", 1, 2),
+    ("wing bars", 0, 1), ("tail tip", 0, 2), ("crest", 1, 2), ("bill colour", 1, 4), ("breast", 0, 3), ("tail shape", 0, 3),
+    ("leg colour", 2, 4),
+)  # fmt: skip
 # Areas of the bird; two contrasts of one genus never share one.
-AREA = {"bill length": "bill", "bill curve": "bill", "bill colour": "bill", "crown": "crown", "crest": "crown", "eye ring": "face", "face": "face",
-        "throat": "throat", "breast": "breast", "wing bars": "wing", "tail shape": "tail", "tail tip": "tail", "leg colour": "legs"}
+AREA = {
+    "bill length": "bill", "bill curve": "bill", "bill colour": "bill", "crown": "crown", "crest": "crown", "eye ring": "face",
+    "face": "face", "throat": "throat", "breast": "breast", "wing bars": "wing", "tail shape": "tail", "tail tip": "tail",
+    "leg colour": "legs",
+}  # fmt: skip
 
 # Colours 0-255: upperparts, underparts, wing coverts, flight feathers, cap, throat, tail.
 PALETTES = {
@@ -89,13 +97,17 @@ BUILDS = {
     "wagtail": (0.90, 0.92, 28.0, 0.30, 0.66, 0.66, 1.00, 0.040),
 }
 
-_KIND = ("Fernlet", "Reedcreeper", "Copsebird", "Heathling", "Brookchat", "Thornwren", "Willowtit", "Larchfinch", "Mossbird", "Gorsechat", "Fenwarbler",
-         "Hazelthrush", "Duneling", "Alderfinch", "Marshlet", "Rowanbird", "Cloudchat", "Birchwren", "Stonetail", "Meadowling", "Pinefinch", "Shorelet",
-         "Bramblebird", "Cressling", "Oakcreeper", "Sedgetail", "Flaxfinch", "Hollywren", "Ivybird", "Tarnchat", "Maplethrush", "Cliffling", "Juniperbird",
-         "Ashcreeper", "Nettlewren", "Poplarfinch")
+_KIND = (
+    "Fernlet", "Reedcreeper", "Copsebird", "Heathling", "Brookchat", "Thornwren", "Willowtit", "Larchfinch", "Mossbird", "Gorsechat",
+    "Fenwarbler", "Hazelthrush", "Duneling", "Alderfinch", "Marshlet", "Rowanbird", "Cloudchat", "Birchwren", "Stonetail",
+    "Meadowling", "Pinefinch", "Shorelet", "Bramblebird", "Cressling", "Oakcreeper", "Sedgetail", "Flaxfinch", "Hollywren", "Ivybird",
+    "Tarnchat", "Maplethrush", "Cliffling", "Juniperbird", "Ashcreeper", "Nettlewren", "Poplarfinch",
+)  # fmt: skip
 _SUFFIXED = ("Dawn", "Ember", "Frost", "Glen")  # second to fourth round of the kinds: "Glen Fernlet"
-_EPITHETS = ("Northern", "Upland", "Island", "Coastal", "Eastern", "Lowland", "Mountain", "Valley", "Southern", "Forest", "Lake", "River", "Western", "Hill",
-             "Plains", "Canyon")
+_EPITHETS = (
+    "Northern", "Upland", "Island", "Coastal", "Eastern", "Lowland", "Mountain", "Valley", "Southern", "Forest", "Lake", "River",
+    "Western", "Hill", "Plains", "Canyon",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -126,13 +138,15 @@ def _genera(pool: str) -> list[tuple[int, dict[str, int], tuple, tuple]]:
         turn, palette = divmod(number, palettes)
         build = (palette // len(POOLS) + turn) % builds
         mix = (number * 2654435761 + 97) >> 7  # any fixed scrambling of the number
-        first = CONTRASTS[(number // len(POOLS)) % len(CONTRASTS)]
-        others = [c for c in CONTRASTS if AREA[c[0]] != AREA[first[0]]]
+        first = FINE[(number // len(POOLS)) % len(FINE)]
+        others = [c for c in FINE + BOLD if AREA[c[0]] != AREA[first[0]]]
         second = others[(5 + 11 * number + mix) % len(others)]
-        base = {"bill length": mix % 2, "bill curve": 0, "bill colour": (mix >> 2) % 5, "crown": int((mix >> 4) % 3 == 0), "crest": int((mix >> 6) % 5 == 0),
-                "eye ring": 0, "face": (mix >> 8) % 3, "throat": int((mix >> 10) % 3 == 0), "breast": (0, 0, 1, 0, 2, 3)[(mix >> 12) % 6],
-                "wing bars": (mix >> 14) % 3, "tail shape": (mix >> 16) % 4, "tail tip": (0, 0, 1, 2)[(mix >> 18) % 4], "leg colour": (mix >> 20) % 5,
-                "palette": palette, "build": build}
+        base = {
+            "bill length": mix % 2, "bill curve": 0, "bill colour": (mix >> 2) % 5, "crown": int((mix >> 4) % 3 == 0),
+            "crest": int((mix >> 6) % 5 == 0), "eye ring": 0, "face": (mix >> 8) % 3, "throat": int((mix >> 10) % 3 == 0),
+            "breast": (0, 0, 1, 0, 2, 3)[(mix >> 12) % 6], "wing bars": (mix >> 14) % 3, "tail shape": (mix >> 16) % 4,
+            "tail tip": (0, 0, 1, 2)[(mix >> 18) % 4], "leg colour": (mix >> 20) % 5, "palette": palette, "build": build,
+        }  # fmt: skip
         genera.append((number, base, first, second))
     return genera
 

@@ -1,0 +1,57 @@
+# Needs make and Python 3.11 or newer; all else is installed into .venv the first time, and again only when pyproject.toml has changed.
+#
+#   make reproduce    execute the notebooks, build the book           ARGS="--force" and the like go to `fgbook reproduce`
+#   make test         run the tests                                   ARGS="-k regions" and the like go to pytest
+#   make lab          open the notebooks in JupyterLab
+#   make clean        remove _build (runs, data and .venv stay)
+#
+#   PYTHON=python3.12        the Python to make .venv with, where python3 is too old
+#   TORCH_INDEX=URL          install torch and torchvision from this package index; only looked at while .venv is made.
+#                            PyTorch's own index of CPU builds (see its "Get started" page) makes a much smaller download
+#   WORKERS=4                test processes (default: one a core, at most 8)
+
+PYTHON ?= python3
+TORCH_INDEX ?=
+WORKERS ?= auto
+ARGS ?=
+
+venv := .venv
+python := $(venv)/bin/python
+ready := $(venv)/ready
+lab := $(venv)/ready-lab
+
+.PHONY: help reproduce test lab clean
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n '2,/^$$/{s/^# \{0,1\}//;p;}' Makefile
+
+reproduce: $(ready)
+	$(python) -m fgbook reproduce $(ARGS)
+
+# One thread a process: the processes already fill the cores.
+test: $(ready)
+	OMP_NUM_THREADS=1 $(python) -m pytest -n $(WORKERS) --maxprocesses 8 $(ARGS)
+
+lab: $(lab)
+	JUPYTER_PREFER_ENV_PATH=1 $(python) -m jupyterlab notebooks $(ARGS)
+
+clean:
+	rm -rf _build
+
+# The file `unfinished` stands in .venv while packages are installed: what was broken off half-way is made anew, not trusted.
+$(ready): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "fgbook needs Python 3.11 or newer, but '$(PYTHON)' is $$($(PYTHON) --version 2>/dev/null || echo not a Python that runs)." \
+	    "Name one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@if [ -e $(venv)/unfinished ]; then echo "the last set-up was broken off; starting anew."; rm -rf $(venv); fi
+	@mkdir -p $(venv) && touch $(venv)/unfinished && rm -f $(ready) $(lab)
+	$(PYTHON) -m venv $(venv)
+	$(if $(TORCH_INDEX),$(python) -m pip install --index-url $(TORCH_INDEX) torch torchvision)
+	$(python) -m pip install -e ".[book,test]"
+	@touch $(ready) && rm $(venv)/unfinished
+
+$(lab): $(ready)
+	@touch $(venv)/unfinished && rm -f $(ready)
+	$(python) -m pip install -e ".[lab]"
+	@touch $(ready) && touch $(lab) && rm $(venv)/unfinished

@@ -1,0 +1,187 @@
+"""The path of a number, with real pictures in a folder, real processes, and real kills."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from fgbook import paths, records, runs
+from fgbook.errors import InputError
+
+SMALL = {"image_size": 32, "store_size": 36, "epochs": 2, "batch_size": 8, "backbone": "small", "weights": "none"}
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Two classes of real PNG files that differ in colour, in train, val and test folders."""
+    top = tmp_path_factory.mktemp("pictures") / "set"
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 12), ("val", 4), ("test", 6)):
+        for name, colour in (("red", (200, 60, 60)), ("blue", (60, 60, 200))):
+            (top / split / name).mkdir(parents=True)
+            for i in range(count):
+                noise = generator.integers(-40, 40, (40, 48, 3))
+                Image.fromarray((np.array(colour) + noise).clip(0, 255).astype(np.uint8)).save(top / split / name / f"{i}.png")
+    return f"folder:{top}"
+
+
+@pytest.fixture(autouse=True)
+def places(tmp_path, monkeypatch):
+    monkeypatch.setenv("FGBOOK_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("FGBOOK_RESULTS", str(tmp_path / "results"))
+    runs._load.cache_clear()
+
+
+def resolve(pictures, row="plain", seed=0, **overrides):
+    return runs.resolve("feng", row, dataset=pictures, seed=seed, overrides={**SMALL, **overrides})
+
+
+def run(pictures, row="plain", seed=0, **overrides):
+    return runs.execute(resolve(pictures, row, seed, **overrides), progress=False)
+
+
+def test_a_record_holds_what_is_needed_to_trust_and_repeat_it(pictures):
+    record = run(pictures)
+    for name in ("key", "seed", "recipe", "profile", "commit", "dirty", "data_fingerprint", "versions", "hardware", "parameters", "flops", "command",
+                 "weights", "train", "printed", "created"):  # fmt: skip
+        assert name in record
+    assert record["metrics"]["test"]["n"] == 12 and record["metrics"]["val"]["n"] == 8
+    predictions = records.load_predictions(record)
+    assert (predictions["prediction"] == predictions["label"]).mean() == pytest.approx(record["metrics"]["test"]["top1"])
+    assert record["flops"] > 1e5 and record["parameters"] > 1e4
+    json.dumps(record, allow_nan=False)
+    assert f"--dataset {pictures}" in record["command"] and "--seed 0" in record["command"] and "--set epochs=2" in record["command"]
+
+
+def test_equal_key_is_not_run_again_and_everything_that_matters_changes_the_key(pictures, monkeypatch):
+    record = run(pictures)
+    monkeypatch.setattr(runs.training, "fit", lambda *a, **k: pytest.fail("trained again"))
+    assert run(pictures)["created"] == record["created"]
+    base = resolve(pictures)
+    others = [resolve(pictures, seed=1), resolve(pictures, lr=0.02), resolve(pictures, row="hybrid"), resolve(pictures, row="single")]
+    assert len({base.key, *(other.key for other in others)}) == 5
+    assert resolve(pictures, compile=True).key == base.key
+    monkeypatch.setattr(runs.models.METHODS["plain"], "VERSION", 99)
+    assert resolve(pictures).key != base.key
+
+
+def test_the_data_change_the_key(pictures, tmp_path):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(pictures.removeprefix("folder:"), copy)
+    before = resolve(f"folder:{copy}").key
+    Image.new("RGB", (40, 48), (1, 2, 3)).save(copy / "train" / "red" / "0.png")
+    runs._load.cache_clear()
+    assert resolve(f"folder:{copy}").key != before
+
+
+def test_model_comes_back_with_the_numbers_of_its_record(pictures):
+    record = run(pictures, row="hybrid", image_size=72, store_size=80)
+    network, dataset = runs.model(resolve(pictures, row="hybrid", image_size=72, store_size=80), progress=False)
+    probabilities = runs.training.predict(network, dataset.test, runs.Recipe.of(record["recipe"]))
+    assert (probabilities.argmax(1).numpy() == records.load_predictions(record)["prediction"]).all()
+    assert not network.training
+
+
+def test_a_published_record_is_enough_but_a_model_is_trained_when_asked_for(pictures):
+    record = run(pictures)
+    records.publish(record)
+    import shutil
+
+    shutil.rmtree(paths.runs())
+    assert run(pictures)["created"] == record["created"] and not (paths.runs() / record["key"]).exists()
+    runs.model(resolve(pictures), progress=False)
+    assert records.load(paths.runs() / record["key"] / "record.json")["metrics"] == record["metrics"]
+
+
+def test_tuning_measures_validation_only(pictures, monkeypatch):
+    from dataclasses import replace
+
+    from fgbook import papers
+    from fgbook.papers.spec import Tuning
+
+    tuning = Tuning(runs.Recipe(**SMALL), {"plain": ({}, {"lr": 0.02})})
+    monkeypatch.setattr(papers, "get", lambda key, paper=papers.get("feng"): replace(paper, tuning={"quick": tuning}))
+    tries = runs.tune("feng", "plain", "quick", pictures, progress=False)
+    assert [t["metrics"]["test"] for t in tries] == [None, None] and {t["seed"] for t in tries} == {runs.TUNING_SEED}
+    assert tries[0]["metrics"]["val"]["top1"] >= tries[1]["metrics"]["val"]["top1"]
+    assert {tuple(t["overrides"].items()) for t in tries} == {(), (("lr", 0.02),)}
+    with pytest.raises(InputError, match="lists no tuning for row 'hybrid'"):
+        runs.tune("feng", "hybrid", "quick", pictures)
+
+
+def test_wrong_names_are_refused_with_the_nearest(pictures):
+    for arguments, message in (
+        ({"paper": "fneg", "row": "plain"}, "did you mean 'feng'"),
+        ({"paper": "feng", "row": "hybird"}, "did you mean 'hybrid'"),
+        ({"paper": "feng", "row": "plain", "profile": "quik"}, "did you mean 'quick'"),
+        ({"paper": "feng", "row": "plain", "overrides": {"epoch": 1}}, "did you mean 'epochs'"),
+        ({"paper": "feng", "row": "plain", "overrides": {"backbone": "resnet5"}}, "did you mean 'resnet50'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            runs.resolve(**arguments).key  # noqa: B018
+
+
+def test_a_budget_that_ends_first_leaves_a_run_that_goes_on(pictures):
+    undisturbed = run(pictures, seed=3)
+    import shutil
+
+    shutil.rmtree(paths.runs() / undisturbed["key"])
+    unfinished = runs.execute(resolve(pictures, seed=3), budget_minutes=1e-6, progress=False)
+    assert unfinished is None
+    record = run(pictures, seed=3)
+    assert record["metrics"] == undisturbed["metrics"]
+
+
+WORKER = """
+import sys, torch
+torch.set_num_threads(1)
+from fgbook import runs
+runs.execute(runs.resolve("feng", "plain", dataset=sys.argv[1], overrides=eval(sys.argv[2])), progress=False)
+"""
+
+
+def start(pictures, **overrides):
+    return subprocess.Popen([sys.executable, "-c", WORKER, pictures, repr({**SMALL, **overrides})], env=os.environ, stdout=subprocess.PIPE, text=True)
+
+
+def test_two_processes_on_one_key_train_once(pictures):
+    first, second = start(pictures, epochs=4), start(pictures, epochs=4)
+    said = [first.communicate(timeout=300)[0], second.communicate(timeout=300)[0]]
+    assert first.returncode == second.returncode == 0
+    assert sum("being made by another process" in text for text in said) <= 1
+    [record] = records.fresh()
+    log = [json.loads(line) for line in (paths.runs() / record["key"] / "log.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in log] == sorted({line["epoch"] for line in log})  # nobody trained over the other's log
+
+
+def test_killed_and_started_again_gives_the_same_weights_and_record(pictures, tmp_path, monkeypatch):
+    assert start(pictures, epochs=12).wait(timeout=300) == 0
+    [undisturbed] = records.fresh()
+    key = undisturbed["key"]
+    weights = load_file(paths.runs() / key / "model.safetensors")
+
+    monkeypatch.setenv("FGBOOK_RUNS", str(tmp_path / "again"))
+    process = start(pictures, epochs=12)
+    log = tmp_path / "again" / key / "log.jsonl"
+    deadline = time.monotonic() + 200
+    while not (log.is_file() and log.read_text().count("\n") >= 2) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "again" / key / "record.json").exists(), "finished before it could be killed"
+    assert start(pictures, epochs=12).wait(timeout=300) == 0
+    [record] = records.fresh()
+    assert record["metrics"] == undisturbed["metrics"]
+    again = load_file(paths.runs() / key / "model.safetensors")
+    assert again.keys() == weights.keys() and all(torch.equal(again[name], weights[name]) for name in weights)
+    assert {p.name for p in (paths.runs() / key).iterdir()} == {"record.json", "record.npz", "model.safetensors", "log.jsonl"}
