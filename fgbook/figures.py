@@ -196,7 +196,7 @@ def printed_table(about: Table, found: list[dict]) -> Shown:
             if any(r["dataset"] == column for r in found):
                 line[f"{column}, measured"] = measured(f"{accuracy(of_row)[0]:.1f}", "top1", of_row) if of_row else "not run"
         lines.append(line)
-    return table(lines, f"{about.name}: {about.caption} {about.unit}. At the paper profile: {setting(found)}", found)
+    return table(lines, f"{about.name}, {about.unit} as printed. {about.caption} " + (f"Measured: {setting(found)}" if found else "Not run here."), found)
 
 
 def judge(paper: Paper, found: list[dict]) -> list[verdicts.Verdict]:

@@ -93,7 +93,7 @@ def test_nothing_run_yet_is_said_everywhere():
     for shown in (figures.accuracy_table(paper, []), figures.verdict_table(paper, []), figures.hits_table([]), figures.tuning_table([])):
         assert "not run" in shown.html.lower() and "fgbook-measured" not in shown.html
     assert "not measured yet" in figures.effects_figure(paper, []).html
-    assert "Not run yet" in figures.printed_table(paper.tables[0], []).html
+    assert "Not run here" in figures.printed_table(paper.tables[0], []).html
 
 
 def test_printed_numbers_are_the_papers():
