@@ -75,6 +75,7 @@ def pretrain(
         }  # fmt: skip
         (Path(scratch) / "small.json").write_text(json.dumps(record, indent=1) + "\n")
         for name in ("small.safetensors", "small.json"):
+            os.chmod(Path(scratch) / name, 0o644)  # safetensors' files are for their owner only
             os.replace(Path(scratch) / name, folder / name)
     return record
 

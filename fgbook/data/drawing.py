@@ -1,8 +1,8 @@
 """How fieldguide draws a bird: signed distance functions, painted over one another, on batches of images.
 
 Bird coordinates: the bird faces right, x to the right, y down, the origin in the middle of the breast; from the bill to the tail it is
-about 1.6 long. Every shape is a distance in these units; its coverage of a pixel is a ramp as wide as the pixel (and the blur), hence antialiased
-at any size.
+about 1.6 long. Every shape is a distance in these units; its coverage of a pixel is a ramp as wide as the pixel (and the blur), hence
+antialiased at any size.
 
 Only operations that IEEE 754 rounds exactly are used on pixels (+ - * / sqrt, minimum, maximum, floor, comparisons, integers; no sin, exp,
 lerp or fused multiply-add, whose last bit depends on where in a vector an element stands). So an image is the same bit by bit in any batch.

@@ -37,8 +37,10 @@ _BOKEH = (0.0, 0.55, 0.18, 0.30)  # discs of unsharp light
 _BOUGHS = (0.0, 0.12, 0.0, 1.0)  # unsharp branches
 
 # The uniform numbers behind an image, by name and count.
-_DRAWS = (("scene", 1), ("flip", 1), ("tilt", 1), ("yaw", 1), ("pitch", 1), ("scale", 1), ("place", 2), ("blur", 1), ("noise", 1), ("light", 1),
-          ("warmth", 1), ("contrast", 1), ("tint", 3), ("hue", 1), ("perch", 3), ("bokeh", 24), ("boughs", 10), ("twigs", 12), ("leaves", 28))
+_DRAWS = (
+    ("scene", 1), ("flip", 1), ("tilt", 1), ("yaw", 1), ("pitch", 1), ("scale", 1), ("place", 2), ("blur", 1), ("noise", 1), ("light", 1),
+    ("warmth", 1), ("contrast", 1), ("tint", 3), ("perch", 3), ("bokeh", 24), ("boughs", 10), ("twigs", 12), ("leaves", 28),
+)  # fmt: skip
 
 
 @dataclass

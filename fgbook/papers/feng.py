@@ -69,6 +69,7 @@ PAPER = Paper(
     ),
     rows=(
         Row("plain", "plain backbone", "plain", {}, recipes(backbone_lr_factor=0.3)),
+        # The ablations change one thing and take the settings of the whole method. Tuning left its photo recipe as it was.
         Row("image", "image level only", "focus", {"heads": "image"}, recipes()),
         Row("single", "hybrid head, one class activation map", "focus", {"attention": "true"}, recipes()),
         Row("hybrid", "hybrid head, maximum over classes", "focus", {}, recipes()),
