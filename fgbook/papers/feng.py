@@ -17,7 +17,8 @@ PHOTO_RECIPE = Recipe(
 )  # fmt: skip
 
 QUICK_RECIPE = Recipe(
-    image_size=72, store_size=80, backbone="small", epochs=6, batch_size=32, lr=0.05, backbone_lr_factor=0.1, schedule="onecycle",
+    image_size=72, store_size=80, backbone="small", epochs=6, batch_size=32, optimiser="adamw", lr=0.02, backbone_lr_factor=0.1,
+    weight_decay=0.05, schedule="onecycle",
 )  # fmt: skip
 
 
