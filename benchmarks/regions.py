@@ -32,7 +32,7 @@ def region_steps(batch: int, size: int, stride: int, device: torch.device):
     images = torch.rand(batch, 3, size, size, generator=generator).to(device)
     cells = size // stride
     maps = regions.gaussian_smooth(torch.rand(batch, cells, cells, generator=generator), SIGMA).to(device)
-    boxes = regions.centre_boxes(cells, cells, size, size * 160 // 448, stride, device)
+    boxes = regions.centre_boxes(cells, cells, size, size * 160 // 448, stride, 0.5, device)
     iou = regions.iou_matrix(boxes)  # both are constants of the method, so neither way pays for them
 
     def batched() -> torch.Tensor:

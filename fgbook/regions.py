@@ -11,17 +11,19 @@ from torch import Tensor
 from .errors import InputError
 
 
-def centre_boxes(h: int, w: int, image_size: int, box_size: float, stride: int, device: torch.device | str | None = None) -> Tensor:
+def centre_boxes(
+    h: int, w: int, image_size: int, box_size: float, stride: int, first: float, device: torch.device | str | None = None
+) -> Tensor:
     """The constant boxes of a map: (h * w, 4) float32, row by row, one square of side `box_size` for each cell.
 
-    Cell (y, x) has its centre at ((x + 0.5) * stride, (y + 0.5) * stride). A box that would leave the square image of side `image_size` is
+    Cell (y, x) looks at the input round (first + x * stride, first + y * stride). A box that would leave the square image of side `image_size` is
     shifted inside, not cut, so that all boxes show the same scale. Raises InputError if the box is larger than the image.
     """
     if not 0 < box_size <= image_size:
         raise InputError(f"a box of {box_size:g} pixels does not fit into an image of {image_size}; choose a smaller box.")
 
     def starts(cells: int) -> Tensor:
-        centres = (torch.arange(cells, device=device) + 0.5) * stride
+        centres = first + torch.arange(cells, device=device) * stride
         return (centres - box_size / 2).clamp(0, image_size - box_size)
 
     top, left = torch.meshgrid(starts(h), starts(w), indexing="ij")  # (h, w) each

@@ -439,8 +439,8 @@ def build_book(where: Path, *, force: bool = False) -> Path:
     with _alone(where):
         for folder in (source, fresh):
             shutil.rmtree(folder, ignore_errors=True)
-        for folder in ("book", "fgbook"):  # chapters show parts of the package's sources
-            shutil.copytree(where / folder, source / folder, ignore=shutil.ignore_patterns(".*", "__pycache__"))
+        for folder in filter(Path.is_dir, (where / "book", where / "fgbook")):  # chapters show parts of the package's sources
+            shutil.copytree(folder, source / folder.name, ignore=shutil.ignore_patterns(".*", "__pycache__"))
         (source / "notebooks").mkdir()
         for path in (where / "_config.yml", where / "_toc.yml"):
             shutil.copy(path, source)

@@ -341,3 +341,19 @@ def test_second_statistics_change_nothing_where_statistics_are_frozen():
     images = torch.rand(4, 3, 32, 32)
     assert torch.equal(second(network, images), network(images))
     assert all(torch.equal(a, b) for a, b in zip(second.buffers(), SecondStatistics(network).buffers(), strict=True))
+
+
+@pytest.mark.parametrize("name", ["small", "mobilenet_v2", "resnet18", "efficientnet_b0", "convnext_tiny"])
+def test_a_cell_looks_where_the_backbone_says(name):
+    """The centre of gravity of the input's gradient of a middle cell, averaged over random networks, is there and not half a stride away."""
+    centres = []
+    for seed in range(4):
+        torch.manual_seed(seed)
+        backbone = create(name, "none").double().eval()
+        size = 12 * backbone.stride
+        images = torch.rand(1, 3, size, size, dtype=torch.float64, requires_grad=True)
+        backbone(images)[0, :, 6, 6].square().sum().backward()
+        weight = images.grad[0].square().sum(0)  # (size, size)
+        place = torch.arange(size) + 0.5  # pixel centres
+        centres += [((weight.sum(axis) * place).sum() / weight.sum()).item() for axis in (0, 1)]
+    assert sum(centres) / len(centres) == pytest.approx(backbone.first + 6 * backbone.stride, abs=backbone.stride / 4)

@@ -222,7 +222,7 @@ def test_forward_is_the_paper_step_by_step(options):
     size = images.shape[-1]
     maps = model.attention_map(images, targets)
     h, w = maps.shape[1:]
-    boxes = regions.centre_boxes(h, w, size, size * 160 / 448, 8)
+    boxes = regions.centre_boxes(h, w, size, size * 160 / 448, 8, 0.5)
     chosen = boxes[regions.select(maps.flatten(1), regions.iou_matrix(boxes), model.m, 0.25)]
     for b in range(len(images)):
         features = [model.backbone(images[b : b + 1]).mean((2, 3))]

@@ -19,25 +19,25 @@ QUICK = settings(max_examples=40, deadline=None)
 
 @st.composite
 def geometries(draw):
-    """h, w, image side, box side, stride, as a network would give them."""
+    """h, w, image side, box side, stride, centre of the first cell, as a network would give them."""
     stride = draw(st.sampled_from([4, 8, 16, 32]))
     size = draw(st.integers(stride, 14 * stride))
     cells = math.ceil(size / stride)
-    return cells, cells, size, draw(st.floats(0.05, 1.0)) * size, stride
+    return cells, cells, size, draw(st.floats(0.05, 1.0)) * size, stride, draw(st.sampled_from([0.5, stride / 2]))
 
 
 @QUICK
 @given(geometries())
 def test_boxes_lie_inside_the_image_have_one_size_and_stay_centred_where_they_can(geometry):
-    h, w, size, box, stride = geometry
-    boxes = regions.centre_boxes(h, w, size, box, stride)
+    h, w, size, box, stride, first = geometry
+    boxes = regions.centre_boxes(*geometry)
     assert boxes.shape == (h * w, 4) and boxes.dtype == torch.float32
     assert boxes.min() >= 0 and boxes.max() <= size * (1 + 1e-6)
     torch.testing.assert_close(boxes[:, 2:] - boxes[:, :2], torch.full((h * w, 2), box), rtol=0, atol=1e-4)
     for y in range(h):
         for x in range(w):
             for cell, axis in ((x, 0), (y, 1)):
-                centre = (cell + 0.5) * stride
+                centre = first + cell * stride
                 got = boxes[y * w + x, [axis, axis + 2]].mean().item()
                 expected = min(max(centre, box / 2), size - box / 2)  # nearest place at which the box is inside
                 assert got == pytest.approx(expected, abs=1e-3)
@@ -79,7 +79,7 @@ def test_selection_is_torchvisions_nms_and_then_the_best_of_the_rest(geometry, m
 
 def test_selection_does_not_depend_on_the_rest_of_the_batch_and_breaks_ties_by_index():
     torch.manual_seed(0)
-    iou = regions.iou_matrix(regions.centre_boxes(14, 14, 448, 160, 32))
+    iou = regions.iou_matrix(regions.centre_boxes(14, 14, 448, 160, 32, 0.5))
     scores = torch.rand(7, 196)
     together = regions.select(scores, iou, 6, 0.25)
     for one, row in zip(scores, together, strict=True):
@@ -92,7 +92,7 @@ def test_more_regions_than_cells_are_refused():
     with pytest.raises(InputError, match="6 regions.*4 cells"):
         regions.select(torch.rand(1, 4), torch.eye(4), 6, 0.25)
     with pytest.raises(InputError, match="does not fit"):
-        regions.centre_boxes(2, 2, 64, 65, 32)
+        regions.centre_boxes(2, 2, 64, 65, 32, 0.5)
 
 
 @QUICK
@@ -160,7 +160,7 @@ def test_nothing_asks_the_device_for_a_value():
     with FakeTensorMode():
         with pytest.raises(DataDependentOutputException):
             torch.rand(3).argmax().item()
-        boxes = regions.centre_boxes(9, 9, 72, 25.7, 8)
+        boxes = regions.centre_boxes(9, 9, 72, 25.7, 8, 0.5)
         scores = regions.gaussian_smooth(torch.rand(4, 9, 9), 1.0).flatten(1)
         chosen = boxes[regions.select(scores, regions.iou_matrix(boxes), 6, 0.25)]
         assert regions.crop_zoom(torch.rand(4, 3, 72, 72), chosen, 36).shape == (4, 6, 3, 36, 36)

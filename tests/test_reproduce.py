@@ -37,7 +37,6 @@ def write(path: Path, *sources: str, parameters: str = PARAMETERS) -> Path:
 def clone(tmp_path):
     """A small clone: a book of two pages."""
     (tmp_path / "book").mkdir()
-    (tmp_path / "fgbook").mkdir()
     (tmp_path / "book" / "index.md").write_text("# Title\n\nSee [the notebook](../notebooks/good.ipynb).\n")
     (tmp_path / "_config.yml").write_text('title: small\nexecute:\n  execute_notebooks: "off"\n')
     (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: book/index\nchapters:\n  - file: notebooks/good\n")

@@ -34,12 +34,16 @@ class Backbone(nn.Module):
 
     The mean and standard deviation that the network was trained with are applied inside. With `frozen_statistics` (see
     :func:`freeze_statistics`) BatchNorm layers keep and use their stored mean and variance in training too; weight and bias still learn.
+
+    Cell (y, x) of the map looks at the input round (first + x * stride, first + y * stride). A convolution of odd size with stride 2 and
+    symmetric padding samples pixels 0, 2, 4, ..., so after any number of them cell 0 looks at the middle of pixel 0: `first` is 0.5, and
+    the map lies half a stride further up and left than its cells suggest. Networks that cut the image into patches have stride / 2.
     """
 
     def __init__(self, name: str, network: nn.Module, features: Callable[[nn.Module, Tensor], Tensor], channels: int, stride: int,
-                 mean: tuple[float, ...] = IMAGENET_MEAN, std: tuple[float, ...] = IMAGENET_STD):  # fmt: skip
+                 first: float = 0.5, mean: tuple[float, ...] = IMAGENET_MEAN, std: tuple[float, ...] = IMAGENET_STD):  # fmt: skip
         super().__init__()
-        self.name, self.channels, self.stride = name, channels, stride
+        self.name, self.channels, self.stride, self.first = name, channels, stride, first
         self.network = network
         self.features = features
         self.frozen_statistics = False
@@ -127,6 +131,7 @@ TORCHVISION = {
     "convnext_tiny": (_convnext, 768, 32, "classifier"),
     "vit_b_16": (_vit, 768, 16, "heads"),
 }
+PATCHES = ("convnext_tiny", "vit_b_16")  # cut the image into patches without overlap
 NAMES = ("small", *TORCHVISION)
 
 
@@ -145,7 +150,7 @@ def _untrained(name: str) -> Backbone:
     features, channels, stride, head = TORCHVISION[name]
     network = torchvision.models.get_model(name, weights=None)
     setattr(network, head, network.classifier[:1] if name == "convnext_tiny" else nn.Identity())  # of ConvNeXt's head the LayerNorm stays
-    return Backbone(name, network, features, channels, stride)
+    return Backbone(name, network, features, channels, stride, stride / 2 if name in PATCHES else 0.5)
 
 
 # ---- timm ------------------------------------------------------------------------------------------------------------
@@ -184,7 +189,9 @@ def _timm(name: str) -> Backbone:
     with torch.no_grad():
         maps = _timm_map(network.eval(), torch.zeros(1, 3, size, size))
     mean, std = (tuple(network.pretrained_cfg.get(k, v)) for k, v in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)))
-    return Backbone(name, network.train(), _timm_map, maps.shape[1], round(size / maps.shape[2]), mean, std)
+    stride = round(size / maps.shape[2])
+    first = stride / 2 if network.__class__.__name__.endswith("Transformer") or "NeXt" in network.__class__.__name__ else 0.5
+    return Backbone(name, network.train(), _timm_map, maps.shape[1], stride, first, mean, std)
 
 
 # ---- weights ---------------------------------------------------------------------------------------------------------

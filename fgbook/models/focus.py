@@ -35,7 +35,7 @@ class Focus(nn.Module):
     Raises InputError for an option out of range.
     """
 
-    VERSION = 1
+    VERSION = 2  # 2: boxes are centred where a cell looks, not half a stride to the right of it and below
 
     def __init__(self, backbone: Backbone, num_classes: int, *, m: int = 6, l: int = 4,  # noqa: E741
                  threshold: float = 0.25, box: float = 160 / 448, zoom: float = 224 / 448, sigma: float = 1.0,
@@ -124,7 +124,7 @@ class Focus(nn.Module):
         """All boxes (h * w, 4) and their overlaps (h * w, h * w): constants, made once for an image size (compiled: within the graph)."""
         key = (h, w, size, self.box, device)
         if torch.compiler.is_compiling() or key not in self._constants:
-            boxes = regions.centre_boxes(h, w, size, self.box * size, self.backbone.stride, device)
+            boxes = regions.centre_boxes(h, w, size, self.box * size, self.backbone.stride, self.backbone.first, device)
             constants = boxes, regions.iou_matrix(boxes)
             if torch.compiler.is_compiling():
                 return constants
