@@ -25,7 +25,7 @@ class Focus(nn.Module):
     m, l: regions proposed, and how many of the best enter the hybrid head; 1 <= l <= m.
     threshold: boxes that overlap a better one by more than this IoU are dropped.
     box, zoom: side of a region, and of its enlarged crop, as fractions of S (160 and 224 of 448 pixels).
-    sigma: of the Gaussian that smooths the map, in map cells (silent: 1).
+    sigma: of the Gaussian that smooths the map, as a fraction of the map's side (silent: 1 cell of the paper's 14).
     attention: "max" over all class maps (eq. 2); the ablations "predicted" (map of the predicted class) and "true" (map of the true class
         where forward gets targets, as in training; of the predicted class otherwise).
     heads: "hybrid", or "image" for the ablation without the hybrid head, which predicts with the image head and crops nothing at test time.
@@ -35,10 +35,10 @@ class Focus(nn.Module):
     Raises InputError for an option out of range.
     """
 
-    VERSION = 2  # 2: boxes are centred where a cell looks, not half a stride to the right of it and below
+    VERSION = 2  # 2: boxes are centred where a cell looks, not half a stride to the right of it and below; sigma scales with the map
 
     def __init__(self, backbone: Backbone, num_classes: int, *, m: int = 6, l: int = 4,  # noqa: E741
-                 threshold: float = 0.25, box: float = 160 / 448, zoom: float = 224 / 448, sigma: float = 1.0,
+                 threshold: float = 0.25, box: float = 160 / 448, zoom: float = 224 / 448, sigma: float = 1 / 14,
                  attention: str = "max", heads: str = "hybrid", separate_statistics: bool = False):  # fmt: skip
         super().__init__()
         if attention not in ("max", "predicted", "true"):
@@ -112,7 +112,7 @@ class Focus(nn.Module):
             else:  # as in class activation mapping: the map M_k of a single class
                 k = targets if self.attention == "true" and targets is not None else image_logits.argmax(1)
                 attention = torch.einsum("bn,bnhw->bhw", weight[k], maps)
-            return regions.gaussian_smooth(attention, self.sigma)  # (B, h, w)
+            return regions.gaussian_smooth(attention, self.sigma * attention.shape[-1])  # (B, h, w)
 
     def _propose(self, maps: Tensor, image_logits: Tensor, targets: Tensor | None, size: int, count: int) -> Tensor:
         """Section 3.2: every cell of M stands for a box, scored by M there; the best `count` after NMS (B, count, 4)."""
