@@ -67,7 +67,7 @@ Examples:
 """)  # fmt: skip
 @click.version_option(__version__, prog_name="fgbook")
 def cli():
-    """Fine-grained image classification: five papers, their methods, runs and verdicts."""
+    """Fine-grained image classification: papers, their methods, runs and verdicts."""
 
 
 # ------------------------------------------------------------------------------------------------------------------ notebooks and book
@@ -143,7 +143,7 @@ def training_options(command):
         click.option("--profile", default="quick", show_default=True, 
                      help="quick (generated birds, minutes), photo (photographs, an hour) or paper (as printed, GPU)."),
         click.option("--dataset", help="A data set, or folder:PATH for your own images.  [default: the profile's first]"),
-        click.option("--device", help="cpu, cuda, cuda:1, mps.  [default: the best there is]"),
+        click.option("--device", help="cpu, cuda, cuda:1.  [default: a GPU if there is one]"),
     ]):  # fmt: skip
         command = option(command)
     return command
@@ -230,7 +230,7 @@ Example:
 """)  # fmt: skip
 @click.option("--epochs", type=click.IntRange(1), help="Length of the training.  [default: that of the shipped weights]")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for the weights.  [default: where the package keeps them]")
-@click.option("--device", help="cpu, cuda, cuda:1, mps.  [default: the best there is]")
+@click.option("--device", help="cpu, cuda, cuda:1.  [default: a GPU if there is one]")
 def pretrain(epochs, out, device):
     """Train the small backbone of the package.
 
@@ -285,7 +285,7 @@ def _device(name: str | None) -> None:
     try:
         torch.zeros(1, device=name)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        there = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())] + ["mps"] * torch.backends.mps.is_available()
+        there = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
         raise InputError(f"device {name!r} cannot be used here ({str(error).splitlines()[0]}); there is: {', '.join(there)}.") from error
 
 
@@ -483,12 +483,12 @@ def data_path(name):
 Examples:
   fgbook predict bird.jpg --run 3f2a
   fgbook predict photos/*.jpg --run 3f2a --top 3
-The key of a run is in the last column of `fgbook results`; its first letters will do.
+The key of a run is in the column "first run" of `fgbook results`; its first letters will do.
 """)  # fmt: skip
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGE...")
 @click.option("--run", "key", required=True, help="Key of the run whose model is to be used.")
 @click.option("--top", default=5, show_default=True, type=click.IntRange(1), help="Classes to name for each image.")
-@click.option("--device", help="cpu, cuda, cuda:1, mps.  [default: cpu]")
+@click.option("--device", help="cpu, cuda, cuda:1.  [default: a GPU if there is one]")
 def predict(images, key, top, device):
     """Name the class of IMAGEs with a trained model."""
     for image in images:
@@ -513,7 +513,7 @@ def predict(images, key, top, device):
     from . import augment, runs
     from .data import store
 
-    made = runs.resolve(record["paper"], record["row"], record["profile"], record["dataset"], record["seed"], record["overrides"])
+    made = runs.of(record)
     if made.key != record["key"]:
         raise InputError(f"run {record['key']} was made by an earlier version of fgbook or with other data; make it again: {record['command']}")
     model, dataset = runs.model(made, device=device)
@@ -521,7 +521,7 @@ def predict(images, key, top, device):
     with torch.inference_mode():
         for image in images:
             square = torch.from_numpy(store.decode(image, made.recipe.store_size)[0])[None]  # as the training images were
-            logits = model.predict(augment.centre(square.to(device or "cpu"), made.recipe.image_size))
+            logits = model.predict(augment.centre(square.to(next(model.parameters()).device), made.recipe.image_size))
             best = logits.softmax(1)[0].topk(shown)
             click.echo(f"{image}")
             for share, index in zip(best.values.tolist(), best.indices.tolist(), strict=True):
@@ -557,7 +557,7 @@ def doctor():
         click.echo(f"{title}: " + ", ".join(f"{name} {version(name)}" for name in packages))
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    found = ", ".join(gpus) or ("mps" if torch.backends.mps.is_available() else "cpu")
+    found = ", ".join(gpus) or "cpu"
     click.echo(f"device: {found}; {cores} cores, {torch.get_num_threads()} threads")
     for title, folder, variable in (
         ("data", paths.data(), "FGBOOK_DATA"),

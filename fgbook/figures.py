@@ -26,6 +26,7 @@ from torch import Tensor
 from . import augment, paths, records, verdicts
 from .data.dataset import DataSet, Split
 from .errors import InputError, unknown
+from .models.backbones import Backbone
 from .models.focus import Focus
 from .papers.spec import PROFILES, Paper, Table
 from .recipe import Recipe
@@ -406,7 +407,7 @@ def attention_figure(model: Focus, data: DataSet, recipe: Recipe, count: int = 4
             maps = None if kind is None else variant(model, attention=kind).attention_map(images, labels)
             for line in range(len(index)):
                 axes = grid[line, column]
-                _photo(axes, images[line] if maps is None else _lit(images[line], maps[line]))
+                _photo(axes, images[line] if maps is None else _lit(images[line], maps[line], model.backbone))
                 if line == 0:
                     axes.set_title(title, fontsize=10.5)
                 if column == 0:
@@ -515,11 +516,16 @@ def _seen(split: Split, index: Tensor, recipe: Recipe, model: torch.nn.Module) -
     return augment.centre(split.images[index].to(_device(model)), recipe.image_size)
 
 
-def _lit(image: Tensor, attention: Tensor) -> Tensor:
+def _lit(image: Tensor, attention: Tensor, backbone: Backbone) -> Tensor:
     """The image (3, s, s), dimmed to an eighth where the map (h, w) is lowest. Needs no colour scale, so the bird keeps its colours."""
     low, high = attention.min(), attention.max()
     light = (attention - low) / (high - low).clamp(min=1e-9)
-    return image * (0.125 + 0.875 * F.interpolate(light[None, None], size=image.shape[-2:], mode="bilinear")[0, 0])
+    # Each pixel takes the light of the cells that look at it: pixel x lies at cell (x + 0.5 - first) / stride.
+    side = image.shape[-1]
+    cell = (torch.arange(side, device=image.device) + 0.5 - backbone.first) / backbone.stride
+    place = (2 * cell + 1) / light.shape[-1] - 1  # grid_sample counts from -1 to 1
+    grid = torch.stack([place.expand(side, -1), place[:, None].expand(-1, side)], -1)[None]
+    return image * (0.125 + 0.875 * F.grid_sample(light[None, None], grid, padding_mode="border", align_corners=False)[0, 0])
 
 
 def _photo(axes, image: Tensor) -> None:

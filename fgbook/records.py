@@ -121,6 +121,13 @@ def publish(record: dict) -> Path:
     name = f"{record['row']}-{record['dataset'].replace('/', '_').replace(':', '_')}-{record['profile']}-s{record['seed']}-{record['key']}.json"
     predictions = load_predictions(record) if record["predictions"] else None
     save(record, predictions, folder / name)
+    if record["purpose"] == "result":  # one generation only: an older version's record of the same row and seed gives way
+        same = ("row", "dataset", "profile", "seed", "overrides")
+        for path in folder.glob("*.json"):
+            other = load(path)
+            if other["key"] != record["key"] and all(other.get(field) == record.get(field) for field in same):
+                path.unlink()
+                path.with_suffix(".npz").unlink(missing_ok=True)
     return folder / name
 
 
@@ -180,6 +187,8 @@ def commit() -> dict:
         return subprocess.run(("git", *arguments), cwd=paths.REPOSITORY, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
+        if not (paths.REPOSITORY / ".git").exists():  # a plain install: an enclosing repository is not ours
+            return {"commit": None, "dirty": None}
         # Records and prose do not change results: only code counts as dirt.
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--", "fgbook"))}
     except (OSError, subprocess.CalledProcessError):

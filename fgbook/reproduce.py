@@ -32,8 +32,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from . import paths, records
+from . import papers, paths, records
 from .errors import InputError, unknown
+from .papers.spec import PROFILES
 
 MINUTES = 30.0  # time limit of one cell of a published notebook: an order above the slowest one on two cores
 LONG_MINUTES = 24 * 60.0  # the same where parameters were given: photographs on a CPU take hours
@@ -134,7 +135,25 @@ def check_parameters(notebook: Path, parameters: dict[str, str]) -> dict:
             typed[name] = convert(text, kind)
         except ValueError:
             raise InputError(f"parameter {name} of {notebook.stem} must be of type {kind} (default {default}); got {text!r}.") from None
+        _check_name(notebook, name, typed[name])
     return typed
+
+
+def _check_name(notebook: Path, name: str, value: object) -> None:
+    """Refuse an unknown profile, data set or row, which a notebook would find only after its kernel has started. Empty: the default."""
+    if not isinstance(value, str) or not value:
+        return
+    paper = notebook.stem.split("_")[0]
+    if name == "profile" and value not in PROFILES:
+        raise unknown("profile", value, PROFILES)
+    if name == "dataset" and not value.startswith("folder:"):
+        from . import data
+
+        if value not in data.names():
+            raise unknown("data set", value, data.names())
+    if name in ("row", "rows") and paper in papers.names():
+        for row in value.split(","):
+            papers.get(paper).row(row.strip())
 
 
 def convert(text: str, kind: str):
@@ -231,7 +250,8 @@ def execute(where: Path, chosen: list[Path], parameters: dict[str, str] | None =
         job.key = records.key({**common, "parameters": job.parameters, "cells": cells})
     with _alone(where):
         shutil.rmtree(where / "_build" / "running", ignore_errors=True)  # left by a run that was killed
-        results = {job.name: Result(job.name, "kept") for job in todo if not force and _done(job)}
+        # With parameters a run may have been stopped by its time budget: executing again goes on, and finds what is finished by its record.
+        results = {job.name: Result(job.name, "kept") for job in todo if not force and not job.parameters and _done(job)}
         queue = [job for job in todo if job.name not in results]
         jobs = max(1, min(jobs or cores(), len(queue) or 1))
         threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, cores() // jobs))

@@ -89,8 +89,16 @@ def resolve(paper: str, row: str, profile: str = "quick", dataset: str | None = 
         raise unknown("profile", profile, PROFILES)
     about = papers.get(paper)
     line = about.row(row)
-    recipe = line.recipes[profile].but(**(overrides or {}))
-    return Run(paper, row, profile, dataset or about.datasets[profile][0], seed, line.method, line.options, recipe, overrides=overrides or {})
+    base = line.recipes[profile]
+    recipe = base.but(**(overrides or {}))
+    changed = {name: value for name, value in (overrides or {}).items() if value != getattr(base, name)}
+    return Run(paper, row, profile, dataset or about.datasets[profile][0], seed, line.method, line.options, recipe, overrides=changed)
+
+
+def of(record: dict) -> Run:
+    """The run that a record came from, by the record's own settings, whatever the paper's file says today."""
+    names = ("paper", "row", "profile", "dataset", "seed", "method", "options", "purpose", "overrides")
+    return Run(recipe=Recipe.of(record["recipe"]), **{name: record[name] for name in names})
 
 
 def execute(run: Run, *, device: str | None = None, budget_minutes: float | None = None, progress: bool = True) -> dict | None:
@@ -110,8 +118,9 @@ def rows(paper: str, rows: list[str] | None = None, profile: str = "quick", data
     end = time.monotonic() + 60 * budget_minutes if budget_minutes else None
     found = []
     for run in todo:
-        left = max((end - time.monotonic()) / 60, 1e-3) if end else None
-        record = execute(run, device=device, budget_minutes=left, progress=progress)
+        left = (end - time.monotonic()) / 60 if end else None
+        over = left is not None and left <= 0
+        record = records.find(run.key) if over else execute(run, device=device, budget_minutes=left, progress=progress)
         if record is not None:
             found.append(record)
     return found
@@ -139,7 +148,7 @@ def model(run: Run, *, device: str | None = None, progress: bool = True) -> tupl
     dataset = run.data()
     network = models.build(run.method, dataset.num_classes, run.recipe.but(weights="none"), run.options)
     network.load_state_dict(load_file(run.folder / "model.safetensors"))
-    return network.eval().to(device or "cpu"), dataset
+    return network.eval().to(device or training.default_device()), dataset
 
 
 def _execute(run: Run, device: str | None, budget_minutes: float | None, progress: bool) -> dict | None:

@@ -2,6 +2,7 @@
 
 import html
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -62,9 +63,10 @@ def test_images_are_spread_over_the_split_and_never_beyond():
 
 
 def test_light_follows_the_map():
-    lit = figures._lit(torch.ones(3, 8, 8), torch.tensor([[0.0, 1.0]]))
-    assert lit[0, 0, 0] == 0.125 and lit[0, 0, -1] == 1 and (lit[0].diff(dim=1) >= 0).all()
-    assert figures._lit(torch.ones(3, 4, 4), torch.full((2, 2), 3.0)).isfinite().all()  # a flat map
+    looks = SimpleNamespace(first=0.5, stride=4)  # cells at pixels 0 and 4
+    lit = figures._lit(torch.ones(3, 8, 8), torch.tensor([[0.0, 1.0], [0.0, 1.0]]), looks)
+    assert lit[0, 0, 0] == 0.125 and lit[0, 0, 2] == pytest.approx(0.5625) and (lit[0, :, 4:] == 1).all() and (lit[0].diff(dim=1) >= 0).all()
+    assert figures._lit(torch.ones(3, 8, 8), torch.full((2, 2), 3.0), looks).isfinite().all()  # a flat map
 
 
 def test_figures_of_a_model_are_pictures_with_text(focus):
