@@ -92,3 +92,33 @@ def test_hardware_and_versions_name_no_machine():
     text = json.dumps({**records.hardware(), **records.versions()})
     assert platform.node() not in text or len(platform.node()) < 4
     assert "torch" in records.versions() and records.hardware()["cores"] >= 1
+
+
+PUBLISHED = sorted((paths.REPOSITORY / "results").rglob("*.json"))
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
+def test_a_published_record_agrees_with_its_predictions_and_with_the_papers_file(path):
+    from fgbook import papers
+    from fgbook.recipe import Recipe
+
+    record = records.load(path)
+    assert record["dirty"] is False and record["commit"] and record["profile"] != "quick" and path.stem.endswith(record["key"])
+    line = papers.get(record["paper"]).row(record["row"])
+    if record["purpose"] == "result":
+        predictions = records.load_predictions(record)
+        right = predictions["prediction"] == predictions["label"]
+        assert right.mean() == pytest.approx(record["metrics"]["test"]["top1"], abs=1e-12) and len(right) == record["metrics"]["test"]["n"]
+        assert Recipe.of(record["recipe"]) == line.recipes[record["profile"]].but(**record["overrides"]) and record["options"] == line.options
+    else:  # a try: no test number, and one of those that the paper's file lists
+        assert record["metrics"]["test"] is None and record["predictions"] is None
+        tuning = papers.get(record["paper"]).tuning[record["profile"]]
+        tries = [(tuning.base.but(train_on="train", **{k: v for k, v in change.items() if k != "options"}), {**line.options, **change.get("options", {})})
+                 for change in tuning.tries[record["row"]]]  # fmt: skip
+        assert (Recipe.of(record["recipe"]), record["options"]) in tries
+
+
+def test_tuned_rows_had_equally_many_tries():
+    tries = [records.load(path) for path in PUBLISHED if "tuning" in path.parts]
+    counts = {(r["paper"], r["profile"], r["row"]): sum((s["paper"], s["profile"], s["row"]) == (r["paper"], r["profile"], r["row"]) for s in tries) for r in tries}
+    assert len(set(counts.values())) == 1
