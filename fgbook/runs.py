@@ -156,11 +156,11 @@ def _execute(run: Run, device: str | None, budget_minutes: float | None, progres
         kept = run.folder / "record.json"
         if kept.is_file() and (run.folder / "model.safetensors").is_file():
             return records.load(kept)
-        dataset = run.data()
+        dataset, commit = run.data(), records.commit()  # now: the clone may change while the run goes on
         torch.manual_seed(run.seed)  # initial heads, dropout
         network = models.build(run.method, dataset.num_classes, run.recipe, run.options)
         outcome = training.fit(network, dataset, run.recipe, run.folder, seed=run.seed, device=device, budget_minutes=budget_minutes, progress=progress)
-        return _measure(run, network, outcome, device) if outcome.finished else None
+        return _measure(run, network, outcome, device, commit) if outcome.finished else None
 
 
 @contextmanager
@@ -182,7 +182,7 @@ def _turn(key: str):
         lock.release()
 
 
-def _measure(run: Run, network: nn.Module, outcome: training.Outcome, device: str | None) -> dict:
+def _measure(run: Run, network: nn.Module, outcome: training.Outcome, device: str | None, commit: dict) -> dict:
     """Evaluate a trained model and save its record."""
     dataset, recipe = run.data(), run.recipe
     metrics: dict = {"val": None, "test": None}
@@ -208,7 +208,7 @@ def _measure(run: Run, network: nn.Module, outcome: training.Outcome, device: st
         "images": {"train": len(dataset.train) + (len(dataset.val) if recipe.train_on == "train+val" else 0), "val": len(dataset.val), "test": len(dataset.test)},
         "metrics": metrics, "localisation": where, "parameters": parameters, "flops": flops,
         "train": {"epochs": outcome.epochs, "best_epoch": outcome.best_epoch, "steps": outcome.steps, "seconds": round(outcome.seconds, 1)},
-        "hardware": records.hardware(device or training.default_device()), "versions": records.versions(), **records.commit(),
+        "hardware": records.hardware(device or training.default_device()), "versions": records.versions(), **commit,
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "command": run.command,
         "printed": papers.get(run.paper).printed(run.row, run.dataset),
     }  # fmt: skip

@@ -99,7 +99,7 @@ PAPER = Paper(
                 {"backbone_lr_factor": 0.3},
                 {"backbone_lr_factor": 0.1},
                 {"backbone_lr_factor": 0.3, "lr": 0.01},
-                {"backbone_lr_factor": 0.1, "batchnorm": "batch", "options": {"separate_statistics": True}},
+                {"backbone_lr_factor": 0.3, "batchnorm": "batch", "options": {"separate_statistics": True}},
                 {"backbone_lr_factor": 0.05},
             ),
         }),
