@@ -190,6 +190,7 @@ def _timm(name: str) -> Backbone:
         maps = _timm_map(network.eval(), torch.zeros(1, 3, size, size))
     mean, std = (tuple(network.pretrained_cfg.get(k, v)) for k, v in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)))
     stride = round(size / maps.shape[2])
+    # A guess by family: timm does not say where a cell looks. Networks with one-sided ("same") padding lie between the two.
     first = stride / 2 if network.__class__.__name__.endswith("Transformer") or "NeXt" in network.__class__.__name__ else 0.5
     return Backbone(name, network.train(), _timm_map, maps.shape[1], stride, first, mean, std)
 
