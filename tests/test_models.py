@@ -293,7 +293,7 @@ def test_attention_stays_float32_under_mixed_precision():
         attention = model.attention_map(images)
     assert maps.dtype == torch.bfloat16 and attention.dtype == torch.float32
     expected = torch.einsum("cn,bnhw->bchw", model.image_head.weight, maps.float()).amax(1)
-    torch.testing.assert_close(attention, regions.gaussian_smooth(expected, 1.0), atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(attention, regions.gaussian_smooth(expected, model.sigma * expected.shape[-1]), atol=1e-3, rtol=1e-4)
 
 
 @each_focus
