@@ -2,26 +2,24 @@
 
     python benchmarks/regions.py            # 1 thread on the CPU; --device cuda on a GPU; --threads N
 
-Prints two tables. The first sets the batched region step of fgbook/regions.py beside the usual way, a loop over images with torchvision's
-nms and one interpolate call a crop; "ratio" is the loop's time over ours. The second sets a training step of `focus` beside one of `plain`;
-"ratio" is focus over plain. Times are medians, in milliseconds, of alternating repetitions.
+The first lines set the batched region step of fgbook/regions.py beside the usual way, a loop over images with torchvision's nms and one
+interpolate call a crop; "ratio" is the loop's time over ours. Wanted: at least 5 on a GPU, at least 1 on a CPU. "waits" counts how often a call makes the
+host wait for the device, ours and the loop's (none is wanted of ours): on a GPU as CUDA reports it; on a CPU, where nothing waits, the operators whose
+result the program has to know before it goes on (the loop's reading of corners escapes this count). The last lines set a training step of `focus`
+beside one of `plain`; their "ratio" is focus over plain. Times are medians, in milliseconds, of alternating repetitions.
 """
 
-import argparse
-import platform
-import statistics
-import sys
-import time
-from pathlib import Path
+import warnings
 
+import common
 import torch
 import torch.nn.functional as F
 import torchvision
+from torch.utils._python_dispatch import TorchDispatchMode
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from fgbook import regions  # noqa: E402
-from fgbook.models import build  # noqa: E402
-from fgbook.recipe import Recipe  # noqa: E402
+from fgbook import regions
+from fgbook.models import build
+from fgbook.recipe import Recipe
 
 M, THRESHOLD, SIGMA = 6, 0.25, 1.0
 
@@ -29,10 +27,11 @@ M, THRESHOLD, SIGMA = 6, 0.25, 1.0
 def region_steps(batch: int, size: int, stride: int, device: torch.device):
     """Two functions that make the same (B, M, 3, size / 2, size / 2) crops of the same random images and maps."""
     generator = torch.Generator().manual_seed(0)
-    images = torch.rand(batch, 3, size, size, generator=generator).to(device)
+    images = torch.rand(batch, 3, size, size, generator=generator).to(device, memory_format=torch.channels_last)
     cells = size // stride
     maps = regions.gaussian_smooth(torch.rand(batch, cells, cells, generator=generator), SIGMA).to(device)
-    boxes = regions.centre_boxes(cells, cells, size, size * 160 // 448, stride, 0.5, device)
+    # Cells that look at the middle of a patch: at 448 px all corners are then whole pixels, as the loop's slices need them.
+    boxes = regions.centre_boxes(cells, cells, size, size * 160 // 448, stride, stride / 2, device)
     iou = regions.iou_matrix(boxes)  # both are constants of the method, so neither way pays for them
 
     def batched() -> torch.Tensor:
@@ -52,12 +51,44 @@ def region_steps(batch: int, size: int, stride: int, device: torch.device):
     return batched, loop
 
 
+class Waits(TorchDispatchMode):
+    """Counts operators whose result's values (or shape) the host has to know: a device would have to be waited for."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        tags = set(function.tags) & {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
+        if function is torch.ops.aten.index.Tensor:  # tagged because of masks; places in a tensor of integers are no reason to wait
+            tags = any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1])
+        self.count += bool(tags) or function is torch.ops.torchvision.nms.default
+        return function(*args, **(kwargs or {}))
+
+
+def waits(function, device: torch.device) -> int:
+    """How often a call of `function` makes the host wait for the device."""
+    if device.type != "cuda":
+        with Waits() as counted:
+            function()
+        return counted.count
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            function()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return sum("synchronizing" in str(warning.message) for warning in caught)
+
+
 def training_step(method: str, backbone: str, batch: int, size: int, device: torch.device):
     torch.manual_seed(0)
     recipe = Recipe(backbone=backbone, weights="none")
-    model = build(method, 20, recipe, {}).to(device)
+    model = build(method, 20, recipe, {}).to(device, memory_format=torch.channels_last)
     optimiser = torch.optim.SGD(model.parameters(), 1e-3, momentum=0.9)
-    images, targets = torch.rand(batch, 3, size, size, device=device), torch.arange(batch, device=device) % 20
+    images = torch.rand(batch, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
+    targets = torch.arange(batch, device=device) % 20
 
     def step() -> None:
         optimiser.zero_grad(set_to_none=True)
@@ -67,61 +98,36 @@ def training_step(method: str, backbone: str, batch: int, size: int, device: tor
     return step
 
 
-def medians(functions, device: torch.device, seconds: float) -> list[float]:
-    """Milliseconds of each function: medians of repetitions taken in turn, so that a busy machine disturbs all alike."""
-    times = [[] for _ in functions]
-    for function in functions:
-        function()
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times[0]) < 3:
-        for function, taken in zip(functions, times, strict=True):
-            wait(device)
-            start = time.perf_counter()
-            function()
-            wait(device)
-            taken.append((time.perf_counter() - start) * 1e3)
-    return [statistics.median(taken) for taken in times]
-
-
-def wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def hardware(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    model = names[0] if names else platform.processor() or platform.machine()
-    return f"{model}, {torch.get_num_threads()} thread(s)"
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
+    parser = common.parser(__doc__)
     parser.add_argument("--batch", type=int, default=16, help="images a step (default: 16)")
-    parser.add_argument("--seconds", type=float, default=4.0, help="spent on each line at least (default: 4)")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     device = torch.device(chosen.device)
-    print(f"{hardware(device)} | torch {torch.__version__}, torchvision {torchvision.__version__} | float32, batch {chosen.batch}, m {M}\n")
-
-    print(f"{'region step':<28}{'batched ms':>12}{'loop ms':>12}{'ratio':>8}")
+    report = common.Report("regions", "The region step, batched or as a loop over images; a training step with it", chosen.device,
+                           ["step", "batched ms", "loop ms", "ratio", "waits", "loop's waits"],
+                           precision="fp32", batch=chosen.batch, m=M)  # fmt: skip
     with torch.no_grad():
         for size, stride in ((72, 8), (160, 32), (448, 32)):
             batched, loop = region_steps(chosen.batch, size, stride, device)
-            if size == 448:  # box corners are whole pixels: both ways agree but at the rim, where ours still sees the pixel outside
+            if size == 448:  # both ways agree but at the rim, where ours still sees the pixel outside
                 torch.testing.assert_close(batched()[..., 1:-1, 1:-1], loop()[..., 1:-1, 1:-1], atol=1e-3, rtol=0)
-            ours, theirs = medians((batched, loop), device, chosen.seconds)
-            print(f"{f'{size} px, stride {stride}':<28}{ours:>12.2f}{theirs:>12.2f}{theirs / ours:>8.1f}")
+            ours, theirs = common.turns((batched, loop), device, chosen.seconds)
+            found = common.ratio(theirs, ours)
+            name = f"regions, {size} px, stride {stride}"
+            ours_waits, loop_waits = waits(batched, device), waits(loop, device)
+            report.row(name, 1e3 * common.median(ours), 1e3 * common.median(theirs), found[0], ours_waits, loop_waits)
+            report.ratio(f"{name}: the loop's time over ours", *found, wanted=">= 5" if device.type == "cuda" else ">= 1")
+            report.ratio(f"{name}: the host waits", ours_waits, wanted="<= 0")
 
-    print(f"\n{'training step':<28}{'plain ms':>12}{'focus ms':>12}{'ratio':>8}")
     for backbone, size in (("small", 72), ("mobilenet_v2", 160)):
         steps = [training_step(method, backbone, chosen.batch, size, device) for method in ("plain", "focus")]
-        plain, focus = medians(steps, device, chosen.seconds)
-        print(f"{f'{backbone}, {size} px':<28}{plain:>12.1f}{focus:>12.1f}{focus / plain:>8.2f}")
+        plain, focus = common.turns(steps, device, chosen.seconds)
+        found = common.ratio(focus, plain)
+        name = f"training step, {backbone}, {size} px"
+        report.row(f"{name}, focus and plain", 1e3 * common.median(focus), 1e3 * common.median(plain), found[0], None, None)
+        report.ratio(f"{name}: focus over plain", *found)
+    report.finish(chosen.save)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pickle
+import shutil
 import warnings
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -24,6 +25,7 @@ class State:
     epoch: int = 0  # epochs completed
     step: int = 0  # steps done in the current one
     sums: dict = field(default_factory=dict)  # loss name -> sum over the images seen in this epoch
+    activations: int = 0  # bytes kept for the backward pass, measured in the first step
     epoch_seconds: float = 0.0
     seconds: float = 0.0
     log: list = field(default_factory=list)  # the lines of log.jsonl
@@ -35,17 +37,18 @@ class State:
 
 
 class Folder:
-    """A run's folder: checkpoint.pt, checkpoint.previous.pt, log.jsonl, and at the end model.safetensors.
+    """A run's folder: checkpoint.pt, checkpoint.previous.pt, log.jsonl, and at the end model.safetensors; `tensorboard`: also events for it.
 
     Every file is written under a temporary name, flushed to the disk and renamed, so that at any moment each name holds a whole file.
     """
 
     NAMES = ("checkpoint.pt", "checkpoint.previous.pt", "log.jsonl", "model.safetensors")
 
-    def __init__(self, path: Path, identity: dict, write: bool):
+    def __init__(self, path: Path, identity: dict, write: bool, tensorboard: bool = False):
         self.path, self.identity, self.may_write = path, identity, write
         self.newest, self.previous, self.lines, self.model = (path / name for name in self.NAMES)
         self.saved = ""  # the last good checkpoint, in words
+        self.events = Events(path / "tensorboard") if tensorboard and write else None
         if write:
             try:
                 path.mkdir(parents=True, exist_ok=True)
@@ -85,7 +88,7 @@ class Folder:
         notes = []
         for path in (self.newest, self.previous):
             try:
-                found = _unpack(path.read_bytes())
+                found = read(path)
             except FileNotFoundError:
                 continue
             except OSError as error:
@@ -115,6 +118,8 @@ class Folder:
         """Write log.jsonl whole: the checkpoint holds its lines, so none is ever lost or there twice."""
         if self.may_write:
             self.write(self.lines, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in state.log).encode())
+            if self.events:
+                self.events.show(state.log)
 
     def finish(self, model: nn.Module, outcome: dict) -> None:
         """Write the final weights, with `outcome` in the file's own header, then remove the checkpoints."""
@@ -124,6 +129,8 @@ class Folder:
             self.write(self.model, safetensors.torch.save(weights, about))
             self.newest.unlink(missing_ok=True)
             self.previous.unlink(missing_ok=True)
+            if self.events:
+                self.events.writer.close()
 
     def finished(self, model: nn.Module) -> dict | None:
         """The outcome of a run that was finished here before, its weights put into `model`; None when there is none."""
@@ -153,6 +160,31 @@ class Folder:
                 raise InputError(f"{self.path} holds another run ({difference}); choose another folder or delete it.")
 
 
+class Events:
+    """The log as TensorBoard's events. A call of ``fit`` begins them anew, from the lines there are: no epoch is lost or there twice."""
+
+    def __init__(self, path: Path):
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise InputError(f"TensorBoard is not installed ({error}); install it with: pip install 'fgbook[tensorboard]'") from None
+        self.make, self.path, self.writer, self.shown = SummaryWriter, path, None, 0
+
+    def show(self, lines: list[dict]) -> None:
+        """Write the lines that are new."""
+        if self.writer is None:
+            shutil.rmtree(self.path, ignore_errors=True)
+            self.writer = self.make(str(self.path))
+        for line in lines[self.shown :]:
+            scalars = {f"loss/{name}": value for name, value in line["losses"].items()}
+            scalars |= {name: line.get(name) for name in ("lr", "val_top1", "val_loss", "images_per_second", "activations_mib", "peak_memory_mib")}
+            for name, value in scalars.items():
+                if value is not None:
+                    self.writer.add_scalar(name, value, line["epoch"])
+        self.shown = len(lines)
+        self.writer.flush()
+
+
 def _pack(content: dict) -> bytes:
     """A torch archive with its SHA-256 behind it; ``torch.load`` reads it as it is."""
     buffer = io.BytesIO()
@@ -160,8 +192,9 @@ def _pack(content: dict) -> bytes:
     return buffer.getvalue() + sha256(buffer.getbuffer()).digest()
 
 
-def _unpack(file: bytes) -> dict | None:
+def read(path: Path) -> dict | None:
     """The content of a checkpoint; None when a bit of it is not as it was written, or when it holds anything but data."""
+    file = path.read_bytes()
     archive, digest = file[:-32], file[-32:]
     if sha256(archive).digest() != digest:
         return None

@@ -156,14 +156,18 @@ Examples:
   fgbook run feng --profile photo --dataset cub50 --budget-minutes 30
   fgbook run feng --row hybrid --profile photo --dataset folder:~/my-birds
   fgbook run feng --row plain --set epochs=12 --set lr=0.02
+  fgbook run feng --profile photo --seeds 3 --dry-run
+On several GPUs: torchrun --nproc-per-node 4 -m fgbook run feng --profile paper --set sync_batchnorm=true
 """)  # fmt: skip
 @training_options
 @click.option("--seeds", type=click.IntRange(1), help="Train with seeds 0 .. N-1.  [default: 1]", metavar="N")
 @click.option("--seed", "chosen", type=click.IntRange(0), multiple=True, help="Train with this seed; repeatable.", metavar="SEED")
 @click.option("--budget-minutes", type=click.FloatRange(0, min_open=True), help="Stop cleanly after N minutes; run again to go on.", metavar="N")
 @click.option("--set", "changes", multiple=True, metavar="FIELD=VALUE", help="Change a field of the recipe; repeatable.")
+@click.option("--tensorboard", is_flag=True, help="Also write losses, rates and validation for TensorBoard, into each run's folder.")
 @click.option("--publish", is_flag=True, help="Copy the records to the published ones, which the book prints.")
-def run(paper, rows, profile, dataset, device, seeds, chosen, budget_minutes, changes, publish):
+@click.option("--dry-run", is_flag=True, help="Only say what it would take: settings, memory, time. Keeps nothing.")
+def run(paper, rows, profile, dataset, device, seeds, chosen, budget_minutes, changes, tensorboard, publish, dry_run):
     """Train and measure rows of a PAPER.
 
     Each run leaves a record. A row that has been run with the same settings is not run again; a run that was stopped goes on where it was.
@@ -173,21 +177,29 @@ def run(paper, rows, profile, dataset, device, seeds, chosen, budget_minutes, ch
     if seeds and chosen:
         raise InputError("--seeds N and --seed SEED exclude each other; use one of them.")
     about = papers.get(paper)
-    lines = [about.row(name) for name in rows] or list(about.rows)  # names are checked before torch is imported
+    names = [about.row(name).name for name in rows] or None  # checked before torch is imported
     overrides = _changes(changes)
     _device(device)
-    from . import runs
+    from . import devices, runs
 
-    numbers = list(chosen) or list(range(seeds or 1))
+    wanted = (paper, names, profile, _expanded(dataset), list(chosen) or list(range(seeds or 1)))
+    planned = runs.planned(*wanted, overrides)
+    if dry_run:
+        from . import estimate
+
+        for line in estimate.report(planned, device):
+            click.echo(line)
+        return
     with _quiet_disk():
-        found = runs.rows(paper, [line.name for line in lines], profile, _expanded(dataset), numbers, overrides=overrides, device=device,
-                          budget_minutes=budget_minutes)  # fmt: skip
+        found = runs.rows(*wanted, overrides=overrides, device=device, budget_minutes=budget_minutes, tensorboard=tensorboard)
+    devices.leave()
+    if not devices.first():
+        return
     click.echo(_table(found))
     if publish:
         _publish(found)
-    wanted = len(lines) * len(numbers)
-    if len(found) < wanted:
-        click.echo(f"the time budget ended after {len(found)} of {wanted} runs; run the same command again to go on.", err=True)
+    if len(found) < len(planned):
+        click.echo(f"the time budget ended after {len(found)} of {len(planned)} runs; run the same command again to go on.", err=True)
 
 
 @cli.command(epilog="""
@@ -210,17 +222,20 @@ def tune(paper, rows, profile, dataset, device, publish):
     if not lines:
         raise InputError(f"{paper} lists no tuning for profile {profile!r}; it does for: {', '.join(about.tuning) or 'none'}.")
     _device(device)
-    from . import runs
+    from . import devices, runs
 
     for line in lines:
         with _quiet_disk():
             found = runs.tune(paper, line.name, profile, _expanded(dataset), device=device)
+        if not devices.first():
+            continue
         click.echo(f"{line.name}: {len(found)} settings, best first")
         for record in found:
             change = ", ".join(f"{name}={value}" for name, value in record["overrides"].items()) or "as it is"
             click.echo(f"  {100 * record['metrics']['val']['top1']:5.1f} % top-1 on validation   {change}")
         if publish:
             _publish(found)
+    devices.leave()
 
 
 @cli.command(epilog="""
@@ -552,7 +567,7 @@ def doctor():
     for title, packages in (
         ("packages", ("torch", "torchvision", "accelerate", "torchmetrics", "safetensors", "numpy", "pandas")),
         ("notebooks and book", ("papermill", "ipykernel", "jupyter-book", "sphinx", "jupyterlab")),
-        ("optional", ("timm",)),
+        ("optional", ("timm", "tensorboard")),
     ):
         click.echo(f"{title}: " + ", ".join(f"{name} {version(name)}" for name in packages))
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]

@@ -4,7 +4,9 @@ Each place has an environment variable and a default: inside a clone of the repo
 ``~/.cache/fgbook``. The variables are read at every call, so that a notebook can set them.
 """
 
+import hashlib
 import os
+import re
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -44,3 +46,9 @@ def store() -> Path:
 def results() -> Path:
     """Folder with the published records that the book prints (``FGBOOK_RESULTS``, default ``results``)."""
     return _place("FGBOOK_RESULTS", "results")
+
+
+def file_name(name: str) -> str:
+    """`name` where a file may be called that; else its last readable part and a hash of the whole."""
+    readable = re.sub(r"[^A-Za-z0-9_.]+", "-", name)[-60:].strip("-.")
+    return readable if readable == name else f"{readable}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

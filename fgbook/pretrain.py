@@ -18,10 +18,11 @@ from safetensors.torch import load_file, save_file
 
 from . import paths
 from .data import fieldguide
+from .devices import default_device
 from .evaluation.classification import metrics
 from .models import backbones, build
 from .recipe import Recipe
-from .training import default_device, fit, predict
+from .training import fit, predict
 
 RECIPE = Recipe(
     image_size=72, store_size=80, backbone="small", weights="none", epochs=20, batch_size=64, optimiser="adamw", lr=4e-3,

@@ -10,7 +10,13 @@ CHOICES = {
     "batchnorm": ("batch", "frozen"),
     "precision": ("auto", "fp32", "bf16", "fp16"),
     "train_on": ("train", "train+val"),
+    "resolution": ("high", "low", "mixed"),
+    "upsample": ("bicubic", "bilinear"),
 }
+OTHER_WAY = ("compile", "recompute")
+"""Other ways to the same numbers: not part of what a run is."""
+LATER = ("erase", "mixup", "cutmix", "resolution", "low_side", "upsample", "fraction", "sync_batchnorm", "recompute")
+"""Fields that came after the first published records: while they are off, a run is what it was without them."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,13 @@ class Recipe:
     flip: bool = True  # mirror half of the images, left to right
     rotate: float = 0.0  # degrees, uniform in [-rotate, rotate]
     jitter: float = 0.0  # brightness and contrast factors, uniform in [1 - jitter, 1 + jitter]
+    erase: float = 0.0  # share of the images in which one random rectangle is blanked
+    mixup: float = 0.0  # a > 0: every image is blended with another of the training split, in shares from Beta(a, a)
+    cutmix: float = 0.0  # a > 0: a rectangle of another image is pasted in, with area shares from Beta(a, a); with mixup, a coin decides by image
+    resolution: str = "high"  # "low": reduced to low_side and enlarged again; "mixed": one of both, by a coin for each image and epoch
+    low_side: int = 0  # pixels; > 0: the test split is measured at low resolution too
+    upsample: str = "bicubic"  # how a reduced image is enlarged
+    fraction: float = 1.0  # of each class's training images: the first of a fixed order, so that a smaller part lies within a larger one
     # network
     backbone: str = "mobilenet_v2"
     weights: str = "pretrained"  # "pretrained", "none", or the path of a weights file
@@ -55,20 +68,28 @@ class Recipe:
     # execution
     precision: str = "auto"  # "auto": bf16 on a GPU that has it, fp16 on an older one, fp32 on a CPU
     compile: bool = False
+    recompute: bool = False  # activations inside the backbone are computed again for the gradient: less memory, more time
+    sync_batchnorm: bool = False  # several processes: batch statistics of the whole batch, not of each process's slice
 
     def __post_init__(self):
         for name, valid in CHOICES.items():
             if getattr(self, name) not in valid:
                 raise unknown(name, getattr(self, name), valid)
-        positive = ("image_size", "epochs", "batch_size", "accumulate", "lr", "step_epochs", "cycle_epochs")
+        positive = ("image_size", "epochs", "batch_size", "accumulate", "lr", "step_epochs", "cycle_epochs", "fraction")
         for name in positive:
             if not getattr(self, name) > 0:
                 raise InputError(f"recipe: {name} is {getattr(self, name)!r}; it must be greater than 0.")
         if self.store_size < self.image_size:
             raise InputError(f"recipe: store_size {self.store_size} is smaller than image_size {self.image_size}; make it at least as large.")
-        for name in ("crop_scale", "backbone_lr_factor", "momentum", "label_smoothing", "ema"):
+        for name in ("crop_scale", "backbone_lr_factor", "momentum", "label_smoothing", "ema", "erase", "fraction"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"recipe: {name} is {getattr(self, name)!r}; it must lie between 0 and 1.")
+        for name in ("mixup", "cutmix"):
+            if getattr(self, name) < 0:
+                raise InputError(f"recipe: {name} is {getattr(self, name)!r}; it must not be negative (0: off).")
+        if not (0 < self.low_side < self.image_size or self.low_side == 0 and self.resolution == "high"):
+            raise InputError(f"recipe: low_side is {self.low_side!r}; resolution {self.resolution!r} at image_size {self.image_size} needs it "
+                             f"{'to be 0 or ' if self.resolution == 'high' else ''}between 1 and {self.image_size - 1} pixels.")  # fmt: skip
         if self.batch_size % self.accumulate:
             raise InputError(f"recipe: batch_size {self.batch_size} is not a multiple of accumulate {self.accumulate}.")
         if self.train_on == "train+val" and self.patience:
@@ -96,3 +117,9 @@ class Recipe:
 
     def as_dict(self) -> dict:
         return asdict(self)
+
+    def determinants(self) -> dict:
+        """What a run's results depend on, for keys: without other ways to the same numbers, and without later fields while they are off."""
+        default = Recipe()
+        return {name: value for name, value in asdict(self).items()
+                if name not in OTHER_WAY and not (name in LATER and value == getattr(default, name))}  # fmt: skip

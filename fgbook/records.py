@@ -6,21 +6,24 @@ book prints lie in ``results/`` under readable names.
 """
 
 import hashlib
+import io
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
-import tempfile
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 
 from . import paths
 from .errors import InputError
 
 FOLDER = "_folder"  # where a loaded record was found; never written to disk
+FIELDS = {"key": str, "purpose": str, "paper": str, "row": str, "profile": str, "dataset": str, "seed": int, "metrics": dict}  # what all readers use
 PACKAGES = ("torch", "torchvision", "numpy", "accelerate", "torchmetrics", "safetensors", "pillow", "fgbook")
 
 
@@ -33,34 +36,35 @@ def key(determinants: dict) -> str:
 def write_atomically(path: Path, content: bytes) -> None:
     """Write `content` to a temporary file in the same folder, flush it to disk, and rename it to `path`.
 
-    Raises InputError naming the path when the disk is full or the folder cannot be written; whatever stood there before is intact.
+    The temporary name is always the same, so that what a killed process left is used up by the next one; of two that may write the same
+    file at once the caller holds a lock. Raises InputError naming the path when the disk is full or the folder cannot be written; whatever
+    stood there before is intact.
     """
-    temporary = None
+    temporary = path.with_name(f"{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp gives 600
-        os.replace(temporary, path)
+        try:
+            with open(temporary, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
     except OSError as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
         raise InputError(f"cannot write {path}: {error.strerror or error}; free some space or choose another folder (FGBOOK_RUNS).") from error
 
 
 def save(record: dict, predictions: dict[str, np.ndarray] | None, path: Path) -> dict:
     """Write a record to `path` (.json) and its predictions beside it (.npz of the same stem). The JSON comes last: it makes the record exist."""
     record = {name: value for name, value in record.items() if name != FOLDER}
-    record["predictions"] = None
+    record["predictions"] = record["predictions_sha256"] = None
     if predictions is not None:
-        record["predictions"] = path.with_suffix(".npz").name
-        with tempfile.SpooledTemporaryFile() as buffer:
-            np.savez_compressed(buffer, **predictions)
-            buffer.seek(0)
-            write_atomically(path.with_suffix(".npz"), buffer.read())
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **predictions)
+        record["predictions"], record["predictions_sha256"] = path.with_suffix(".npz").name, hashlib.sha256(buffer.getbuffer()).hexdigest()
+        write_atomically(path.with_suffix(".npz"), buffer.getvalue())
     write_atomically(path, (json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode())
     return {**record, FOLDER: str(path.parent)}
 
@@ -69,33 +73,51 @@ def load(path: Path) -> dict:
     """The record in a JSON file. Raises InputError when it is not one."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        record["key"], record["metrics"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        for name, kind in FIELDS.items():
+            if not isinstance(record[name], kind):
+                raise ValueError(f"{name} is {record[name]!r}")
+        if not re.fullmatch("[0-9a-f]{16}", record["key"]):  # it becomes the name of a folder
+            raise ValueError(f"key is {record['key']!r}")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path} is not a record ({type(error).__name__}: {error}); delete it and run its row again.") from error
     return {**record, FOLDER: str(path.parent)}
 
 
 def load_predictions(record: dict) -> dict[str, np.ndarray]:
-    """``prediction`` (N,) uint16, ``confidence`` (N,) float16 and ``label`` (N,) uint16, one entry for each test image in the split's order."""
+    """``prediction`` (N,) uint16, ``confidence`` (N,) float16 and ``label`` (N,) uint16, one entry for each test image in the split's order.
+
+    Newer records also hold ``nll`` (N,) float32, the cross-entropy in nats; those of rows measured at low resolution the same again, as
+    ``low_prediction`` and so on; and the arrays of a method's or chapter's own measures, by name.
+    """
     if not record.get("predictions"):
         raise InputError(f"record {record['key']} has no predictions beside it.")
-    path = Path(record[FOLDER]) / record["predictions"]
+    path = Path(record[FOLDER]) / str(record["predictions"])
     if path.parent != Path(record[FOLDER]):  # a name from a file: it must stay beside the record
         raise InputError(f"record {record['key']} names predictions outside its folder: {record['predictions']!r}.")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in ("prediction", "confidence", "label")}
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{path} does not hold the predictions of record {record['key']} ({error}); run its row again.") from error
+        content = path.read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        if record.get("predictions_sha256", digest) != digest:  # older records have none
+            raise ValueError("its checksum is not the record's")
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            kept = dict(arrays)
+        if missing := {"prediction", "confidence", "label"} - kept.keys():
+            raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+        return kept
+    except Exception as error:  # numpy and zipfile raise nearly anything on a damaged file
+        said = getattr(error, "strerror", None) or str(error).split("\n")[0] or type(error).__name__
+        raise InputError(f"{path} does not hold the predictions of record {record['key']} ({said}); "
+                         f"delete {path.with_suffix('.json')} and run its row again.") from error  # fmt: skip
 
 
 def find(run_key: str) -> dict | None:
     """The record with that key, fresh or published; None if there is none."""
     fresh = paths.runs() / run_key / "record.json"
-    if fresh.is_file():
-        return load(fresh)
-    for path in sorted(paths.results().rglob(f"*-{run_key}.json")):
-        return load(path)
+    for path in [fresh] if fresh.is_file() else sorted(paths.results().rglob(f"*-{run_key}.json")):
+        record = load(path)
+        if record["key"] != run_key:
+            raise InputError(f"{path} is the record of run {record['key']}, not of {run_key}; delete it.")
+        return record
     return None
 
 
@@ -117,17 +139,25 @@ def select(records: list[dict], **wanted) -> list[dict]:
 
 def publish(record: dict) -> Path:
     """Copy a fresh record, with its predictions, into ``results/`` under a readable name; returns the JSON file's path."""
-    folder = paths.results() / ("tuning" if record["purpose"] == "tuning" else "") / record["paper"]
-    name = f"{record['row']}-{record['dataset'].replace('/', '_').replace(':', '_')}-{record['profile']}-s{record['seed']}-{record['key']}.json"
+    folder = paths.results() / ("tuning" if record["purpose"] == "tuning" else "") / paths.file_name(record["paper"])
+    row, dataset, profile = (paths.file_name(record[name]) for name in ("row", "dataset", "profile"))
+    name = f"{row}-{dataset}-{profile}-s{record['seed']}-{record['key']}.json"
     predictions = load_predictions(record) if record["predictions"] else None
-    save(record, predictions, folder / name)
-    if record["purpose"] == "result":  # one generation only: an older version's record of the same row and seed gives way
-        same = ("row", "dataset", "profile", "seed", "overrides")
-        for path in folder.glob("*.json"):
-            other = load(path)
-            if other["key"] != record["key"] and all(other.get(field) == record.get(field) for field in same):
-                path.unlink()
-                path.with_suffix(".npz").unlink(missing_ok=True)
+    try:
+        (paths.runs() / "locks").mkdir(parents=True, exist_ok=True)
+        with FileLock(paths.runs() / "locks" / "publish.lock"):
+            save(record, predictions, folder / name)
+            if record["purpose"] == "result":  # one generation only: an older version's record of the same row and seed gives way
+                same = ("row", "dataset", "profile", "seed", "overrides")
+                for path in folder.glob("*.json"):
+                    other = load(path)
+                    if other["key"] != record["key"] and all(other.get(field) == record.get(field) for field in same):
+                        path.unlink()
+            for path in folder.glob("*.npz"):  # of those, and of a process that was killed in between
+                if not path.with_suffix(".json").is_file():
+                    path.unlink()
+    except OSError as error:
+        raise InputError(f"cannot publish in {folder}: {error.strerror or error}; free some space or choose another folder (FGBOOK_RESULTS).") from error
     return folder / name
 
 

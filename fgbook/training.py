@@ -8,7 +8,8 @@ What keeps a GPU busy: images lie on it as uint8 (or are copied from pinned memo
 result only every LOOK steps.
 
 Several processes (torchrun, accelerate launch): each works on a slice of every batch, losses and gradients are those of the whole batch.
-Batch statistics of BatchNorm are then those of the slices; the running statistics of the first process are kept.
+Batch statistics of BatchNorm are then those of the slices, and the running statistics of the first process are kept; with
+recipe.sync_batchnorm they are those of the whole batch.
 """
 
 import copy
@@ -26,15 +27,16 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
-from .augment import augment, centre, key
+from . import devices, memory
+from .augment import augment, evaluation_view, key, mix, partners
 from .checkpoints import Folder, State
 from .data.dataset import DataSet, Split
+from .devices import Images, to_device
 from .errors import InputError, unknown
 from .models import backbones
 from .recipe import Recipe
@@ -66,15 +68,18 @@ class Outcome:
 
 
 def fit(model: nn.Module, data: DataSet, recipe: Recipe, run_dir: Path, *, seed: int = 0, device: str | None = None,
-        budget_minutes: float | None = None, progress: bool = True) -> Outcome:  # fmt: skip
+        budget_minutes: float | None = None, progress: bool = True, tensorboard: bool = False) -> Outcome:  # fmt: skip
     """Train `model` on `data` by `recipe`; the chosen weights are then in `model` (in eval mode) and in ``run_dir/model.safetensors``.
 
     The weights of the epoch with the highest validation top-1 are chosen (equal: lower validation loss, then earlier); with
-    train_on="train+val" those of the last epoch. The test split is never touched. ``run_dir/log.jsonl`` gets one line an epoch.
+    train_on="train+val" those of the last epoch. The test split is never touched. ``run_dir/log.jsonl`` gets one line an epoch (with
+    `tensorboard` also ``run_dir/tensorboard``): activations_mib is what a part of a batch keeps for the backward pass, besides weights;
+    peak_memory_mib is the most that this process ever held on its GPU (None on a CPU).
 
     A call with the same arguments goes on where an earlier one was stopped by the budget, by Ctrl-C or by a crash, and returns at once when
     the run is finished. `model` needs forward(images, targets) -> logits, losses(logits, targets, criterion) -> named means over images,
-    predict(images) -> logits (B, C); its ``backbone``, if it has one, learns at lr * backbone_lr_factor. Weight decay is on all parameters.
+    predict(images) -> logits (B, C); targets are labels (B,) int64, or class probabilities (B, C) where images are mixed. Its ``backbone``, if
+    it has one, learns at lr * backbone_lr_factor. Weight decay is on all parameters.
     The images left over after the last whole batch form a smaller one; a single image left over is skipped (BatchNorm cannot normalise it).
     torch's random generators are seeded anew at every step.
 
@@ -82,7 +87,7 @@ def fit(model: nn.Module, data: DataSet, recipe: Recipe, run_dir: Path, *, seed:
     a second Ctrl-C does not wait for one).
     """
     begin = time.monotonic()
-    accelerator = _accelerator(recipe, device)
+    accelerator = devices.accelerator(recipe, device)
     device, first, several = accelerator.device, accelerator.is_main_process, accelerator.num_processes > 1
     train, val = data.split(recipe.train_on), data.val if recipe.train_on == "train" else None
     _check(data, train, val)
@@ -90,8 +95,10 @@ def fit(model: nn.Module, data: DataSet, recipe: Recipe, run_dir: Path, *, seed:
 
     if recipe.batchnorm == "frozen":
         backbones.freeze_statistics(model)
+    if several and recipe.sync_batchnorm:
+        model = devices.synchronise_batchnorm(model, device)
     model.to(device, memory_format=torch.channels_last)  # faster than the default layout for convolutions, on CPUs too
-    folder = Folder(Path(run_dir), _identity(model, data, recipe, seed), write=first)
+    folder = Folder(Path(run_dir), _identity(model, data, recipe, seed), write=first, tensorboard=tensorboard)
     if (outcome := folder.finished(model)) is not None:
         model.eval()
         return Outcome(**outcome)
@@ -109,8 +116,8 @@ def fit(model: nn.Module, data: DataSet, recipe: Recipe, run_dir: Path, *, seed:
         model.compile()
     network = accelerator.prepare_model(model) if several else model  # DistributedDataParallel
     criterion = partial(F.cross_entropy, label_smoothing=recipe.label_smoothing)
-    images, labels = _Images(train.images, device), train.labels.to(device)
-    held_out = _Images(val.images, device) if val is not None else None
+    images, labels = Images(train.images, device), train.labels.to(device)
+    held_out = Images(val.images, device) if val is not None else None
     bad_step = torch.tensor(torch.inf, dtype=torch.float64, device=device)  # the first whose loss was not finite; see look()
     clock = saved = time.monotonic()
     deadline = begin + 60 * budget_minutes if budget_minutes is not None else math.inf
@@ -142,9 +149,11 @@ def fit(model: nn.Module, data: DataSet, recipe: Recipe, run_dir: Path, *, seed:
             folder.save(state, {name: part.state_dict() for name, part in parts.items()})
         saved = time.monotonic()
 
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     begun = state.epoch * steps + state.step
     bar = tqdm(total=recipe.epochs * steps, initial=begun, disable=not (progress and first), unit="step", desc="training")
-    with bar, _interruptible() as interrupts:
+    with bar, memory.recomputed(model, recipe.compile) if recipe.recompute else nullcontext(), _interruptible() as interrupts:
         while not _ended(state, recipe):
             epoch = state.epoch
             batches = order(seed, epoch, len(train)).split(recipe.batch_size)[:steps]
@@ -153,21 +162,21 @@ def fit(model: nn.Module, data: DataSet, recipe: Recipe, run_dir: Path, *, seed:
                 step = epoch * steps + state.step
                 for group in optimiser.param_groups:
                     group["lr"] = group["rate"] * factor(recipe, step, steps)
-                _reseed(key(seed, step, accelerator.process_index), device)  # dropout
+                devices.reseed(key(seed, step, accelerator.process_index), device)  # dropout
 
                 batch = batches[state.step]
                 pieces, shares = _slices(batch, recipe, accelerator)
                 for piece, share in zip(pieces, shares):
-                    on_device = _to(piece, device)
-                    targets = labels[on_device]
-                    view = augment(images(piece, on_device), on_device, recipe, seed, epoch).contiguous(memory_format=torch.channels_last)
+                    view, targets = _examples(piece, images, labels, data.num_classes, recipe, seed, epoch)
+                    kept = nullcontext() if state.activations or recipe.compile else memory.Activations(model)
                     with nullcontext() if piece is pieces[-1] else accelerator.no_sync(network):  # gradients meet once a step
-                        with accelerator.autocast():
+                        with accelerator.autocast(), kept:
                             losses = model.losses(network(view, targets), targets, criterion)
                             loss = sum(weight * losses[name] for name, weight in _weights(losses, recipe).items())
                         accelerator.backward(loss * share * accelerator.num_processes)  # of which the processes' mean is taken
                     for name, value in losses.items():
                         state.sums[name] = state.sums.get(name, 0) + value.detach().double() * (share * len(batch))
+                    state.activations = state.activations or getattr(kept, "bytes", 0)
                     bad_step = torch.where(loss.detach().isfinite(), bad_step, bad_step.clamp(max=step))
                 if recipe.clip_norm:
                     accelerator.clip_grad_norm_(model.parameters(), recipe.clip_norm)
@@ -179,26 +188,26 @@ def fit(model: nn.Module, data: DataSet, recipe: Recipe, run_dir: Path, *, seed:
                 bar.update()
 
                 # Several processes have to agree, which costs a message: they do so only when they look anyway.
-                looking, stop, due = state.step % LOOK == 0, False, False
+                looking, interrupted, over, due = state.step % LOOK == 0, False, False, False
                 if looking or not several:
                     now = time.monotonic()
-                    stop, due = _agree((bool(interrupts) or now > deadline, now > saved + SAVE_SECONDS), accelerator)
-                if stop or due or looking:
+                    interrupted, over, due = _agree((bool(interrupts), now > deadline, now > saved + SAVE_SECONDS), accelerator)
+                if interrupted or over or due or looking:
                     look()
-                if stop or due:
+                if interrupted or over or due:
                     save()
-                if stop:
-                    return _stopped(state, steps, interrupts)
+                if interrupted or over:
+                    return _stopped(state, steps, interrupted)
 
             look()
-            _share_buffers(evaluated, accelerator)
+            devices.share_buffers(evaluated)
             line = {"epoch": epoch + 1, "lr": max(group["lr"] for group in optimiser.param_groups)}
             seen = sum(map(len, batches))
             line["losses"] = {name: accelerator.reduce(total.to(device)).item() / seen for name, total in state.sums.items()}
             line["images_per_second"] = round(seen / state.epoch_seconds, 1)
             line["val_top1"], line["val_loss"] = None, None
             if val is not None:
-                logits = _logits(evaluated, held_out, recipe, accelerator)
+                logits = _logits(evaluated, held_out, recipe, accelerator, recipe.resolution)
                 line["val_top1"] = (logits.argmax(1) == val.labels).double().mean().item()
                 line["val_loss"] = F.cross_entropy(logits, val.labels).item()
             state.epoch, state.step, state.sums = epoch + 1, 0, {}
@@ -208,15 +217,17 @@ def fit(model: nn.Module, data: DataSet, recipe: Recipe, run_dir: Path, *, seed:
             state.epoch_seconds = 0.0
             elapsed()
             line["seconds"] = round(state.seconds, 2)
+            line["activations_mib"] = round(state.activations / 2**20, 3) or None
+            line["peak_memory_mib"] = round(torch.cuda.max_memory_allocated(device) / 2**20, 1) if device.type == "cuda" else None
             if state.notes:
                 line["note"], state.notes = " ".join(state.notes), []
             state.log.append(line)
             bar.set_description(f"epoch {epoch + 1} of {recipe.epochs}" + (f", validation {line['val_top1']:.1%}" if val else ""))
             save()
             folder.log(state)
-            stop = _agree((bool(interrupts) or time.monotonic() > deadline,), accelerator)[0]
-            if stop and not _ended(state, recipe):
-                return _stopped(state, steps, interrupts)
+            interrupted, over = _agree((bool(interrupts), time.monotonic() > deadline), accelerator)
+            if (interrupted or over) and not _ended(state, recipe):
+                return _stopped(state, steps, interrupted)
 
     model.load_state_dict(state.best)
     model.eval()
@@ -228,19 +239,15 @@ def fit(model: nn.Module, data: DataSet, recipe: Recipe, run_dir: Path, *, seed:
     return outcome
 
 
-def predict(model: nn.Module, split: Split, recipe: Recipe, *, device: str | None = None) -> Tensor:
+def predict(model: nn.Module, split: Split, recipe: Recipe, *, device: str | None = None, resolution: str = "high") -> Tensor:
     """Class probabilities (N, C), float32 on the CPU, in the split's order, from the centre crop of each image.
 
+    `resolution`: "high": the crop as it is; "low": reduced to recipe.low_side and enlarged again; "mixed": every other image of both kinds.
     Leaves `model` in eval mode on the device. In several processes each image is computed by one of them, and all get the whole result.
     """
-    accelerator = _accelerator(recipe, device)
+    accelerator = devices.accelerator(recipe, device)
     model.to(accelerator.device, memory_format=torch.channels_last)
-    return _logits(model, _Images(split.images, accelerator.device), recipe, accelerator).softmax(1)
-
-
-def default_device() -> str:
-    """"cuda" where there is a GPU, else "cpu"."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return _logits(model, Images(split.images, accelerator.device), recipe, accelerator, resolution).softmax(1)
 
 
 # What a step depends on: pure functions of the recipe, the seed and counters
@@ -280,6 +287,23 @@ def factor(recipe: Recipe, step: int, steps: int) -> float:
     return value * min(1.0, (step + 1) / max(1.0, recipe.warmup_epochs * steps))
 
 
+def _examples(index: Tensor, images: Images, labels: Tensor, num_classes: int, recipe: Recipe, seed: int, epoch: int) -> tuple[Tensor, Tensor]:
+    """What is learnt from the images at index (B,) int64 on the CPU: views (B, 3, s, s), and their labels (B,) or, where images are mixed,
+    class probabilities (B, C)."""
+    there, view = _augmented(index, images, recipe, seed, epoch)
+    targets = labels[there]
+    if recipe.mixup or recipe.cutmix:
+        others, other_view = _augmented(partners(index, len(images), seed, epoch), images, recipe, seed, epoch)
+        view, targets = mix(view, other_view, targets, labels[others], num_classes, there, recipe, seed, epoch)
+    return view.contiguous(memory_format=torch.channels_last), targets
+
+
+def _augmented(index: Tensor, images: Images, recipe: Recipe, seed: int, epoch: int) -> tuple[Tensor, Tensor]:
+    """index (B,) on the device, and the augmented images at it."""
+    there = to_device(index, images.device)
+    return there, augment(images(index, there), there, recipe, seed, epoch)
+
+
 def _weights(losses: dict, recipe: Recipe) -> dict[str, float]:
     """The weight of each of a model's losses; raises InputError when the recipe names one that the model does not have."""
     chosen = dict(recipe.loss_weights)
@@ -292,13 +316,15 @@ def _weights(losses: dict, recipe: Recipe) -> dict[str, float]:
 def _slices(batch: Tensor, recipe: Recipe, accelerator: Accelerator) -> tuple[list[Tensor], list[float]]:
     """This process's images of a batch, in `accumulate` pieces (fewer for a smaller batch), and the share of the whole batch that each is.
 
-    Losses are means, so a piece's loss times its share, added up over pieces and processes, is the loss of the whole batch.
-    A process left without an image works on one of the others' with share 0: all have to take part in the exchange of gradients.
+    Losses are means, so a piece's loss times its share, added up over pieces and processes, is the loss of the whole batch. All processes have
+    equally many pieces, because they meet in each (SyncBatchNorm). One that is left without an image works on one of the others' with share 0:
+    all have to take part in the exchange of gradients.
     """
-    mine = batch.tensor_split(accelerator.num_processes)[accelerator.process_index]
+    slices = batch.tensor_split(accelerator.num_processes)  # the last is the smallest
+    mine = slices[accelerator.process_index]
     if not len(mine):
         return [batch[:1]], [0.0]
-    pieces = mine.tensor_split(min(len(mine), math.ceil(len(batch) * recipe.accumulate / recipe.batch_size)))
+    pieces = mine.tensor_split(min(max(1, len(slices[-1])), math.ceil(len(batch) * recipe.accumulate / recipe.batch_size)))
     return list(pieces), [len(piece) / len(batch) for piece in pieces]
 
 
@@ -326,8 +352,8 @@ def _ended(state: State, recipe: Recipe) -> bool:
     return state.epoch >= recipe.epochs or bool(recipe.patience and state.epoch - state.best_epoch >= recipe.patience)
 
 
-def _stopped(state: State, steps: int, interrupts: list) -> Outcome:
-    if interrupts:
+def _stopped(state: State, steps: int, interrupted: bool) -> Outcome:
+    if interrupted:
         raise KeyboardInterrupt(f"stopped in epoch {state.epoch + 1} after step {state.step} of {steps}; the same call goes on from there")
     return Outcome(False, state.epoch, state.best_epoch, state.best_top1, state.seconds, state.epoch * steps + state.step)
 
@@ -343,66 +369,20 @@ def _check(data: DataSet, train: Split, val: Split | None) -> None:
 def _identity(model: nn.Module, data: DataSet, recipe: Recipe, seed: int) -> dict:
     """What has to be equal for a checkpoint to be one of this run."""
     shapes = json.dumps([[name, list(value.shape)] for name, value in model.state_dict().items()])
-    settings = {name: value for name, value in recipe.as_dict().items() if name != "compile"}  # another way to the same numbers
-    identity = {"version": VERSION, "data": data.fingerprint, "seed": seed, "model": sha256(shapes.encode()).hexdigest()[:16], **settings}
-    return json.loads(json.dumps(identity))  # as it is after a round trip
-
-
-# Devices and processes
-
-
-def _accelerator(recipe: Recipe, device: str | None) -> Accelerator:
-    """Device, precision and processes, from environment and recipe. Raises InputError for a device or precision that is not to be had.
-
-    Accelerate keeps the first ones for as long as a Python process lives; a notebook trains with several, so its state is begun anew.
-    """
-    try:
-        place = torch.device(device or default_device())
-    except RuntimeError as error:
-        raise InputError(f"{device!r} is not a device; use 'cpu', 'cuda' or 'cuda:1'.") from error
-    if place.type not in ("cpu", "cuda") or (place.type == "cuda" and not torch.cuda.is_available()):
-        raise InputError(f"device {device!r} is not available here; use {default_device()!r}.")
-    precision = recipe.precision
-    if precision == "auto":
-        precision = "fp32" if place.type == "cpu" else "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    if precision == "fp16" and place.type == "cpu":
-        raise InputError("precision 'fp16' needs a GPU; use 'auto', 'fp32' or 'bf16' on a CPU.")
-    if place.index is not None:
-        torch.cuda.set_device(place)
-    moved = bool(PartialState._shared_state) and PartialState().device.type != place.type
-    AcceleratorState._reset_state(reset_partial_state=moved)
-    return Accelerator(mixed_precision="no" if precision == "fp32" else precision, cpu=place.type == "cpu")
-
-
-class _Images:
-    """A split's images by index, as uint8 on the device: kept there whole if they fill up to a quarter of its free memory, else copied."""
-
-    def __init__(self, images: Tensor, device: torch.device):
-        fits = device.type == "cuda" and images.nbytes < torch.cuda.mem_get_info(device)[0] / 4
-        self.images, self.device, self.resident = images.to(device) if fits else images, device, fits
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __call__(self, index: Tensor, on_device: Tensor) -> Tensor:
-        """index (B,) on the CPU and the same on the device -> (B, 3, S, S) uint8."""
-        return self.images[on_device] if self.resident else _to(self.images[index], self.device)
-
-
-def _to(tensor: Tensor, device: torch.device) -> Tensor:
-    """To the device without waiting for it: from pinned memory a copy runs by itself."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+    about = {"version": VERSION, "data": data.fingerprint, "seed": seed, "model": sha256(shapes.encode()).hexdigest()[:16]}
+    return json.loads(json.dumps(about | recipe.determinants()))  # as it is after a round trip
 
 
 @torch.no_grad()
-def _logits(model: nn.Module, images: _Images, recipe: Recipe, accelerator: Accelerator) -> Tensor:
+def _logits(model: nn.Module, images: Images, recipe: Recipe, accelerator: Accelerator, resolution: str) -> Tensor:
     """Logits (N, C), float32 on the CPU. Each process takes every n-th batch, so that the batches are the same however many there are."""
     model.eval()
     mine, values = [], []
     for index in torch.arange(len(images)).split(recipe.batch_size)[accelerator.process_index :: accelerator.num_processes]:
-        view = centre(images(index, _to(index, accelerator.device)), recipe.image_size).contiguous(memory_format=torch.channels_last)
+        there = to_device(index, accelerator.device)
+        view = evaluation_view(images(index, there), there, recipe, resolution)
         with accelerator.autocast():
-            values.append(model.predict(view).float())
+            values.append(model.predict(view.contiguous(memory_format=torch.channels_last)).float())
         mine.append(index)
     found = [(torch.cat(mine), torch.cat(values).cpu())] if mine else []
     if accelerator.num_processes > 1:
@@ -427,20 +407,6 @@ def _follow(average: nn.Module, model: nn.Module, decay: float) -> None:
     for kept, now in pairs:
         if not kept.is_floating_point():
             kept.copy_(now)
-
-
-def _share_buffers(model: nn.Module, accelerator: Accelerator) -> None:
-    """Give all processes the first one's buffers (running statistics), so that they evaluate the same network."""
-    if accelerator.num_processes > 1:
-        for buffer in model.buffers():
-            torch.distributed.broadcast(buffer, 0)
-
-
-def _reseed(number: int, device: torch.device) -> None:
-    """Seed torch's generators for a step (``torch.manual_seed`` would also format a stack trace for a CUDA that is not there)."""
-    torch.default_generator.manual_seed(number)
-    if device.type == "cuda":
-        torch.cuda.manual_seed(number)
 
 
 @contextmanager

@@ -41,12 +41,13 @@ from .errors import InputError
 from .papers.spec import Claim
 
 LEVEL = 0.95
+UNITS = {"top1": "points", "low_top1": "points", "nll": "nats"}  # of the other metrics: none
 OUTCOMES = ("holds", "reversed", "inconclusive", "not run")
 
 
 @dataclass(frozen=True)
 class Effect:
-    """How much more often the first row is right, in percentage points of top-1 accuracy."""
+    """How much larger the metric is in the first row: in percentage points where it is right or wrong, else in the metric's own unit."""
 
     effect: float
     low: float  # 95 % interval
@@ -64,26 +65,41 @@ class Verdict:
     why: str  # one sentence
 
 
-def compare(better: Sequence[dict] | NDArray, worse: Sequence[dict] | NDArray) -> Effect:
-    """The difference in accuracy, better minus worse, with a 95 % interval over seeds and test images.
+def compare(better: Sequence[dict] | NDArray, worse: Sequence[dict] | NDArray, metric: str = "top1", worse_metric: str | None = None) -> Effect:
+    """The difference in a metric, better minus worse, with a 95 % interval over seeds and test images.
 
-    Each row is a list of records (paired by seed; seeds that only one row has are left out) or an array (S, N), true where the image is
-    classified correctly. With one seed the interval covers images only. Raises InputError if the two cannot be compared: different data,
-    test images or profiles, no seed in common, two records for one seed, fewer than 2 images.
+    Each row is a list of records (paired by seed; seeds that only one row has are left out) or an array (S, N): bool, true where the image is
+    classified correctly, or float. The metrics are those of :class:`fgbook.papers.spec.Claim`; images for which one of the two is not known
+    (NaN) are left out. With one seed the interval covers images only. Raises InputError if the two cannot be compared: different data, test
+    images or profiles, no seed in common, two records for one seed, fewer than 2 images, a metric that a record does not hold.
     """
     if isinstance(better, np.ndarray) and isinstance(worse, np.ndarray):
         first, second = better, worse
         if first.shape != second.shape or first.ndim != 2 or first.shape[0] < 1:
             raise InputError(f"two arrays (seeds, images) of one shape are compared, not {first.shape} and {second.shape}.")
     else:
-        first, second = _paired(_by_seed(better), _by_seed(worse))
-    if first.shape[1] < 2:
-        raise InputError(f"a comparison needs at least 2 test images, not {first.shape[1]}.")
-    difference = 100 * (first.astype(np.float64) - second.astype(np.float64))  # (S, N) percentage points
-    effect, half = interval(difference, 100)
+        first, second = _paired(_by_seed(better), _by_seed(worse), metric, worse_metric or metric)
+    scale = 100 if first.dtype == bool and second.dtype == bool else 1
+    difference = scale * (first.astype(np.float64) - second.astype(np.float64))  # (S, N)
+    difference = difference[:, np.isfinite(difference).all(0)]
+    if difference.shape[1] < 2:
+        raise InputError(f"a comparison needs at least 2 test images, not {difference.shape[1]}.")
+    effect, half = interval(difference, scale if scale > 1 else float(np.abs(difference).max()))
     seeds, images = difference.shape
     spread = float(difference.mean(1).std(ddof=1)) if seeds > 1 else None
     return Effect(float(effect), float(effect - half), float(effect + half), seeds, images, spread)
+
+
+def per_image(record: dict, metric: str) -> NDArray:
+    """A metric of every test image (N,): bool for "top1" and "low_top1", else float, larger is better ("nll" is negated)."""
+    kept = records.load_predictions(record)
+    if metric == "top1":
+        return kept["prediction"] == kept["label"]
+    if metric == "low_top1" and "low_prediction" in kept:
+        return kept["low_prediction"] == kept["label"]
+    if metric not in kept:
+        raise InputError(f"record {record['key']} holds no {metric!r} of its test images; run its row again.")
+    return -kept["nll"].astype(np.float64) if metric == "nll" else kept[metric]
 
 
 def interval(difference: NDArray, unit: float = 1) -> tuple[NDArray, NDArray]:
@@ -108,12 +124,10 @@ def interval(difference: NDArray, unit: float = 1) -> tuple[NDArray, NDArray]:
 def verdict(claim: Claim, better: Sequence[dict], worse: Sequence[dict]) -> Verdict:
     """Whether a claim holds, from the records of its two rows (one data set, one profile other than quick).
 
-    "holds": the whole interval lies above 0; "reversed": below; "inconclusive": 0 is in it, or there is only one seed; "not run": a row
-    has no record, the rows share no seed, or there are only quick records, which illustrate and never decide (they are left out in any
-    case). Raises InputError if the records cannot be compared (see :func:`compare`).
+    "holds": the whole interval lies above -margin (0, but for claims of "no worse"); "reversed": below; "inconclusive": -margin is in it, or
+    there is only one seed; "not run": a row has no record, the rows share no seed, or there are only quick records, which illustrate and
+    never decide (they are left out in any case). Raises InputError if the records cannot be compared (see :func:`compare`).
     """
-    if claim.metric != "top1":
-        raise InputError(f"claim {claim.key} is about {claim.metric!r}; only 'top1' can be compared image by image.")
     kept = []
     for name, found in ((claim.better, better), (claim.worse, worse)):
         results = [r for r in found if r.get("purpose", "result") == "result"]
@@ -123,16 +137,19 @@ def verdict(claim: Claim, better: Sequence[dict], worse: Sequence[dict]) -> Verd
             return Verdict(claim, "not run", None, f"there is {only} of the row {name!r}.")
     if not {r["seed"] for r in kept[0]} & {r["seed"] for r in kept[1]}:
         return Verdict(claim, "not run", None, f"the rows {claim.better!r} and {claim.worse!r} share no seed.")
-    effect = compare(*kept)
+    effect = compare(*kept, claim.metric, claim.worse_metric)
     seeds = "one seed" if effect.seeds == 1 else f"{effect.seeds} seeds"
-    said = f"{effect.effect:+.1f} points, 95 % interval {effect.low:+.1f} to {effect.high:+.1f} ({seeds}, {effect.images} test images)"
+    digits, unit = (1, " points") if UNITS.get(claim.metric) == "points" else (3, f" {UNITS[claim.metric]}" if claim.metric in UNITS else "")
+    said = (f"{effect.effect:+.{digits}f}{unit}, 95 % interval {effect.low:+.{digits}f} to {effect.high:+.{digits}f} "
+            f"({seeds}, {effect.images} test images)")  # fmt: skip
+    border = f"-{claim.margin:g}" if claim.margin else "0"
     if effect.seeds == 1:
         return Verdict(claim, "inconclusive", effect, f"{said}; one seed does not show how much the difference varies between trainings.")
-    if effect.low > 0:
-        return Verdict(claim, "holds", effect, f"{said}; the whole interval lies above 0.")
-    if effect.high < 0:
-        return Verdict(claim, "reversed", effect, f"{said}; the whole interval lies below 0.")
-    return Verdict(claim, "inconclusive", effect, f"{said}; the interval contains 0.")
+    if effect.low > -claim.margin:
+        return Verdict(claim, "holds", effect, f"{said}; the whole interval lies above {border}.")
+    if effect.high < -claim.margin:
+        return Verdict(claim, "reversed", effect, f"{said}; the whole interval lies below {border}.")
+    return Verdict(claim, "inconclusive", effect, f"{said}; the interval contains {border}.")
 
 
 def summary(values: ArrayLike) -> dict[str, float | int | None]:
@@ -181,18 +198,18 @@ def _same(found: list[dict], names: tuple[str, ...]) -> None:
                 raise InputError(f"records {found[0]['key']} and {record['key']} cannot be compared: their {name} differs.")
 
 
-def _paired(better: dict[int, dict], worse: dict[int, dict]) -> tuple[NDArray, NDArray]:
-    """Correct or not, (S, N) bool for either row, over the seeds that both have."""
+def _paired(better: dict[int, dict], worse: dict[int, dict], metric: str, worse_metric: str) -> tuple[NDArray, NDArray]:
+    """The metrics, (S, N) for either row, over the seeds that both have."""
     seeds = sorted(better.keys() & worse.keys())
     if not seeds:
         raise InputError(f"the two rows share no seed: {sorted(better)} and {sorted(worse)}.")
     chosen = [row[seed] for row in (better, worse) for seed in seeds]
     _same(chosen, OF_BOTH)
-    predictions = [records.load_predictions(record) for record in chosen]
-    for record, about in zip(chosen, predictions, strict=True):
-        if about["prediction"].shape != about["label"].shape or about["label"].ndim != 1:
+    labels = [records.load_predictions(record)["label"] for record in chosen]
+    values = [per_image(record, metric if i < len(seeds) else worse_metric) for i, record in enumerate(chosen)]
+    for record, label, value in zip(chosen, labels, values, strict=True):
+        if value.shape != label.shape or label.ndim != 1:
             raise InputError(f"the predictions of record {record['key']} do not fit its labels; run its row again.")
-        if not np.array_equal(about["label"], predictions[0]["label"]):
+        if not np.array_equal(label, labels[0]):
             raise InputError(f"records {chosen[0]['key']} and {record['key']} cannot be compared: their test images differ.")
-    correct = np.stack([about["prediction"] == about["label"] for about in predictions])
-    return correct[: len(seeds)], correct[len(seeds) :]
+    return np.stack(values[: len(seeds)]), np.stack(values[len(seeds) :])

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from fgbook.errors import InputError
-from fgbook.models import backbones
+from fgbook.models import backbones, weights
 from fgbook.models.backbones import NAMES, TORCHVISION, SecondStatistics, create, freeze_statistics, weights_id
 from fgbook.models.small import Small
 
@@ -42,34 +42,54 @@ def message(error) -> str:
     return text
 
 
+# Sides of an image and of its map; networks that do not pad at the border have fewer cells than side / stride.
+SIDES = {"small": (64, 8), "vit_b_16": (64, 4), "alexnet": (95, 2), "alexnet_fc7": (95, 1), "inception_v3": (107, 2)}
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_shape_stride_and_gradients(name):
-    size = 64
+def test_maps_and_gradients(name):
+    side, cells = SIDES.get(name, (64, 2))
     backbone = create(name, "none")
-    maps = backbone(torch.rand(2, 3, size, size))
-    assert maps.shape == (2, backbone.channels, size // backbone.stride, size // backbone.stride)
-    assert maps.isfinite().all()
-    (maps * torch.randn_like(maps)).sum().backward()
+    images = torch.rand(2, 3, side, side)
+    maps = backbone.stages(images)
+    assert maps[-1].shape == (2, backbone.channels, cells, cells)
+    assert [found.shape[1] for found in maps] == [depth.channels for depth in backbone.depths]
+    assert all(found.isfinite().all() for found in maps)
+    sum((found * torch.randn_like(found)).sum() for found in maps).backward()  # fails if a map was changed in place afterwards
     assert not [key for key, parameter in backbone.named_parameters() if parameter.grad is None or not parameter.grad.any()]
-    assert not any(key.startswith(("network.fc", "network.heads", "network.classifier.1")) for key in backbone.state_dict())
+    last = "network.classifier.6" if name == "alexnet_fc7" else "network.classifier.1"
+    assert not any(key.startswith(("network.fc", "network.heads", last, "network.Aux")) for key in backbone.state_dict())
+    if name in ("alexnet", "vgg16"):
+        assert not any(key.startswith("network.classifier") for key in backbone.state_dict())
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "efficientnet_b0", "convnext_tiny"])
+@pytest.mark.parametrize("name", ["alexnet", "alexnet_fc7", "vgg16", "inception_v3", "resnet18", "mobilenet_v2", "efficientnet_b0", "convnext_tiny"])
 def test_map_and_pooling_and_the_old_classifier_are_torchvisions_network(name, tmp_path):
-    """The weights go through a file with its classifier; the images get the normalisation that torchvision asks for by hand."""
-    network = torchvision.models.get_model(name, weights=None).eval()
+    """The weights go through a file with its classifiers; the images get the normalisation that torchvision asks for by hand."""
+    options = {"transform_input": True, "init_weights": True} if name == "inception_v3" else {}  # as torchvision sets it for ImageNet weights
+    network = torchvision.models.get_model(name.removesuffix("_fc7"), weights=None, **options).eval()
+    if name in ("alexnet", "vgg16"):
+        network.classifier = nn.Linear({"alexnet": 256 * 6 * 6, "vgg16": 512 * 7 * 7}[name], 5)  # a small file
     for module in network.modules():  # statistics other than 0 and 1, so that losing them would show
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.8, 1.2)
+        elif name == "inception_v3" and isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)  # its own start needs batch statistics to stay finite
     save_file(network.state_dict(), tmp_path / "a.safetensors")
     backbone = create(name, str(tmp_path / "a.safetensors")).eval()
-    size = 32 if name == "convnext_tiny" else 64  # ConvNeXt pools before its LayerNorm: the same only on a map of one cell
-    images = torch.rand(2, 3, size, size)
+    side = {"convnext_tiny": 32, "inception_v3": 107}.get(name, 64)  # ConvNeXt pools before its LayerNorm: the same only on a map of one cell
+    images = torch.rand(2, 3, side, side)
     normalised = torchvision.transforms.functional.normalize(images, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-    classifier = network.fc if name == "resnet18" else network.classifier[-1]
     with torch.no_grad():
-        torch.testing.assert_close(classifier(backbone(images).mean((2, 3))), network(normalised), atol=1e-4, rtol=1e-4)
+        maps, expected = backbone(images), network(normalised)
+        if name in ("alexnet", "vgg16"):
+            logits = network.classifier(network.avgpool(maps).flatten(1))
+        else:
+            logits = (network.fc if hasattr(network, "fc") else network.classifier[-1])(maps.mean((2, 3)))
+    difference = (expected[0] - expected[1]).abs().max().item()  # between two images: small beside the biases
+    assert difference > 0
+    torch.testing.assert_close(logits, expected, atol=0.01 * difference, rtol=0)
 
 
 def test_transformer_tokens_are_torchvisions_in_their_places_at_any_size():
@@ -96,12 +116,14 @@ def test_transformer_tokens_are_torchvisions_in_their_places_at_any_size():
 def test_small_is_its_network_and_sees_normalised_images():
     backbone = create("small", "none").eval()
     seen = []
-    backbone.network.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    backbone.network.stem.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     grey = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1).expand(1, 3, 16, 16)
     backbone(grey)
     backbone(grey + torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1))
     torch.testing.assert_close(seen[0], torch.zeros(1, 3, 16, 16))
     torch.testing.assert_close(seen[1], torch.ones(1, 3, 16, 16))
+    images = torch.rand(2, 3, 16, 24)
+    assert torch.equal(backbone(images), backbone.network((images - backbone.mean) / backbone.std))
     assert (backbone.channels, backbone.stride) == (Small.channels, Small.stride)
 
 
@@ -130,9 +152,9 @@ def test_pretrained_takes_the_imagenet_file_and_variants_are_named(tmp_path):
     birds = saved(folder / "resnet18-birds.pth", 2)
     other = saved(folder / "resnet18.pt", 3)
     assert torch.equal(first(create("resnet18")), imagenet["conv1.weight"])
-    for weights in ("resnet18-birds", "resnet18-birds.pth", str(folder / "resnet18-birds.pth")):
-        assert torch.equal(first(create("resnet18", weights)), birds["conv1.weight"])
-        assert weights_id("resnet18", weights) == weights_id("resnet18", "resnet18-birds")
+    for which in ("resnet18-birds", "resnet18-birds.pth", str(folder / "resnet18-birds.pth")):
+        assert torch.equal(first(create("resnet18", which)), birds["conv1.weight"])
+        assert weights_id("resnet18", which) == weights_id("resnet18", "resnet18-birds")
     (folder / "resnet18-imagenet1k.safetensors").unlink()
     assert torch.equal(first(create("resnet18")), other["conv1.weight"])
     (folder / "resnet18.pt").unlink()
@@ -222,13 +244,13 @@ def test_small_comes_from_the_package_and_its_absence_is_said(tmp_path, monkeypa
     torch.manual_seed(8)
     state = Small().state_dict()
     save_file(state, tmp_path / "small.safetensors")
-    monkeypatch.setattr(backbones, "SHIPPED", tmp_path / "small.safetensors")
+    monkeypatch.setattr(weights, "SHIPPED", tmp_path / "small.safetensors")
     loaded = create("small").network.state_dict()
     assert all(torch.equal(loaded[key], value) for key, value in state.items())
     before = weights_id("small")
     save_file({**state, "widen.0.weight": state["widen.0.weight"] + 1}, tmp_path / "small.safetensors")
     assert before.startswith("small.safetensors sha256:") and weights_id("small") != before
-    monkeypatch.setattr(backbones, "SHIPPED", tmp_path / "missing.safetensors")
+    monkeypatch.setattr(weights, "SHIPPED", tmp_path / "missing.safetensors")
     for ask in (create, weights_id):
         with pytest.raises(InputError, match="missing") as error:
             ask("small")
@@ -343,17 +365,46 @@ def test_second_statistics_change_nothing_where_statistics_are_frozen():
     assert all(torch.equal(a, b) for a, b in zip(second.buffers(), SecondStatistics(network).buffers(), strict=True))
 
 
-@pytest.mark.parametrize("name", ["small", "mobilenet_v2", "resnet18", "efficientnet_b0", "convnext_tiny"])
+# Sides of an image that is low enough to be quick and wide enough that the middle cells do not see its ends.
+WIDE = {"small": (32, 128), "alexnet": (64, 288), "vgg16": (32, 288), "inception_v3": (75, 1504), "resnet18": (32, 544), "mobilenet_v2": (32, 544)}
+
+
+@pytest.mark.parametrize("name", WIDE)
+def test_the_cells_of_every_depth_look_where_it_says(name, monkeypatch):
+    """With equal positive weights and averages in place of maxima a network is linear, and a window's weight has its centre in its middle."""
+    monkeypatch.setattr(F, "max_pool2d", lambda x, kernel_size, stride, padding=0, *rest, **options: F.avg_pool2d(x, kernel_size, stride, padding))
+    backbone = create(name, "none").eval().requires_grad_(False)
+    for module in backbone.modules():
+        if isinstance(module, nn.Conv2d):
+            module.weight.fill_(1 / module.weight[0].numel())
+            if module.bias is not None:
+                module.bias.zero_()
+    backbone.mean.zero_()
+    height, width = WIDE[name]
+    images = torch.full((1, 3, height, width), 1e-3, requires_grad=True)
+    maps = backbone.stages(images)
+    for found, depth in zip(maps, backbone.depths, strict=True):
+        cell = found.shape[3] // 2
+        (gradient,) = torch.autograd.grad(found[0, :, 0, cell].sum(), images, retain_graph=True)
+        weight = gradient[0].sum((0, 1)).double()  # (width,)
+        assert weight[0] == weight[-1] == 0  # the window lies inside
+        centre = ((torch.arange(width) + 0.5) * weight).sum() / weight.sum()
+        assert centre.item() == pytest.approx(depth.first + cell * depth.stride, abs=0.01)
+    assert (backbone.channels, backbone.stride, backbone.first) == (depth.channels, depth.stride, depth.first)
+
+
+@pytest.mark.parametrize("name", ["efficientnet_b0", "convnext_tiny"])
 def test_a_cell_looks_where_the_backbone_says(name):
     """The centre of gravity of the input's gradient of a middle cell, averaged over random networks, is there and not half a stride away."""
     centres = []
     for seed in range(4):
         torch.manual_seed(seed)
-        backbone = create(name, "none").double().eval()
-        size = 12 * backbone.stride
-        images = torch.rand(1, 3, size, size, dtype=torch.float64, requires_grad=True)
-        backbone(images)[0, :, 6, 6].square().sum().backward()
-        weight = images.grad[0].square().sum(0)  # (size, size)
+        backbone = create(name, "none").eval()
+        size = 8 * backbone.stride
+        images = torch.rand(1, 3, size, size, requires_grad=True)
+        cell = backbone(images)[0, :, 4, 4]
+        (cell / cell.detach().abs().max()).square().sum().backward()
+        weight = images.grad[0].double().square().sum(0)  # (size, size)
         place = torch.arange(size) + 0.5  # pixel centres
         centres += [((weight.sum(axis) * place).sum() / weight.sum()).item() for axis in (0, 1)]
-    assert sum(centres) / len(centres) == pytest.approx(backbone.first + 6 * backbone.stride, abs=backbone.stride / 4)
+    assert sum(centres) / len(centres) == pytest.approx(backbone.first + 4 * backbone.stride, abs=backbone.stride / 4)

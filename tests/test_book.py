@@ -124,36 +124,45 @@ def measured(page: Path) -> list[dict]:
 def expected(span: dict) -> str:
     """The text that a measured number must have, computed from its records' predictions and not from anything that wrote it."""
 
-    def correct(keys: str) -> np.ndarray:
+    def values(keys: str, metric: str = "top1") -> np.ndarray:
         found = sorted((records.find(key) for key in keys.split()), key=lambda record: record["seed"])
         predictions = [records.load_predictions(record) for record in found]
-        return np.stack([p["prediction"] == p["label"] for p in predictions])
+        if metric in ("top1", "low_top1"):
+            name = "prediction" if metric == "top1" else "low_prediction"
+            return np.stack([p[name] == p["label"] for p in predictions])
+        return np.stack([-p["nll"].astype(float) if metric == "nll" else p[metric] for p in predictions])
 
     field = span["data-field"]
     if field == "val top1":  # tuning: no test number exists
         return f"{100 * records.find(span['data-records'])['metrics']['val']['top1']:.1f}"
-    right = correct(span["data-records"])
-    if field == "top1":
-        return f"{100 * right.sum() / right.size:.1f}"
-    if field == "top1 interval":
-        if len(right) == 1:
-            low, high = wilson(int(right.sum()), right.size)
-        else:
-            mean, half = verdicts.interval(100.0 * right, 100)
-            low, high = max(mean - half, 0), min(mean + half, 100)
-        return f"{low:.1f} to {high:.1f}"
     if field.startswith("localisation"):
         about = [records.find(key)["localisation"] for key in span["data-records"].split()]
         name = field.split()[1]
         if field.endswith("interval"):
             return f"{about[0][f'{name}_low']:.2f} to {about[0][f'{name}_high']:.2f}"
         return f"{np.mean([a[name] for a in about]):.2f}"
-    difference = 100.0 * right - 100.0 * correct(span["data-versus"])
-    if field == "effect":
-        return f"{difference.mean():+.1f}"
-    assert field == "effect interval"
-    mean, half = verdicts.interval(difference, 100)
-    return f"{mean - half:+.1f} to {mean + half:+.1f}"
+    if field.startswith("effect"):
+        metrics = [name for name in field.split()[1:] if name != "interval"] or ["top1"]
+        scale, digits = (100.0, 1) if metrics[0] in ("top1", "low_top1") else (1.0, 3)
+        difference = scale * values(span["data-records"], metrics[0]) - scale * values(span["data-versus"], metrics[-1])
+        difference = difference[:, np.isfinite(difference).all(0)]
+        if not field.endswith("interval"):
+            return f"{difference.mean():+.{digits}f}"
+        mean, half = verdicts.interval(difference, scale if scale > 1 else np.abs(difference).max())
+        return f"{mean - half:+.{digits}f} to {mean + half:+.{digits}f}"
+    if field == "loss":
+        return f"{-values(span['data-records'], 'nll').mean():.2f}"
+    right = values(span["data-records"], "low_top1" if field.startswith("low_top1") else "top1")
+    if field in ("top1", "low_top1"):
+        return f"{100 * right.sum() / right.size:.1f}"
+    if field in ("top1 interval", "low_top1 interval"):
+        if len(right) == 1:
+            low, high = wilson(int(right.sum()), right.size)
+        else:
+            mean, half = verdicts.interval(100.0 * right, 100)
+            low, high = max(mean - half, 0), min(mean + half, 100)
+        return f"{low:.1f} to {high:.1f}"
+    raise AssertionError(f"no independent way to compute {field!r}")
 
 
 def wilson(right: int, n: int) -> tuple[float, float]:

@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -211,6 +213,87 @@ def test_predict_refuses_what_it_cannot_use(trained, pictures, monkeypatch, tmp_
     sentence(fgbook("predict", image, "--run", record["key"]), "weights of run", record["command"])
     records.save({**record, "predictions": None, "key": record["key"][:4] + "0" * 12}, None, published.with_name("other.json"))
     sentence(fgbook("predict", image, "--run", record["key"][:4]), "2 runs begin with")
+
+
+def files(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and "store" not in path.parts}
+
+
+def test_a_dry_run_says_what_is_true_and_keeps_nothing(trained, pictures, monkeypatch, tmp_path):
+    from fgbook import estimate
+
+    runs, record = trained
+    monkeypatch.setenv("FGBOOK_RUNS", str(runs))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(estimate, "TIMED_SECONDS", 0.3)
+    words = ["run", "feng", "--row", "plain", "--row", "hybrid", "--dataset", f"folder:{pictures}", "--set", "epochs=4", *SMALL]
+    before = files(runs)
+    result = fgbook(*words, "--seeds", "2", "--device", "cpu", "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert files(runs) == before and not files(tmp_path) and not (tmp_path / "results").exists()
+    plain, hybrid = result.stdout.split("feng hybrid")
+    images = record["images"]
+    for part in (f"train {images['train']}, val {images['val']}, test {images['test']}; 2 classes", "epochs=4*", "batch_size=8*", "optimiser=adamw,",
+                 f"{record['train']['steps']:,} in 4 epochs", f"{record['parameters']:,} parameters learn, 0 are fixed",
+                 f"{record['flops'] / 1e9:.3g} GFLOP", "activations ", f"seed 0       has a record: {record['key']}", "seed 1       to do"):  # fmt: skip
+        assert part in plain, result.stdout
+    assert "to do" in hybrid and hybrid.splitlines()[-1].startswith("total: 4 runs, 3 to do, about ")
+    # An image of 32 px, 8 in a batch: the small backbone keeps at least one map of each of its 10 convolutions.
+    assert float(re.search(r"activations ([\d.]+) MiB", plain)[1]) > 0.5
+
+
+def test_a_dry_run_tells_a_checkpoint_and_what_is_left(pictures, tmp_path, monkeypatch):
+    from fgbook import estimate
+
+    monkeypatch.setattr(estimate, "TIMED_SECONDS", 0.1)
+    words = ["run", "feng", "--row", "plain", "--dataset", f"folder:{pictures}", "--set", "epochs=500", "--device", "cpu", *SMALL]
+    fgbook(*words, "--budget-minutes", "0.01")
+    log, = (tmp_path / "runs").glob("*/log.jsonl")
+    done = log.read_text().count("\n")
+    before = files(tmp_path / "runs")
+    said = fgbook(*words, "--dry-run").stdout
+    assert f"has a checkpoint, {done} of 500 epochs done: {log.parent}" in said and files(tmp_path / "runs") == before
+
+
+@pytest.mark.parametrize("launcher", [
+    ["torch.distributed.run", "--nproc-per-node", "2", "--standalone"],
+    ["accelerate.commands.launch", "--cpu", "--num_processes", "2", "--main_process_port", "0"],
+], ids=["torchrun", "accelerate"])  # fmt: skip
+def test_two_processes_make_the_record_of_one(launcher, pictures, tmp_path):
+    """Real launchers, gloo on the CPU. Statistics are frozen, so that images do not see each other; the last batch is odd."""
+    words = ["run", "feng", "--row", "plain", "--dataset", f"folder:{pictures}", "--set", "epochs=2", "--set", "batchnorm=frozen", "--device", "cpu", *SMALL]
+    environment = dict(os.environ, PYTHONPATH=str(paths.REPOSITORY), OMP_NUM_THREADS="1", FGBOOK_RUNS=str(tmp_path / "both"))
+    both = subprocess.run([sys.executable, "-m", *launcher, "-m", "fgbook", *words], env=environment, text=True, capture_output=True, timeout=300)
+    assert both.returncode == 0, both.stderr
+    assert both.stdout == fgbook(*words).stdout  # one table, of the same numbers
+    one, two = (json.loads(path.read_text()) for name in ("runs", "both") for path in (tmp_path / name).glob("*/record.json"))
+    assert one["key"] == two["key"] and one["train"]["steps"] == two["train"]["steps"]
+    for split in ("val", "test"):
+        assert two["metrics"][split] == pytest.approx(one["metrics"][split], abs=1e-4)
+    first, second = (records.load_predictions({**r, records.FOLDER: str(tmp_path / name / r["key"])}) for name, r in (("runs", one), ("both", two)))
+    assert (first["prediction"] == second["prediction"]).all() and np.allclose(first["confidence"], second["confidence"], atol=2e-3)
+
+
+def test_the_notebook_trains_in_two_processes(pictures, tmp_path):
+    """Its own cells, started as Jupyter would; the kernel itself then only reads the record."""
+    code = f"""
+import nbformat
+cells = [cell.source for cell in nbformat.read({str(paths.REPOSITORY / "notebooks" / "feng_accuracy.ipynb")!r}, 4).cells if cell.cell_type == "code"]
+[parameters] = [cell for cell in cells if "processes: int = 1" in cell]
+[runs] = [cell for cell in cells if "notebook_launcher(" in cell]
+exec(parameters)
+dataset, rows, epochs, processes, device = {f"folder:{pictures}"!r}, "plain", 1, 2, "cpu"
+exec(runs)
+import torch.distributed
+assert not torch.distributed.is_initialized()
+print("found", *[record["key"] for record in found])
+"""
+    environment = dict(os.environ, PYTHONPATH=str(paths.REPOSITORY), OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")
+    done = subprocess.run([sys.executable, "-c", code], env=environment, text=True, capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    record, = (json.loads(path.read_text()) for path in (tmp_path / "runs").glob("*/record.json"))
+    assert "Launching training on 2 CPUs" in done.stdout and done.stdout.splitlines()[-1] == f"found {record['key']}"
 
 
 def test_ctrl_c_ends_a_run_so_that_it_can_go_on(pictures, tmp_path):

@@ -119,6 +119,60 @@ def test_tuning_measures_validation_only(pictures, monkeypatch):
         runs.tune("feng", "hybrid", "quick", pictures)
 
 
+@pytest.fixture
+def staged(monkeypatch):
+    """feng's paper with two rows more: `second` starts from what `plain` learned, `other` from what `second` did."""
+    from dataclasses import replace
+
+    from fgbook import papers
+    from fgbook.papers.spec import Row
+
+    paper = papers.get("feng")
+    low = {"quick": paper.row("plain").recipes["quick"].but(resolution="low", low_side=8, lr=0.001)}
+    more = (Row("second", "then low", "plain", {}, low, after="plain"), Row("other", "and again", "plain", {}, low, after="second"))
+    monkeypatch.setattr(papers, "get", lambda key: replace(paper, rows=(*paper.rows, *more)))
+
+
+def test_a_stage_starts_from_the_weights_of_the_one_before(pictures, staged, monkeypatch):
+    record = run(pictures, "other")
+    made = {r["row"]: r for r in records.fresh()}
+    assert made.keys() == {"plain", "second", "other"} and record["after"] == made["second"]["key"] and made["second"]["after"] == made["plain"]["key"]
+    assert len(records.load_predictions(record)["low_nll"]) == record["metrics"]["test_low"]["n"] == 12
+    assert "test_low" not in made["plain"]["metrics"]
+
+    starts = []
+    fit = runs.training.fit
+    monkeypatch.setattr(runs.training, "fit", lambda network, *a, **k: (starts.append({n: v.clone() for n, v in network.state_dict().items()}),
+                                                                        fit(network, *a, **k))[1])  # fmt: skip
+    again = run(pictures, "second", epochs=1)  # a change applies to both stages
+    assert len(starts) == 2 and again["key"] != made["second"]["key"]
+    first = load_file(paths.runs() / again["after"] / "model.safetensors")
+    assert all(torch.equal(starts[1][name], first[name]) for name in first)
+    assert runs.of(record).key == record["key"] and runs.of(record).after.key == record["after"]
+    assert resolve(pictures, "second").key != resolve(pictures, "second", seed=1).key != resolve(pictures, "other").key
+
+
+def test_rows_with_equal_keys_share_a_run_under_both_names(pictures, monkeypatch):
+    from dataclasses import replace
+
+    from fgbook import papers
+
+    paper = papers.get("feng")
+    twin = replace(paper.row("plain"), name="twin")
+    monkeypatch.setattr(papers, "get", lambda key: replace(paper, rows=(*paper.rows, twin)))
+    first, second = run(pictures), run(pictures, "twin")
+    assert first["key"] == second["key"] and (first["row"], second["row"]) == ("plain", "twin") and len(records.fresh()) == 1
+
+
+def test_a_part_of_the_training_images(pictures):
+    record = run(pictures, fraction=0.5)
+    assert record["images"] == {"train": 12, "val": 4, "test": 12}
+    assert record["key"] != resolve(pictures).key == resolve(pictures, fraction=1.0).key
+    files = [set(resolve(pictures, fraction=share).data().train.files) for share in (0.25, 0.5, 1.0)]
+    assert files[0] < files[1] < files[2] and [len(f) for f in files] == [6, 12, 24]
+    assert resolve(pictures, fraction=0.5).data().train.labels.bincount().tolist() == [6, 6]
+
+
 def test_wrong_names_are_refused_with_the_nearest(pictures):
     for arguments, message in (
         ({"paper": "fneg", "row": "plain"}, "did you mean 'feng'"),

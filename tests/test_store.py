@@ -245,11 +245,11 @@ def build(answer, log, place, slow, files, limit=0):
     """What a process does: note each picture that it decodes, and answer with the sum of all pixels or what it was told."""
     decode = store.decode
 
-    def noted(path, size, trim):
+    def noted(path, *arguments):
         with open(log, "a") as file:
             file.write("x\n")
         time.sleep(slow)
-        return decode(path, size, trim)
+        return decode(path, *arguments)
 
     store.decode = noted
     if limit:

@@ -21,11 +21,12 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fgbook import training
-from fgbook.augment import augment, centre, key
+from fgbook import devices, memory, training
+from fgbook.augment import augment, centre, degrade, evaluation_view, key, mix, partners
 from fgbook.data.dataset import DataSet, Split
 from fgbook.errors import InputError
 from fgbook.models import backbones
+from fgbook.models.focus import Focus
 from fgbook.recipe import Recipe
 
 BASE = Recipe(**tiny.RECIPE)
@@ -83,6 +84,7 @@ OPTIMISERS = {
     {}, {"optimiser": "adam"}, {"optimiser": "adamax", "schedule": "constant"},
     {"optimiser": "adamw", "schedule": "onecycle", "warmup_epochs": 1.0}, {"clip_norm": 0.05, "label_smoothing": 0.1}, {"ema": 0.8},
     {"loss_weights": (("size", 7.0),), "schedule": "cyclic"}, {"train_on": "train+val"},
+    {"mixup": 0.4, "cutmix": 1.0, "label_smoothing": 0.1}, {"resolution": "mixed", "low_side": 3}, {"resolution": "low", "low_side": 4, "cutmix": 0.5},
 ], ids=str)  # fmt: skip
 def test_fit_equals_a_plain_loop(tmp_path, changes):
     recipe, data = BASE.but(**changes), tiny.dataset()
@@ -102,8 +104,12 @@ def test_fit_equals_a_plain_loop(tmp_path, changes):
         for index in torch.randperm(len(split), generator=torch.Generator().manual_seed(key(3, epoch))).split(recipe.batch_size):
             for group, rate in zip(optimiser.param_groups, rates):
                 group["lr"] = rate * training.factor(recipe, step, steps)
-            images = augment(split.images[index], index, recipe, 3, epoch)
-            losses = model.losses(model(images), split.labels[index], partial(F.cross_entropy, label_smoothing=recipe.label_smoothing))
+            images, targets = augment(split.images[index], index, recipe, 3, epoch), split.labels[index]
+            if recipe.mixup or recipe.cutmix:
+                other = partners(index, len(split), 3, epoch)
+                others = augment(split.images[other], other, recipe, 3, epoch)
+                images, targets = mix(images, others, targets, split.labels[other], 3, index, recipe, 3, epoch)
+            losses = model.losses(model(images), targets, partial(F.cross_entropy, label_smoothing=recipe.label_smoothing))
             optimiser.zero_grad()
             sum(weights[name] * loss for name, loss in losses.items()).backward()
             if recipe.clip_norm:
@@ -117,7 +123,7 @@ def test_fit_equals_a_plain_loop(tmp_path, changes):
         tested = copy.deepcopy(model).eval()
         if recipe.ema:
             tested.load_state_dict(average)
-        logits = tested.predict(centre(data.val.images, recipe.image_size)).detach()
+        logits = tested.predict(evaluation_view(data.val.images, torch.arange(13), recipe, recipe.resolution)).detach()
         score = ((logits.argmax(1) == data.val.labels).float().mean(), -F.cross_entropy(logits, data.val.labels))
         if recipe.train_on == "train+val" or score > best:
             best, kept, kept_epoch = score, copy.deepcopy(tested.state_dict()), epoch + 1
@@ -129,7 +135,7 @@ def test_fit_equals_a_plain_loop(tmp_path, changes):
     assert same(load_file(tmp_path / "model.safetensors"), fitted.state_dict())
     if recipe.train_on == "train":
         assert outcome.val_top1 == pytest.approx(best[0].item())
-        predicted = training.predict(fitted, data.val, recipe, device="cpu").argmax(1)
+        predicted = training.predict(fitted, data.val, recipe, device="cpu", resolution=recipe.resolution).argmax(1)
         assert outcome.val_top1 == (predicted == data.val.labels).double().mean().item()
     else:
         assert outcome.val_top1 is None
@@ -198,14 +204,17 @@ def test_a_factor_of_0_freezes_the_backbone(tmp_path):
         assert torch.equal(before[name], after[name]) == name.startswith("backbone"), name
 
 
+class Small(tiny.Tiny):
+    """The small backbone, random."""
+
+    def __init__(self, dropout: float = 0.2):
+        super().__init__(dropout=dropout)
+        self.backbone = backbones.create("small", "none")
+        self.head = nn.Linear(self.backbone.channels, 3)
+
+
 @pytest.mark.parametrize("mode", ["batch", "frozen"])
 def test_batchnorm_statistics(tmp_path, mode):
-    class Small(tiny.Tiny):
-        def __init__(self):
-            super().__init__()
-            self.backbone = backbones.create("small", "none")
-            self.head = nn.Linear(self.backbone.channels, 3)
-
     torch.manual_seed(0)
     model = Small()
     before = copy.deepcopy(model.state_dict())
@@ -224,6 +233,113 @@ def test_seeds_differ_and_the_state_of_the_generators_does_not_matter(tmp_path):
     c = fit(tmp_path / "c", model=model)[1].state_dict()
     assert same(a, b) and same(a, c)
     assert not same(a, fit(tmp_path / "d", seed=4)[1].state_dict())
+
+
+class Reader(nn.Module):
+    """A head on kept feature maps, which tell what they are: image i's are i everywhere, those of its mirror image i + 0.5."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.mirrored = nn.Parameter(torch.zeros(3)), []
+
+    def forward(self, maps, targets=None):
+        assert maps.shape[1:] == (4, 2, 3) and maps.dtype == torch.float32 and (maps == maps[:, :1, :1, :1]).all()
+        value = maps[:, 0, 0, 0]
+        if targets is not None:
+            assert torch.equal(value.long() % 3, targets)  # the labels of a split start 0, 1, 2, 0, ..
+            self.mirrored.append((value % 1 == 0.5).float().mean().item())
+        return {"image": F.one_hot(value.long() % 3, 3) * self.weight}
+
+    def losses(self, logits, targets, criterion):
+        return {"image": criterion(logits["image"], targets)}
+
+    def predict(self, maps):
+        assert (maps % 1 == 0).all()  # evaluation sees images that are not mirrored
+        return self(maps)["image"]
+
+
+@pytest.mark.parametrize("views", [1, 2])
+def test_kept_feature_maps_are_learnt_from_like_images(tmp_path, views):
+    data = tiny.dataset()
+    for split in (data.train, data.val, data.test):
+        values = torch.arange(len(split), dtype=torch.float16)[:, None] + torch.tensor([0.0, 0.5])[:views].half()
+        split.images = values[:, :, None, None, None].expand(-1, -1, 4, 2, 3)
+    outcome, model = fit(tmp_path, BASE, Reader(), data)
+    assert outcome.finished and outcome.val_top1 == 1.0 and (model.weight > 0).all()
+    assert 0.2 < sum(model.mirrored) / len(model.mirrored) < 0.8 if views == 2 else not any(model.mirrored)
+    assert torch.equal(training.predict(model, data.test, BASE, device="cpu").argmax(1), data.test.labels)
+
+
+# memory for time
+
+
+class Residual(nn.Module):
+    """A block with BatchNorm and dropout."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.inner = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.Dropout(0.3), nn.ReLU(inplace=True))
+
+    def forward(self, x):
+        return x + self.inner(x)
+
+
+class Deep(tiny.Tiny):
+    def __init__(self):
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Sequential(Residual(8), Residual(8)), Residual(8))
+
+
+def looking_twice() -> nn.Module:
+    return Focus(backbones.create("small", "none"), 3, m=2, l=1, separate_statistics=True)
+
+
+@pytest.mark.parametrize("make,changes", [
+    (Small, {}), (Deep, {"accumulate": 2, "ema": 0.7}), (Small, {"batchnorm": "frozen"}), (Deep, {"precision": "bf16"}),
+    (looking_twice, {"image_size": 32, "store_size": 36}),
+], ids=str)  # fmt: skip
+def test_recomputed_activations_give_the_same_run_with_less_memory(tmp_path, make, changes):
+    """The same bits on a CPU: gradients, dropout, running statistics (each batch counted once); the checkpoint of one goes on as the other."""
+    recipe = BASE.but(epochs=2, batch_size=16, **changes)
+    size = recipe.store_size
+    data = DataSet("tiny", ["a", "b", "c"], size, "f00d", tiny.split(33, 0, size), tiny.split(8, 1, size), tiny.split(8, 2, size))
+    torch.manual_seed(1)
+    first = make()
+    models = [copy.deepcopy(first) for _ in range(3)]
+    for name, model, again in zip("abc", models, (False, True, True)):
+        if name == "c":
+            assert not fit(tmp_path / name, recipe, copy.deepcopy(first), data, budget_minutes=0)[0].finished
+        fit(tmp_path / name, recipe.but(recompute=again), model, data)
+    assert same(models[0].state_dict(), models[1].state_dict()) and same(models[0].state_dict(), models[2].state_dict())
+    assert not same(models[0].state_dict(), first.state_dict())
+    plain, less = (log(tmp_path / name)[0]["activations_mib"] for name in "ab")
+    assert 0 < less < 0.9 * plain
+    assert all("forward" not in vars(module) for module in models[1].modules())  # nothing of it stays in the model
+
+
+@pytest.mark.parametrize("name,count", [
+    ("resnet18", 8), ("resnet50", 16), ("mobilenet_v2", 19), ("efficientnet_b0", 18), ("convnext_tiny", 22), ("vit_b_16", 12), ("small", 3),
+])  # fmt: skip
+def test_blocks_are_the_networks_own(name, count):
+    with torch.device("meta"):
+        network = backbones._untrained(name).network
+    found = list(memory.blocks(network))
+    inside = [id(module) for block in found for module in block.modules()]
+    assert len(found) == count and len(inside) == len(set(inside))  # none inside another
+    parameters = sum(p.numel() for block in found for p in block.parameters())
+    assert parameters > 0.75 * sum(p.numel() for p in network.parameters())
+
+
+def test_activations_are_what_the_backward_pass_keeps():
+    """By hand: a linear layer keeps its input, a ReLU its output; parameters and a tensor that two keep count once or not at all."""
+    model = nn.Sequential(nn.Linear(10, 20), nn.ReLU(), nn.Linear(20, 5))
+    x = torch.rand(7, 10, requires_grad=True)
+    with memory.Activations(model) as kept:
+        model(x).sum().backward()
+    assert kept.bytes == 4 * 7 * (10 + 20)  # the ReLU's output is the second layer's input
+    with memory.Activations(model) as kept, torch.no_grad():
+        model(x)
+    assert kept.bytes == 0
 
 
 # selection
@@ -299,6 +415,13 @@ def test_predict_gives_probabilities_in_the_split_s_order():
     for i in range(13):
         logits = model.predict(centre(data.val.images[i : i + 1], BASE.image_size))
         torch.testing.assert_close(probabilities[i], logits.softmax(1)[0])
+    low = BASE.but(low_side=3)
+    probabilities_low, mixed = (training.predict(model, data.val, low, device="cpu", resolution=name) for name in ("low", "mixed"))
+    view = degrade(centre(data.val.images, BASE.image_size), 3, "bicubic")
+    torch.testing.assert_close(probabilities_low, model.predict(view).softmax(1).detach())
+    torch.testing.assert_close(mixed[0::2], probabilities[0::2])
+    torch.testing.assert_close(mixed[1::2], probabilities_low[1::2])
+    assert not torch.allclose(probabilities, probabilities_low)
     shuffled = torch.randperm(13)
     torch.testing.assert_close(training.predict(model, data.val.subset(shuffled), BASE, device="cpu"), probabilities[shuffled])
 
@@ -316,13 +439,80 @@ class Waits(TorchDispatchMode):
         return function(*arguments, **(options or {}))
 
 
-def test_a_step_reads_nothing_from_the_device(tmp_path):
+EVERYTHING = {"clip_norm": 1.0, "ema": 0.9, "mixup": 0.4, "cutmix": 1.0, "erase": 0.5, "jitter": 0.2, "rotate": 10.0, "crop_scale": 0.5,
+              "resolution": "mixed", "low_side": 3, "label_smoothing": 0.1, "recompute": True}  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", [{"clip_norm": 1.0}, EVERYTHING], ids=["plain", "everything"])
+def test_a_step_reads_nothing_from_the_device(tmp_path, changes):
     counts = []
     for batch in (32, 4):  # 2 and 9 steps an epoch
         with Waits() as waits:
-            fit(tmp_path / str(batch), BASE.but(batch_size=batch, clip_norm=1.0, epochs=2, rotate=0.0))
+            fit(tmp_path / str(batch), BASE.but(batch_size=batch, epochs=2, **changes), Small())
         counts.append(waits.count)
     assert counts[0] == counts[1] and counts[0] > 0
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("changes", [{"clip_norm": 1.0}, EVERYTHING], ids=["plain", "everything"])
+@pytest.mark.parametrize("resident", [True, False])
+def test_a_step_does_not_wait_for_the_gpu(tmp_path, monkeypatch, changes, resident):
+    """CUDA itself refuses to wait, in all steps but an epoch's first two (tables are made once) and its last (the host looks after it)."""
+    usual = training.factor
+
+    def watched(recipe, step, steps):
+        torch.cuda.set_sync_debug_mode("error" if 2 <= step % steps < steps - 1 else "default")
+        watched.steps += torch.cuda.get_sync_debug_mode() == 2
+        return usual(recipe, step, steps)
+
+    watched.steps = 0
+    monkeypatch.setattr(training, "factor", watched)
+    if not resident:
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, 0))
+    try:
+        outcome, _ = fit(tmp_path, BASE.but(batch_size=4, epochs=2, **changes), Small(), device="cuda")
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert outcome.finished and watched.steps == 2 * 6  # of 9 steps an epoch
+    assert all(line["peak_memory_mib"] > 0 for line in log(tmp_path))
+
+
+# TensorBoard
+
+
+def events(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """What TensorBoard reads: by name, (epoch, value) in the order of the files."""
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    found = {}
+    for path in sorted((folder / "tensorboard").iterdir()):
+        for event in EventFileLoader(str(path)).Load():
+            for value in event.summary.value:
+                found.setdefault(value.tag, []).append((event.step, value.tensor.float_val[0]))
+    return found
+
+
+def test_tensorboard_gets_every_epoch_once_also_of_a_resumed_run(tmp_path):
+    pytest.importorskip("tensorboard")
+    whole = fit(tmp_path / "whole", tensorboard=True)[0]
+    for _ in range(whole.steps // 2):
+        assert not fit(tmp_path / "cut", budget_minutes=0, tensorboard=True)[0].finished
+    fit(tmp_path / "cut", tensorboard=True)
+    lines = log(tmp_path / "cut")
+    for folder in (tmp_path / "whole", tmp_path / "cut"):
+        found = events(folder)
+        assert found["loss/image"] == [(line["epoch"], pytest.approx(line["losses"]["image"])) for line in lines]
+        assert found["loss/size"] == [(line["epoch"], pytest.approx(line["losses"]["size"])) for line in lines]
+        for name in ("lr", "val_top1", "val_loss"):
+            assert found[name] == [(line["epoch"], pytest.approx(line[name])) for line in lines]
+
+
+def test_tensorboard_is_optional(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # as if it were not installed
+    with pytest.raises(InputError, match=r"pip install 'fgbook\[tensorboard\]'"):
+        fit(tmp_path, tensorboard=True)
+    fit(tmp_path)
+    assert not (tmp_path / "tensorboard").exists()
 
 
 # stops and crashes
@@ -371,21 +561,49 @@ def test_runs_that_are_killed_end_as_if_nothing_had_happened(tmp_path):
         assert torch.equal(*(torch.load(path + ".probabilities.pt", weights_only=True) for path in (ended, folder(reference))))
 
 
-def test_several_processes_give_the_curve_of_one(tmp_path):
-    """gloo on the CPU. Sums are taken in another order, so equality is to 1e-4. The last batch, of 3 images, leaves one of four without."""
-    one, *more = (str(tmp_path / str(n)) for n in (1, 2, 4))
-    task = {"task": "several", "recipe": {"accumulate": 2}, "model": {"norm": False, "dropout": 0.0}, "save_seconds": 1000}
-    results = worker(*({**task, "folder": str(tmp_path / str(n)), "count": n} for n in (1, 2, 4)))
-    assert [result["statuses"] for result in results] == [[0] * n for n in (1, 2, 4)]
-    expected, weights = log(Path(one)), load_file(Path(one) / "model.safetensors")
-    for folder in map(Path, more):
-        assert sorted(path.name for path in folder.iterdir()) == ["log.jsonl", "model.safetensors"]
-        for line, other in zip(expected, log(folder), strict=True):
-            assert other["losses"] == pytest.approx(line["losses"], rel=1e-4)
-            assert other["val_top1"] == line["val_top1"] and other["val_loss"] == pytest.approx(line["val_loss"], rel=1e-4)
-        for name, value in load_file(folder / "model.safetensors").items():
-            torch.testing.assert_close(value, weights[name], rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(*(torch.load(f"{f}.probabilities.pt", weights_only=True) for f in (folder, one)), rtol=1e-4, atol=1e-5)
+@pytest.fixture(scope="module")
+def several(tmp_path_factory) -> Path:
+    """Folders of runs in one and in several processes; gloo on the CPU."""
+    top = tmp_path_factory.mktemp("several")
+    apart = {"recipe": {"accumulate": 2}, "model": {"norm": False, "dropout": 0.0}}  # images do not see each other
+    norm = {"recipe": {}, "model": {"dropout": 0.0}}
+    together = {"recipe": {"sync_batchnorm": True, "recompute": True}, "model": {"dropout": 0.0}}
+    planned = [("apart", apart, 1), ("apart", apart, 2), ("apart", apart, 4), ("norm", norm, 1), ("norm", norm, 2),
+               ("norm-sync", together, 2), ("norm-sync", together, 3)]  # fmt: skip
+    results = worker(*({"task": "several", "save_seconds": 1000, **task, "folder": str(top / f"{name}-{count}"), "count": count}
+                       for name, task, count in planned))  # fmt: skip
+    assert [result["statuses"] for result in results] == [[0] * count for _, _, count in planned]
+    return top
+
+
+@pytest.mark.parametrize("alone,together", [("apart-1", "apart-2"), ("apart-1", "apart-4"), ("norm-1", "norm-sync-2"), ("norm-1", "norm-sync-3")])
+def test_several_processes_give_the_curve_of_one(several, alone, together):
+    """Sums are taken in another order, so equality is to 1e-4. The last batch, of 3 images, leaves one of four without."""
+    one = several / alone
+    expected, weights = log(one), load_file(one / "model.safetensors")
+    folder = several / together
+    assert sorted(path.name for path in folder.iterdir()) == ["log.jsonl", "model.safetensors"]
+    for line, other in zip(expected, log(folder), strict=True):
+        assert other["losses"] == pytest.approx(line["losses"], rel=1e-4)
+        assert other["val_top1"] == line["val_top1"] and other["val_loss"] == pytest.approx(line["val_loss"], rel=1e-4)
+    found = load_file(folder / "model.safetensors")
+    assert found.keys() == weights.keys()
+    for name, value in found.items():
+        torch.testing.assert_close(value, weights[name], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(*(torch.load(f"{f}.probabilities.pt", weights_only=True) for f in (folder, one)), rtol=1e-4, atol=1e-5)
+
+
+def test_batch_statistics_of_slices_are_others(several):
+    """What sync_batchnorm is for: without it the same processes give another run."""
+    slices, whole = (load_file(several / name / "model.safetensors") for name in ("norm-2", "norm-1"))
+    assert slices.keys() == whole.keys()
+    assert max((slices[name] - whole[name]).abs().max().item() for name in whole) > 1e-2
+
+
+def test_alone_batchnorm_is_not_touched(tmp_path):
+    """One process with and without synchronisation: the same layers, and the same bits."""
+    plain, synchronised = (fit(tmp_path / str(on), BASE.but(sync_batchnorm=on))[1] for on in (False, True))
+    assert same(plain.state_dict(), synchronised.state_dict()) and not any(isinstance(m, devices.SyncBatchNorm) for m in synchronised.modules())
 
 
 def stopped(folder: Path, steps: int) -> Path:
@@ -453,7 +671,15 @@ def test_another_run_s_folder_is_refused(tmp_path, difference, match, finished):
     with pytest.raises(InputError, match=match):
         fit(tmp_path, **difference)
     assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert fit(tmp_path, BASE.but(compile=True) if finished else BASE)[0].finished  # compiled or not: the same run
+    assert fit(tmp_path, BASE.but(compile=finished, recompute=True))[0].finished  # other ways to the same numbers
+
+
+def test_an_older_checkpoint_stays_valid():
+    """A checkpoint says what run it is of; fields that came later are not in it while they are off."""
+    later = {"erase", "mixup", "cutmix", "resolution", "low_side", "upsample", "fraction", "sync_batchnorm", "recompute", "compile"}
+    here = training._identity(tiny.make(), tiny.dataset(), BASE, 3)
+    assert here.keys() == {"version", "data", "seed", "model", *BASE.as_dict()} - later
+    assert training._identity(tiny.make(), tiny.dataset(), BASE.but(cutmix=1.0, recompute=True), 3) == {**here, "cutmix": 1.0}
 
 
 def test_a_full_disk_leaves_the_last_checkpoint_intact(tmp_path, monkeypatch):

@@ -202,8 +202,45 @@ def test_other_refusals(series):
         verdicts.compare(a[:, :1], a[:, :1])
     with pytest.raises(InputError, match="share no seed"):
         verdicts.compare(series("hybrid", 3, seeds=(1,)), series("plain", 3, seeds=(2,)))
-    with pytest.raises(InputError, match="recall"):
-        verdicts.verdict(Claim("X2", "", "hybrid", "plain", metric="recall"), [], [])
+    with pytest.raises(InputError, match="holds no 'recall'"):
+        verdicts.verdict(Claim("X2", "", "hybrid", "plain", metric="recall"), series("hybrid", 3), series("plain", 3))
+
+
+def test_other_metrics_are_compared_image_by_image(make, tmp_path):
+    """A metric beside the record, the loss (less is better), and one network at two resolutions, against plain numpy."""
+    random = np.random.default_rng(4)
+    arrays = {}
+
+    def extended(row: str, seed: int, loss: float) -> dict:
+        record = make(row, seed, random.permutation(120)[:20])
+        kept = records.load_predictions(record)
+        kept |= {"nll": random.gamma(2.0, loss, 120).astype(np.float32), "low_prediction": random.permutation(LABELS), "area": random.random(120)}
+        kept["area"][:100] = np.nan  # measured on some images only
+        arrays[row, seed] = kept
+        return records.save(record, kept, tmp_path / f"{record['key']}-more.json")
+
+    better, worse = ([extended(row, seed, loss) for seed in (0, 1, 2)] for row, loss in (("hybrid", 0.2), ("plain", 0.9)))
+    stacked = lambda row, name: np.stack([arrays[row, seed][name] for seed in (0, 1, 2)])  # noqa: E731
+    for metric, other, scale, expected in (
+        ("nll", None, 1, stacked("plain", "nll") - stacked("hybrid", "nll")),
+        ("area", None, 1, (stacked("hybrid", "area") - stacked("plain", "area"))[:, 100:]),
+        ("top1", "low_top1", 100, (stacked("hybrid", "prediction") == LABELS) * 1.0 - (stacked("plain", "low_prediction") == LABELS)),
+    ):
+        effect = verdicts.compare(better, worse, metric, other)
+        assert effect.effect == pytest.approx(scale * expected.mean(), rel=1e-5)
+        assert effect.images == expected.shape[1] and effect.low < effect.effect < effect.high
+    found = verdicts.verdict(Claim("X3", "", "hybrid", "plain", metric="nll"), better, worse)
+    assert found.outcome == "holds" and "nats" in found.why
+    assert verdicts.verdict(Claim("X3", "", "plain", "hybrid", metric="nll"), worse, better).outcome == "reversed"
+
+
+def test_a_margin_turns_better_into_no_worse(series):
+    same, worse, better = series("plain", 50), series("hybrid", 51), series("single", 49)
+    outcome = lambda row, name, margin: verdicts.verdict(Claim("X4", "", name, "plain", margin=margin), row, same).outcome  # noqa: E731
+    assert outcome(worse, "hybrid", 0.0) == "inconclusive" and outcome(worse, "hybrid", 5.0) == "holds"
+    far = series("image", 90)
+    assert outcome(far, "image", 5.0) == "reversed" and outcome(far, "image", 90.0) == "holds"
+    assert outcome(better, "single", 0.0) == "inconclusive"
 
 
 # ---------------------------------------------------------------------------------------------------------------------------- the summary

@@ -15,8 +15,11 @@ DRAWN = {"fieldguide": "target", "fieldguide-source": "source"}
 PHOTOGRAPHED: dict[str, Callable[[], Photos]] = {
     "cub": lambda: cub.photos("cub"),
     "cub50": lambda: cub.photos("cub50"),
+    "cub-cropped": lambda: photos.cropped(cub.photos("cub")),
+    "cub50-cropped": lambda: photos.cropped(cub.photos("cub50")),
     "aircraft": aircraft.photos,
     "cars": cars.photos,
+    "cars-cropped": lambda: photos.cropped(cars.photos()),
     "cars98": cars.half,
     "dogs": dogs.photos,
     "dogs21": dogs.twenty_one,

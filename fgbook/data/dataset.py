@@ -1,9 +1,11 @@
 """The form in which every data set reaches the rest of the package: uint8 squares, labels, names, and what ground truth there is."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
+
+from .split import part
 
 PART_NAMES = ("back", "beak", "belly", "breast", "crown", "forehead", "left eye", "left leg", "left wing", "nape",
               "right eye", "right leg", "right wing", "tail", "throat")
@@ -58,6 +60,13 @@ class DataSet:
         if name == "train+val":
             return concatenate(self.train, self.val)
         return getattr(self, name)
+
+    def part(self, share: float) -> "DataSet":
+        """The same data set with a share, in (0, 1], of each class's training and validation images (see :func:`fgbook.data.split.part`)."""
+        if share == 1:
+            return self
+        keep = lambda some: some.subset(torch.from_numpy(part(some.files, some.labels.numpy(), share))) if len(some) else some  # noqa: E731
+        return replace(self, train=keep(self.train), val=keep(self.val))
 
 
 def concatenate(a: Split, b: Split) -> Split:

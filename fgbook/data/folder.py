@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import InputError
 from . import split, store
-from .photos import SPLITS, Photos
+from .photos import SPLITS, Photos, readable
 
 ALIASES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test", "testing": "test"}
 
@@ -27,8 +27,11 @@ def photos(root: Path, name: str | None = None, official: dict[str, int] | None 
     name = name or f"folder:{root}"
     if not root.is_dir():
         raise InputError(f"{name}: {root} is not a folder; give one that holds a folder of pictures for each class.")
-    given = {ALIASES[f.name.lower()]: f for f in _folders(root) if f.name.lower() in ALIASES}
+    named = [f for f in _folders(root) if f.name.lower() in ALIASES]
+    given = {ALIASES[f.name.lower()]: f for f in named}
     if "train" in given and _folders(given["train"]):  # else "train" is a class: a picture of a railway
+        if len(given) < len(named):
+            raise InputError(f"{name}: two folders of {root} are the same part ({', '.join(f.name for f in named)}); take one away.")
         if "test" not in given:
             if "val" not in given:
                 raise InputError(
@@ -46,6 +49,9 @@ def photos(root: Path, name: str | None = None, official: dict[str, int] | None 
         found = [(file, label, "") for file, label in _pictures(root, root)]
     if not found:
         raise InputError(f"{name}: no pictures in class folders under {root}; expected such as {root / 'CLASS' / 'picture.jpg'}.")
+    for text in (str(root), *(file for file, _, _ in found)):
+        if not readable(text):
+            raise InputError(f"the name {text!r} holds control characters or bytes that are not UTF-8; rename it.")
 
     found.sort(key=lambda row: unicodedata.normalize("NFC", row[0]))
     files, classes = [file for file, _, _ in found], sorted({label for _, label, _ in found})

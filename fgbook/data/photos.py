@@ -4,8 +4,8 @@ import hashlib
 import json
 import unicodedata
 from collections import Counter
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ class Photos:
     genus: list[int] = field(default_factory=list)  # of each class
     official: dict[str, int] = field(default_factory=dict)  # what its authors count: "classes", "train" (with our val), "val", "test"
     trim: int = 0  # rows to cut at the bottom
+    crop: bool = False  # cut to the box before the squash; see cropped()
 
     def __post_init__(self):
         order = np.argsort([SPLITS.index(s) for s in self.splits], kind="stable")
@@ -57,9 +58,12 @@ class Photos:
         if lacking:
             names = ", ".join(repr(self.classes[c]) for c in lacking[:5]) + (" ..." if len(lacking) > 5 else "")
             raise InputError(f"{self.name}: no training picture of {len(lacking)} class(es): {names}; add some or take the class away.")
-        twice = [file for file, count in Counter(self.files).items() if count > 1]
+        for file in self.files:  # names from lists that others wrote
+            if not readable(file) or PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts:
+                raise InputError(f"{self.name}: {file!r} is no name of a picture inside {self.root}; unpack the official archive again.")
+        twice = [file for file, count in Counter(unicodedata.normalize("NFC", file) for file in self.files).items() if count > 1]
         if twice:
-            raise InputError(f"{self.name}: {twice[0]} is listed twice.")
+            raise InputError(f"{self.name}: {twice[0]} is there or listed twice (names that differ only in Unicode form count as one).")
 
     def count(self, split: str) -> int:
         return int((self.splits == split).sum())
@@ -69,15 +73,19 @@ class Photos:
 
     def hashes(self) -> list[str]:
         """sha256 of each file's content. Raises InputError for one that is missing or cannot be read."""
-        return list(store.in_order(_content, self.paths()))
+        return list(store.in_order(store.digest, self.paths()))
 
 
-def _content(path: Path) -> str:
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); it is listed in its data set.") from error
+def readable(name: str) -> bool:
+    """Whether a file's name can be hashed, stored and printed: no control characters, no bytes that are not UTF-8."""
+    return not any(unicodedata.category(character) in ("Cc", "Cs") for character in name)
+
+
+def cropped(photos: Photos) -> Photos:
+    """The same pictures cut to their objects' boxes, as ``NAME-cropped``. Raises InputError where there are no boxes."""
+    if photos.boxes is None:
+        raise InputError(f"data set {photos.name} has no boxes to cut its pictures to; put its official lists with boxes in {photos.root}.")
+    return replace(photos, name=f"{photos.name}-cropped", crop=True)
 
 
 def fingerprint(photos: Photos, hashes: list[str]) -> str:
@@ -85,6 +93,8 @@ def fingerprint(photos: Photos, hashes: list[str]) -> str:
     rows = [[unicodedata.normalize("NFC", file), int(label), str(split), content]
             for file, label, split, content in zip(photos.files, photos.labels, photos.splits, hashes, strict=True)]  # fmt: skip
     digest = hashlib.sha256(json.dumps([store.VERSION, photos.trim, photos.classes, rows]).encode())
+    if photos.crop:
+        digest.update(b"crop")
     for truth in (photos.boxes, photos.parts, photos.attributes):
         digest.update(b"none" if truth is None else np.ascontiguousarray(truth, "<f4").tobytes())
     return digest.hexdigest()
@@ -94,14 +104,18 @@ def load(photos: Photos, size: int) -> DataSet:
     """The data set at S = `size`: pictures squashed to S x S (decoded on the first call, mapped later), coordinates scaled with them."""
     if size < 1:
         raise InputError(f"the stored size is {size!r}; it must be at least 1 pixel.")
-    mark = fingerprint(photos, photos.hashes())
-    images, sizes = store.squares(photos.paths(), size, mark, name=photos.name, trim=photos.trim)
+    digests = photos.hashes()
+    mark = fingerprint(photos, digests)
+    cut = store.whole_pixels(photos.boxes) if photos.crop else None  # (N, 4): the pixels that are kept
+    images, sizes = store.squares(photos.paths(), size, mark, name=photos.name, trim=photos.trim, boxes=cut, digests=digests)
+    origin = np.zeros((len(photos.files), 2)) if cut is None else cut[:, :2]
     scale = size / sizes.double().repeat(1, 2)  # (N, 4) for x, y, x, y
     boxes = parts = attributes = None
     if photos.boxes is not None:
-        boxes = (torch.from_numpy(photos.boxes.astype(np.float64)) * scale).clamp(0, size).float()
+        boxes = (torch.from_numpy(photos.boxes.astype(np.float64) - np.tile(origin, 2)) * scale).clamp(0, size).float()
     if photos.parts is not None:
         parts = torch.from_numpy(photos.parts.astype(np.float32))
+        parts[..., :2] -= torch.from_numpy(origin).float()[:, None]
         parts[..., :2] *= scale[:, None, :2].float()
     if photos.attributes is not None:
         attributes = torch.from_numpy(photos.attributes.astype(np.float32))
@@ -131,7 +145,7 @@ def check(photos: Photos) -> dict:
 
     def examine(path: Path) -> tuple[str | None, str | None]:
         try:
-            content = _content(path)
+            content = store.digest(path)
             store.decode(path, None, photos.trim)
         except InputError as error:
             return None, str(error)

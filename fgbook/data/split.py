@@ -49,6 +49,12 @@ def three_parts(files: list[str], labels: np.ndarray, share: float = SHARE) -> n
     return parts
 
 
+def part(files: list[str], labels: np.ndarray, share: float) -> np.ndarray:
+    """Places (K,) of the first round(share * n) of each class's n pictures, at least one, in the order of :func:`rank`: a smaller part lies
+    within a larger one. In the order of `files`."""
+    return np.sort(np.concatenate([members[: _count(len(members), share)] for members in _by_class(files, labels)]))
+
+
 def _count(n: int, share: float) -> int:
     return max(1, int(n * share + 0.5))
 

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import warnings
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -31,6 +32,7 @@ VERSION = 1  # raise when decoding or resizing changes; it is part of every fing
 
 MAX_PIXELS = 64_000_000  # larger pictures are refused before they are decoded: a file of some kilobytes can claim gigabytes
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")  # not the ones that Pillow hands to other programs
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # decode() refuses such pictures, in one sentence
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 
 
@@ -57,17 +59,25 @@ def in_order(work: Callable, items: Iterable) -> Iterator:
                 future.cancel()
 
 
-def squares(files: list[Path], size: int, fingerprint: str, *, name: str = "pictures", trim: int = 0, folder: Path | None = None,
-            progress: bool = True) -> tuple[Tensor, Tensor]:  # fmt: skip
+def squares(files: list[Path], size: int, fingerprint: str, *, name: str = "pictures", trim: int = 0, boxes: np.ndarray | None = None,
+            digests: list[str] | None = None, folder: Path | None = None, progress: bool = True) -> tuple[Tensor, Tensor]:  # fmt: skip
     """All pictures squashed to `size` x `size` pixels, and the size that each had.
 
     Returns (images, sizes): images (N, 3, size, size) uint8 RGB, memory-mapped (pages are read when used; writing changes only this
-    process's copy); sizes (N, 2) int64, width and height in pixels of the picture as seen, after `trim` rows at its bottom were cut. See
-    :func:`decode`.
+    process's copy); sizes (N, 2) int64, width and height in pixels of the picture as seen, after `trim` rows at its bottom were cut, or what
+    is outside its box (`boxes` (N, 4) int64 xyxy). See :func:`decode`.
 
     The result is kept in `folder` (default: :func:`fgbook.paths.store`) under `name`, `size` and `fingerprint`; the caller's fingerprint
-    must change whenever the files do. Raises InputError for a file that cannot be decoded, and for a folder that cannot be written.
+    must change whenever the files do. Raises InputError for a file that cannot be decoded, for one whose content is no longer that of
+    `digests` (see :func:`digest`), which the fingerprint was made of, and for a folder that cannot be written.
     """
+
+    def read(row: tuple) -> tuple:
+        file, box, expected = row
+        square = decode(file, size, trim, box)
+        if expected and digest(file) != expected:
+            raise InputError(f"{file}: changed while its data set was being read; run the same command again.")
+        return square
 
     def write(target: Path):
         header = {"descr": "|u1", "fortran_order": False, "shape": (len(files), 3, size, size)}
@@ -77,13 +87,14 @@ def squares(files: list[Path], size: int, fingerprint: str, *, name: str = "pict
         style = {"desc": f"decode {name} at {size} px", "leave": False, "mininterval": 1, "disable": not progress or len(files) < 500}
         with open(target / "images.npy", "wb") as file, tqdm(total=len(files), **style) as bar:
             np.lib.format.write_array_header_1_0(file, header)
-            for pixels, seen in in_order(lambda path: decode(path, size, trim), files):
+            nothing = [None] * len(files)
+            for pixels, seen in in_order(read, zip(files, nothing if boxes is None else boxes.tolist(), digests or nothing, strict=True)):
                 file.write(pixels)
                 sizes.append(seen)
                 bar.update()
         np.save(target / "sizes.npy", np.array(sizes, np.int64).reshape(-1, 2))
 
-    arrays = _entry(f"{name}-{size}", fingerprint, write, folder)
+    arrays = entry(f"{name}-{size}", fingerprint, write, folder)
     return torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["sizes"])
 
 
@@ -94,15 +105,30 @@ def cached_arrays(name: str, build: Callable[[], dict[str, np.ndarray]], *, fold
         for key, array in build().items():
             np.save(target / f"{key}.npy", array, allow_pickle=False)
 
-    return _entry(name, hashlib.sha256(name.encode()).hexdigest(), write, folder)
+    return entry(name, hashlib.sha256(name.encode()).hexdigest(), write, folder)
 
 
-def decode(path: Path, size: int | None, trim: int = 0) -> tuple[np.ndarray, tuple[int, int]]:
+def digest(path: Path) -> str:
+    """sha256 of a file's content. Raises InputError where it is missing or cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); it is listed in its data set.") from error
+
+
+def whole_pixels(boxes: np.ndarray) -> np.ndarray:
+    """The smallest boxes of whole pixels round `boxes` (N, 4) xyxy that do not begin outside the picture: (N, 4) int64."""
+    return np.concatenate([np.floor(boxes[:, :2]).clip(min=0), np.ceil(boxes[:, 2:])], 1).astype(np.int64)
+
+
+def decode(path: Path, size: int | None, trim: int = 0, box: list[int] | None = None) -> tuple[np.ndarray, tuple[int, int]]:
     """One picture as people see it: pixels (3, size, size) uint8 RGB (None: its own height and width), and (width, height) as seen.
 
     The EXIF rotation is applied, the first frame of an animation is taken, transparent pixels are laid on white, 16-bit grey is scaled to 8
     bits; colour profiles are ignored, as everywhere in the field. Resized with Pillow's bilinear filter, which antialiases; a JPEG more
-    than twice too large is reduced while it is decoded, to no less than twice `size`. Raises InputError that names the file.
+    than twice too large is reduced while it is decoded, to no less than twice `size`. `box`, xyxy in whole pixels of the picture as seen: all
+    outside it is cut away. Raises InputError that names the file.
     """
     try:
         with Image.open(path, formats=FORMATS) as image:
@@ -116,7 +142,11 @@ def decode(path: Path, size: int | None, trim: int = 0) -> tuple[np.ndarray, tup
                 width, height = height, width
             if height <= trim:
                 raise InputError(f"{path}: only {height} pixels high, and {trim} rows at the bottom are to be cut.")
-            if size is not None and not trim:
+            if box is not None:
+                box = [box[0], box[1], min(box[2], width), min(box[3], height)]
+                if box[0] >= box[2] or box[1] >= box[3]:
+                    raise InputError(f"{path}: the box to cut it to lies outside its {width} x {height} pixels.")
+            if size is not None and not trim and box is None:
                 image.draft(None, (2 * size, 2 * size))
             upright = _turned(_rgb(image, path), orientation)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -134,6 +164,9 @@ def decode(path: Path, size: int | None, trim: int = 0) -> tuple[np.ndarray, tup
     if trim:
         upright = upright.crop((0, 0, width, height - trim))
         height -= trim
+    if box is not None:
+        upright = upright.crop(box)
+        width, height = upright.size
     if size is not None:
         upright = upright.resize((size, size), Image.Resampling.BILINEAR)
     return np.ascontiguousarray(np.asarray(upright).transpose(2, 0, 1)), (width, height)
@@ -172,10 +205,10 @@ def _rgb(image: Image.Image, path: Path) -> Image.Image:
 # Entries
 
 
-def _entry(name: str, fingerprint: str, write: Callable[[Path], None], folder: Path | None) -> dict[str, np.ndarray]:
-    """The arrays of an entry; where there is none, or a damaged one, `write` makes its files in a temporary folder first."""
+def entry(name: str, fingerprint: str, write: Callable[[Path], None], folder: Path | None = None) -> dict[str, np.ndarray]:
+    """The arrays of an entry, memory-mapped, copy on write; where there is none, or a damaged one, `write` makes its files in a temporary folder first."""
     place = folder or paths.store()
-    name = _file_name(name)
+    name = paths.file_name(name)
     final = place / f"{name}-{fingerprint[:16]}"
     found = _open(final, fingerprint)
     if found is not None:
@@ -195,12 +228,6 @@ def _entry(name: str, fingerprint: str, write: Callable[[Path], None], folder: P
     if found is None:
         raise InputError(f"{final} cannot be read back after it was written; is the disk failing?")
     return found
-
-
-def _file_name(name: str) -> str:
-    """`name` where a file may be called that; else its last readable part and a hash of the whole."""
-    readable = re.sub(r"[^A-Za-z0-9_.]+", "-", name)[-60:].strip("-.")
-    return readable if readable == name else f"{readable}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _build(final: Path, fingerprint: str, write: Callable[[Path], None]):

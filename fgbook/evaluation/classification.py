@@ -16,7 +16,7 @@ def metrics(probabilities: Tensor, labels: Tensor, num_classes: int) -> dict[str
 
     top1, top5 (the right class is among the 5 most probable, or among all when C < 5); precision, recall, f1: macro averages over the
     classes that occur in labels or predictions, where a class that is never predicted has precision 0; ece: expected calibration error
-    over 15 equal bins of the confidence; n: images; top1_low, top1_high: 95 % Wilson interval of top1. Raises InputError for what is not
+    over 15 equal bins of the confidence; loss: mean cross-entropy in nats; n: images; top1_low, top1_high: 95 % Wilson interval of top1. Raises InputError for what is not
     that.
     """
     _check(probabilities, labels, num_classes)
@@ -33,6 +33,7 @@ def metrics(probabilities: Tensor, labels: Tensor, num_classes: int) -> dict[str
         "recall": float(tm.multiclass_recall(prediction, labels, **macro)),
         "f1": float(tm.multiclass_f1_score(prediction, labels, **macro)),
         "ece": float(tm.multiclass_calibration_error(probabilities.clamp(0, 1), labels, n_bins=BINS, norm="l1", **settings)),
+        "loss": float(-probabilities.gather(1, labels[:, None]).clamp(min=1e-38).log().mean()),
         "n": n,
         "top1_low": low,
         "top1_high": high,

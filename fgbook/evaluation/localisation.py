@@ -16,6 +16,7 @@ from ..augment import centre, centre_offset, uniforms
 from ..data.dataset import Split
 from ..errors import InputError
 from ..recipe import Recipe
+from ..regions import box_iou
 
 MEASURES = ("hit_object", "hit_part", "union_iou")
 BATCH = 64
@@ -64,6 +65,48 @@ def measure(model: nn.Module, split: Split, recipe: Recipe) -> dict:
             result[f"{name}_n"] = len(scores)
         result |= _summary(name, scores, cumulative=name.startswith("union_iou"))
     return result
+
+
+THRESHOLDS = {"hit30": 0.3, "hit50": 0.5, "hit70": 0.7}  # IoU above which a box counts as found
+
+
+def boxes(model: nn.Module, split: Split, recipe: Recipe) -> tuple[dict, dict[str, Tensor]]:
+    """Score the boxes of ``model.locate(images)``, a dictionary of named (B, 4), by their IoU with the object's box, on the centre crops that
+    evaluation sees; beside them two that know nothing of the image: "centre", the middle square with half its area, and "whole".
+
+    First result, plain numbers: `n`, the images with an object in the crop; and for each name, as ``image_hit50``, with ``_low`` and ``_high``
+    (95 %, normal, over images): `iou`, its mean; `hit30`, `hit50`, `hit70`, the share of images whose IoU is at least that;
+    `average`, the mean of these three. Second: {"iou_image", ...}, (N,) float32 on the CPU, NaN for an image without an object.
+
+    The model is put in eval mode and works on its own device; its mode is restored. Raises InputError for a split without boxes.
+    """
+    if split.boxes is None:
+        raise InputError("boxes can be scored only on a data set with boxes; this one has none.")
+    if not len(split):
+        raise InputError("there are no images to evaluate.")
+    device = next(model.parameters()).device
+    size, training = recipe.image_size, model.training
+    model.eval()
+    margin = size * (1 - 0.5**0.5) / 2
+    constant = {"centre": torch.tensor([margin, margin, size - margin, size - margin]), "whole": torch.tensor([0.0, 0.0, size, size])}
+    found: dict[str, list[Tensor]] = {}
+    try:
+        for index in torch.arange(len(split)).split(BATCH):
+            objects = ground_truth(split, index, size)["objects"].to(device)
+            with torch.no_grad():
+                located = model.locate(centre(split.images[index].to(device), size)) | {name: box.to(device) for name, box in constant.items()}
+            for name, of_name in located.items():
+                found.setdefault(f"iou_{name}", []).append(box_iou(of_name.float(), objects))
+    finally:
+        model.train(training)
+    per_image = {name: torch.cat(values).cpu() for name, values in found.items()}
+    result: dict = {"n": int(next(iter(per_image.values())).isfinite().sum())}
+    for name, iou in per_image.items():
+        iou = iou[iou.isfinite()].double()
+        hits = {measure: (iou >= threshold).double() for measure, threshold in THRESHOLDS.items()}
+        for measure, values in {"iou": iou, **hits, "average": torch.stack(list(hits.values())).mean(0)}.items():
+            result |= _mean(f"{name.removeprefix('iou_')}_{measure}", values)
+    return result, per_image
 
 
 def ground_truth(split: Split, index: Tensor, size: int) -> dict[str, Tensor | None]:
@@ -159,9 +202,15 @@ def _where(scores: Tensor, scorable: Tensor) -> Tensor:
 def _summary(name: str, scores: Tensor, cumulative: bool) -> dict:
     """Scores (n, m) of one measure as plain numbers: mean over images, interval, by rank; all None for n = 0."""
     if not len(scores):
-        return {name: None, f"{name}_low": None, f"{name}_high": None, f"{name}_by_rank": None}
-    of_image = scores[:, -1] if cumulative else scores.mean(1)  # (n,)
-    mean, n = float(of_image.mean()), len(of_image)
-    half = 1.96 * float(of_image.std()) / n**0.5 if n > 1 else 1.0  # one image says nothing about others
-    low, high = max(mean - half, 0.0), min(mean + half, 1.0)
-    return {name: mean, f"{name}_low": low, f"{name}_high": high, f"{name}_by_rank": scores.mean(0).tolist()}
+        return _mean(name, scores) | {f"{name}_by_rank": None}
+    return _mean(name, scores[:, -1] if cumulative else scores.mean(1)) | {f"{name}_by_rank": scores.mean(0).tolist()}
+
+
+def _mean(name: str, values: Tensor) -> dict:
+    """Mean over images of values (n,) in [0, 1], and its 95 % interval; all None for n = 0."""
+    n = len(values)
+    if not n:
+        return {name: None, f"{name}_low": None, f"{name}_high": None}
+    mean = float(values.mean())
+    half = 1.96 * float(values.std()) / n**0.5 if n > 1 else 1.0  # one image says nothing about others
+    return {name: mean, f"{name}_low": max(mean - half, 0.0), f"{name}_high": min(mean + half, 1.0)}

@@ -8,9 +8,13 @@ from ..errors import unknown
 from ..recipe import Recipe
 from . import backbones
 from .focus import Focus
+from .levels import Levels
 from .plain import Plain
+from .simple import Simple
+from .superres import SuperResolution
+from .transfer import Transfer
 
-METHODS = {"plain": Plain, "focus": Focus}
+METHODS = {"plain": Plain, "focus": Focus, "superres": SuperResolution, "simple": Simple, "transfer": Transfer, "levels": Levels}
 
 
 def options_of(method: str) -> dict:
@@ -30,7 +34,10 @@ def build(method: str, num_classes: int, recipe: Recipe, options: dict) -> nn.Mo
     for name in options:
         if name not in valid:
             raise unknown(f"option of {method}", name, valid or ["none"])
-    model = METHODS[method](backbones.create(recipe.backbone, recipe.weights), num_classes, **options)
+    if "image_size" in valid:  # a method that has to know the size of what it sees
+        options = {"image_size": recipe.image_size, **options}
+    backbone = None if METHODS[method] is Simple else backbones.create(recipe.backbone, recipe.weights)  # it brings its own network
+    model = METHODS[method](backbone, num_classes, **options)
     if recipe.batchnorm == "frozen":
         backbones.freeze_statistics(model)
     return model

@@ -1,32 +1,53 @@
-"""Backbones: networks that turn an image into a feature map, with pretrained weights from wherever they can be had.
+"""Backbones: networks that turn an image into a feature map.
 
     backbone = create("mobilenet_v2")          # or resnet50, vit_b_16, small, timm:<name>, ...
     maps = backbone(images)                    # images (B, 3, H, W) in [0, 1] -> (B, backbone.channels, h, w)
+    early, *others, last = backbone.stages(images)   # maps at several depths; backbone.depths says what each is
 """
 
-import hashlib
 import math
-import pickle
 from collections.abc import Callable
+from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import lru_cache
-from pathlib import Path
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 import torchvision
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from .. import paths
 from ..errors import InputError, unknown
 from .small import Small
+from .weights import SHIPPED, find, identity, load  # noqa: F401 (SHIPPED is also this module's)
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-SHIPPED = Path(__file__).resolve().parents[1] / "weights" / "small.safetensors"
-SUFFIXES = (".safetensors", ".pth", ".pt")
-HEADS = ("fc.", "classifier.", "head.", "heads.")  # what classifiers are called in the files; a backbone has none
 BatchNorm = nn.modules.batchnorm._BatchNorm
+
+
+@dataclass(frozen=True)
+class Depth:
+    """What a feature map is: its channels, and where its cells look. Cell (y, x) looks at the input round (first + x * stride, first + y * stride),
+    in pixels, where pixel i covers [i, i + 1]."""
+
+    channels: int
+    stride: int
+    first: float
+
+
+def geometry(*layers: tuple) -> tuple[Depth, ...]:
+    """The depths of a network from its layers: for each map its channels, then (kernel, stride, padding) of every layer since the map before
+    it that strides or is not padded by half its kernel. (Other layers leave the cells where they are.)
+
+    The middle of a window lies (kernel - 1) / 2 - padding cells after the cell that its own number names, and each step is `stride` cells.
+    So three pixels wide with stride 2 and padding 1 samples pixels 0, 2, 4, ... and cell 0 goes on looking at the middle of pixel 0.
+    """
+    found, stride, first = [], 1, 0.5  # the image itself: the middle of pixel 0
+    for channels, *since in layers:
+        for kernel, step, padding in since:
+            first += stride * ((kernel - 1) / 2 - padding)
+            stride *= step
+        found.append(Depth(channels, stride, first))
+    return tuple(found)
 
 
 class Backbone(nn.Module):
@@ -35,15 +56,15 @@ class Backbone(nn.Module):
     The mean and standard deviation that the network was trained with are applied inside. With `frozen_statistics` (see
     :func:`freeze_statistics`) BatchNorm layers keep and use their stored mean and variance in training too; weight and bias still learn.
 
-    Cell (y, x) of the map looks at the input round (first + x * stride, first + y * stride). A convolution of odd size with stride 2 and
-    symmetric padding samples pixels 0, 2, 4, ..., so after any number of them cell 0 looks at the middle of pixel 0: `first` is 0.5, and
-    the map lies half a stride further up and left than its cells suggest. Networks that cut the image into patches have stride / 2.
+    `features` gives the maps of the network at several depths, the last one being the feature map; `depths` describes them. The last one's
+    `channels`, `stride` and `first` (where its cells look, see :class:`Depth`) are also the backbone's own.
     """
 
-    def __init__(self, name: str, network: nn.Module, features: Callable[[nn.Module, Tensor], Tensor], channels: int, stride: int,
-                 first: float = 0.5, mean: tuple[float, ...] = IMAGENET_MEAN, std: tuple[float, ...] = IMAGENET_STD):  # fmt: skip
+    def __init__(self, name: str, network: nn.Module, features: Callable[[nn.Module, Tensor], list[Tensor]], depths: tuple[Depth, ...],
+                 mean: tuple[float, ...] = IMAGENET_MEAN, std: tuple[float, ...] = IMAGENET_STD):  # fmt: skip
         super().__init__()
-        self.name, self.channels, self.stride, self.first = name, channels, stride, first
+        self.name, self.depths = name, depths
+        self.channels, self.stride, self.first = depths[-1].channels, depths[-1].stride, depths[-1].first
         self.network = network
         self.features = features
         self.frozen_statistics = False
@@ -51,6 +72,10 @@ class Backbone(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
+        return self.stages(images)[-1]
+
+    def stages(self, images: Tensor) -> list[Tensor]:
+        """The maps (B, channels, h, w) at every one of `depths`, in one pass; the last is what ``forward`` gives."""
         return self.features(self.network, (images - self.mean) / self.std)
 
     def train(self, mode: bool = True) -> "Backbone":
@@ -88,24 +113,59 @@ class SecondStatistics(nn.Module):
         return torch.func.functional_call(network, {name.replace("/", "."): value for name, value in self.named_buffers()}, (x,))
 
 
-# ---- feature maps of torchvision's networks --------------------------------------------------------------------------
+# ---- feature maps at several depths, of torchvision's networks and our own --------------------------------------------
 
 
-def _resnet(network: nn.Module, x: Tensor) -> Tensor:
-    x = network.maxpool(network.relu(network.bn1(network.conv1(x))))
-    return network.layer4(network.layer3(network.layer2(network.layer1(x))))
+def _small(network: nn.Module, x: Tensor) -> list[Tensor]:
+    fine = network.blocks[0](network.stem(x))
+    coarse = network.blocks[1](fine)
+    return [fine, coarse, network.widen(network.blocks[2](coarse))]
 
 
-def _convolutional(network: nn.Module, x: Tensor) -> Tensor:
-    return network.features(x)
+def _resnet(network: nn.Module, x: Tensor) -> list[Tensor]:
+    x, maps = network.maxpool(network.relu(network.bn1(network.conv1(x)))), []
+    for layer in (network.layer1, network.layer2, network.layer3, network.layer4):
+        x = layer(x)
+        maps.append(x)
+    return maps
 
 
-def _convnext(network: nn.Module, x: Tensor) -> Tensor:
+def _sequence(network: nn.Module, x: Tensor, after: tuple[int, ...]) -> list[Tensor]:
+    """Of networks that are one sequence of layers: the maps after those with the numbers `after`."""
+    maps = []
+    for number, layer in enumerate(network.features):
+        x = layer(x)
+        if number in after:
+            maps.append(x)
+    return maps
+
+
+def _alexnet_fc7(network: nn.Module, x: Tensor) -> list[Tensor]:
+    """With AlexNet's two hidden fully connected layers (and their dropout): a map of one cell, of whatever size the image is."""
+    maps = _sequence(network, x, (1, 4, 11))
+    return [*maps, network.classifier(network.avgpool(network.features[12](maps[-1])).flatten(1))[..., None, None]]
+
+
+def _convnext(network: nn.Module, x: Tensor) -> list[Tensor]:
     """The final LayerNorm, which torchvision applies after pooling, is applied at every place: pooling stays the last, linear step."""
-    return network.classifier(network.features(x))
+    *earlier, last = _sequence(network, x, (1, 3, 5, 7))
+    return [*earlier, network.classifier(last)]
 
 
-def _vit(network: nn.Module, x: Tensor) -> Tensor:
+def _inception(network: nn.Module, x: Tensor) -> list[Tensor]:
+    """Up to Mixed_7c, past the auxiliary classifier; maps before each stride change, from stride 4."""
+    x = network.Conv2d_2b_3x3(network.Conv2d_2a_3x3(network.Conv2d_1a_3x3(x)))
+    maps = [network.Conv2d_4a_3x3(network.Conv2d_3b_1x1(network.maxpool1(x)))]
+    for blocks in (("maxpool2", "Mixed_5b", "Mixed_5c", "Mixed_5d"), ("Mixed_6a", "Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e"),
+                   ("Mixed_7a", "Mixed_7b", "Mixed_7c")):  # fmt: skip
+        x = maps[-1]
+        for block in blocks:
+            x = getattr(network, block)(x)
+        maps.append(x)
+    return maps
+
+
+def _vit(network: nn.Module, x: Tensor) -> list[Tensor]:
     """The patch tokens after the last layer, back in their places; the positional embedding is resized where the image is not 224 px."""
     x = network.conv_proj(x)  # (B, 768, h, w)
     h, w = x.shape[-2:]
@@ -117,40 +177,50 @@ def _vit(network: nn.Module, x: Tensor) -> Tensor:
         position = torch.cat([position[:, :1], grid.flatten(2).transpose(1, 2)], 1)
     tokens = torch.cat([network.class_token.expand(len(x), -1, -1), x.flatten(2).transpose(1, 2)], 1) + position  # (B, 1 + h * w, 768)
     tokens = network.encoder.ln(network.encoder.layers(network.encoder.dropout(tokens)))
-    return tokens[:, 1:].transpose(1, 2).unflatten(2, (h, w))
+    return [tokens[:, 1:].transpose(1, 2).unflatten(2, (h, w))]
 
 
-# name -> (feature map, channels, stride, the classifier's attribute)
+HALF, POOL, VALID = (3, 2, 1), (2, 2, 0), (3, 2, 0)  # kernel, stride, padding: halving with padding, by twos, and without padding
+SMALL = geometry((32, HALF, HALF), (96, HALF), (Small.channels,))
+MOBILE = geometry((24, HALF, HALF), (32, HALF), (96, HALF), (1280, HALF))
+BASIC, BOTTLENECK = (geometry((n, (7, 2, 3), HALF), (2 * n, HALF), (4 * n, HALF), (8 * n, HALF)) for n in (64, 256))
+INCEPTION = geometry((192, VALID, (3, 1, 0), VALID, (3, 1, 0)), (288, VALID), (768, VALID), (2048, VALID))
+
+# name -> (maps, their depths, the classifier's attribute). The maps are the last ones before each change of stride, from stride 4.
 TORCHVISION = {
-    "resnet18": (_resnet, 512, 32, "fc"),
-    "resnet34": (_resnet, 512, 32, "fc"),
-    "resnet50": (_resnet, 2048, 32, "fc"),
-    "resnet101": (_resnet, 2048, 32, "fc"),
-    "mobilenet_v2": (_convolutional, 1280, 32, "classifier"),
-    "efficientnet_b0": (_convolutional, 1280, 32, "classifier"),
-    "convnext_tiny": (_convnext, 768, 32, "classifier"),
-    "vit_b_16": (_vit, 768, 16, "heads"),
+    "alexnet": (partial(_sequence, after=(1, 4, 11, 12)), geometry((64, (11, 4, 2)), (192, VALID), (256, VALID), (256, VALID)), "classifier"),
+    "alexnet_fc7": (_alexnet_fc7, geometry((64, (11, 4, 2)), (192, VALID), (256, VALID), (4096, VALID, (6, 1, 0))), "classifier"),
+    # conv3_3, conv4_3, conv5_3 and the pool after it
+    "vgg16": (partial(_sequence, after=(15, 22, 29, 30)), geometry((256, POOL, POOL), (512, POOL), (512, POOL), (512, POOL)), "classifier"),
+    "inception_v3": (_inception, INCEPTION, "fc"),
+    "resnet18": (_resnet, BASIC, "fc"),
+    "resnet34": (_resnet, BASIC, "fc"),
+    "resnet50": (_resnet, BOTTLENECK, "fc"),
+    "resnet101": (_resnet, BOTTLENECK, "fc"),
+    "mobilenet_v2": (partial(_sequence, after=(3, 6, 13, 18)), MOBILE, "classifier"),
+    "efficientnet_b0": (partial(_sequence, after=(2, 3, 5, 8)), geometry((24, HALF, HALF), (40, HALF), (112, HALF), (1280, HALF)), "classifier"),
+    "convnext_tiny": (_convnext, geometry((96, (4, 4, 0)), (192, POOL), (384, POOL), (768, POOL)), "classifier"),
+    "vit_b_16": (_vit, geometry((768, (16, 16, 0))), "heads"),
 }
-PATCHES = ("convnext_tiny", "vit_b_16")  # cut the image into patches without overlap
 NAMES = ("small", *TORCHVISION)
-
-
-def _call(network: nn.Module, x: Tensor) -> Tensor:
-    return network(x)
 
 
 def _untrained(name: str) -> Backbone:
     """The backbone with random weights, drawn from torch's global generator as its authors chose."""
     if name == "small":
-        return Backbone(name, Small(), _call, Small.channels, Small.stride)
+        return Backbone(name, Small(), _small, SMALL)
     if name.startswith("timm:"):
         return _timm(name)
-    if name not in TORCHVISION:
-        raise unknown("backbone", name, [*NAMES, "timm:NAME"])
-    features, channels, stride, head = TORCHVISION[name]
-    network = torchvision.models.get_model(name, weights=None)
-    setattr(network, head, network.classifier[:1] if name == "convnext_tiny" else nn.Identity())  # of ConvNeXt's head the LayerNorm stays
-    return Backbone(name, network, features, channels, stride, stride / 2 if name in PATCHES else 0.5)
+    features, found, head = TORCHVISION[name]
+    if name == "inception_v3":
+        network = torchvision.models.inception_v3(weights=None, aux_logits=False, init_weights=True)
+    else:
+        network = torchvision.models.get_model(name.removesuffix("_fc7"), weights=None)
+    stays = {"convnext_tiny": 1, "alexnet_fc7": 6}.get(name)  # layers of the head: ConvNeXt's LayerNorm, AlexNet's fc6 and fc7
+    setattr(network, head, network.classifier[:stays] if stays else nn.Identity())
+    # Inception's weights come from TensorFlow and want pixels in [-1, 1]; torchvision gets there by way of ImageNet's mean (transform_input).
+    scale = ((0.5,) * 3, (0.5,) * 3) if name == "inception_v3" else (IMAGENET_MEAN, IMAGENET_STD)
+    return Backbone(name, network, features, found, *scale)
 
 
 # ---- timm ------------------------------------------------------------------------------------------------------------
@@ -171,13 +241,14 @@ def _timm_model(name: str, **options) -> nn.Module:
         raise InputError(f"timm has no model {name!r}; nearest: {', '.join(near) or 'none, see timm.list_models()'}.") from None
 
 
-def _timm_map(network: nn.Module, x: Tensor) -> Tensor:
-    """timm's feature maps come as (B, C, h, w), (B, h, w, C), or tokens of square images (B, prefix + h * h, C); here always the first."""
+def _timm_map(network: nn.Module, x: Tensor) -> list[Tensor]:
+    """timm's feature maps come as (B, C, h, w), (B, h, w, C), or tokens of square images (B, prefix + h * h, C); here always the
+    first, and only the last depth."""
     maps = network.forward_features(x)
     if maps.ndim == 3:
         maps = maps[:, getattr(network, "num_prefix_tokens", 0) :]
-        return maps.transpose(1, 2).unflatten(2, (math.isqrt(maps.shape[1]),) * 2)
-    return maps.permute(0, 3, 1, 2) if getattr(network, "output_fmt", "NCHW") == "NHWC" else maps
+        return [maps.transpose(1, 2).unflatten(2, (math.isqrt(maps.shape[1]),) * 2)]
+    return [maps.permute(0, 3, 1, 2) if getattr(network, "output_fmt", "NCHW") == "NHWC" else maps]
 
 
 def _timm(name: str) -> Backbone:
@@ -187,98 +258,15 @@ def _timm(name: str) -> Backbone:
         network = _timm_model(name)
     size = network.pretrained_cfg.get("input_size", (3, 224, 224))[-1]
     with torch.no_grad():
-        maps = _timm_map(network.eval(), torch.zeros(1, 3, size, size))
+        (maps,) = _timm_map(network.eval(), torch.zeros(1, 3, size, size))
     mean, std = (tuple(network.pretrained_cfg.get(k, v)) for k, v in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)))
     stride = round(size / maps.shape[2])
     # A guess by family: timm does not say where a cell looks. Networks with one-sided ("same") padding lie between the two.
     first = stride / 2 if network.__class__.__name__.endswith("Transformer") or "NeXt" in network.__class__.__name__ else 0.5
-    return Backbone(name, network.train(), _timm_map, maps.shape[1], stride, first, mean, std)
+    return Backbone(name, network.train(), _timm_map, (Depth(maps.shape[1], stride, first),), mean, std)
 
 
-# ---- weights ---------------------------------------------------------------------------------------------------------
-
-
-def _source(name: str, weights: str):
-    """Where the weights are: None (random), a Path, one of torchvision's weights (downloaded when not cached), or "timm" (the same)."""
-    if weights == "none":
-        return None
-    if weights != "pretrained":
-        folder = paths.weights()
-        for path in (Path(weights).expanduser(), folder / weights, *(folder / f"{weights}{suffix}" for suffix in SUFFIXES)):
-            if path.is_file():
-                return path
-        there = sorted(p.name for p in folder.glob("*") if p.suffix in SUFFIXES)
-        raise InputError(f"weights {weights!r} are neither a file nor in {folder} (there: {', '.join(there) or 'none'}); "
-                         "give 'pretrained', 'none', or the path of a file.")  # fmt: skip
-    if name == "small":
-        if not SHIPPED.is_file():
-            raise InputError(f"the weights that ship with the package are missing ({SHIPPED}); install fgbook again or use weights='none'.")
-        return SHIPPED
-    stems = [f"{name.removeprefix('timm:')}-imagenet1k", name.removeprefix("timm:")]
-    if name in TORCHVISION:
-        # The first ImageNet weights are the ones that the papers' years know; later sets come from a stronger training recipe.
-        online = torchvision.models.get_model_weights(name).IMAGENET1K_V1
-        stems.append(Path(online.url).stem)
-    elif name.startswith("timm:"):
-        online = "timm"
-    else:
-        raise unknown("backbone", name, [*NAMES, "timm:NAME"])
-    for stem in stems:
-        for suffix in SUFFIXES:
-            if (paths.weights() / f"{stem}{suffix}").is_file():
-                return paths.weights() / f"{stem}{suffix}"
-    return online
-
-
-def _reason(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    """A state dict from a safetensors or torch file; no code that a file may carry is run."""
-    try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:  # torch's answer to everything that is not a plain tensor
-        raise InputError(f"{path} is not a plain state dict: it is damaged or holds Python objects or code, which are never run; "
-                         "save the tensors alone, as safetensors or with torch.save(model.state_dict(), ...).") from None  # fmt: skip
-    except Exception as error:  # a damaged file makes the readers fail in many ways
-        raise InputError(f"{path} cannot be read as weights ({_reason(error)}).") from None
-    for key in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise InputError(f"{path} does not hold a state dict (names with tensors).")
-    return {str(key).removeprefix("module."): value for key, value in state.items()}
-
-
-def _download(name: str, online) -> dict[str, Tensor]:
-    try:
-        if online == "timm":
-            return _timm_model(name, pretrained=True).state_dict()
-        return online.get_state_dict(progress=False, check_hash=True, weights_only=True)
-    except InputError:
-        raise
-    except Exception as error:  # whatever a network, a proxy or a hub client raises
-        file = f"{name.removeprefix('timm:')}-imagenet1k.safetensors"
-        raise InputError(f"the pretrained weights of {name} are not in {paths.weights()} and cannot be downloaded ({_reason(error)}); put "
-                         f"{file} (or .pth) there, set FGBOOK_WEIGHTS to a folder with it, or use weights='none'.") from None  # fmt: skip
-
-
-def _load(network: nn.Module, state: dict[str, Tensor], name: str, where: object) -> None:
-    """Put `state` into the network; a classifier in it is ignored. Raises InputError with the keys that do not fit."""
-    own = network.state_dict()
-    # Old torch files have no counter of batches; it does not influence any result here.
-    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
-    unexpected = [key for key in state if key not in own and not key.startswith(HEADS)]
-    shapes = [f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
-              for key in own if key in state and state[key].shape != own[key].shape]  # fmt: skip
-    problems = []
-    for what, keys in (("missing", missing), ("unexpected", unexpected), ("other shape", shapes)):
-        if keys:
-            problems.append(f"{what}: {', '.join(keys[:3])}" + (f" and {len(keys) - 3} more" if len(keys) > 3 else ""))
-    if problems:
-        raise InputError(f"the weights {where} do not fit {name}; {'; '.join(problems)}.")
-    network.load_state_dict({key: state[key] for key in own if key in state}, strict=False)
+# ---- with weights ----------------------------------------------------------------------------------------------------
 
 
 def create(name: str, weights: str = "pretrained") -> Backbone:
@@ -291,26 +279,22 @@ def create(name: str, weights: str = "pretrained") -> Backbone:
     Raises InputError, with what to do, for an unknown name and for weights that cannot be found, downloaded or read, that hold code, or
     that do not fit (with the keys).
     """
-    source = _source(name, weights)
+    _known(name)
+    source = find(name, weights)
     backbone = _untrained(name)
     if source is not None:
-        _load(backbone.network, _read(source) if isinstance(source, Path) else _download(name, source), name, source)
+        load(backbone.network, name, source)
     return backbone
 
 
 def weights_id(name: str, weights: str = "pretrained") -> str:
     """What identifies the weights in a record: file name and sha256 (8 digits), the name of a download, or "none". Downloads nothing."""
-    source = _source(name, weights)
-    if source is None:
+    if name == "none":  # of a method that brings its own network
         return "none"
-    if source == "timm":
-        return name
-    if isinstance(source, Path):
-        return f"{source.name} sha256:{_sha256(source, source.stat().st_mtime_ns, source.stat().st_size)[:8]}"
-    return str(source)
+    _known(name)
+    return identity(name, find(name, weights))
 
 
-@lru_cache
-def _sha256(path: Path, modified: int, size: int) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _known(name: str) -> None:
+    if name not in NAMES and not name.startswith("timm:"):
+        raise unknown("backbone", name, [*NAMES, "timm:NAME"])

@@ -5,7 +5,7 @@ from importlib import import_module
 from ..errors import unknown
 from .spec import Paper
 
-NAMES = ("feng",)
+NAMES = ("feng", "peng", "golodov")
 
 
 def names() -> list[str]:

@@ -28,19 +28,27 @@ class Row:
     title: str  # "hybrid head, maximum over classes"
     method: str  # key of models.METHODS
     options: dict
-    recipes: dict[str, Recipe]  # profile -> Recipe
+    recipes: dict[str, Recipe]  # profile -> Recipe; the row does not exist at a profile that is missing
+    after: str | None = None  # the row whose trained weights (same profile, data and seed) this one starts from: an earlier stage
+    measures: tuple[str, ...] = ()  # "heat": the heat maps of some test images are measured too, and kept beside the predictions
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A sentence of the paper that runs can support or refute: `better` beats `worse` in `metric` by more than 0."""
+    """A sentence of the paper that runs can support or refute: `better` beats `worse` in `metric` by more than -`margin`.
+
+    A metric is known for every test image; larger is better. "top1": right or wrong; "top1_low": the same on low-resolution images; "nll": the
+    log-probability of the true class (less loss is better); any other: the array of that name beside the record's predictions.
+    """
 
     key: str  # "B1"
     text: str  # in our words
     better: str  # row name
     worse: str  # row name; may name a printed row that we do not run ("nts-net"): then the verdict is "not run"
-    printed_effect: float | None = None  # percentage points
+    printed_effect: float | None = None  # percentage points, or the metric's unit
     metric: str = "top1"
+    worse_metric: str | None = None  # of the worse row, where it differs: one network at two resolutions
+    margin: float = 0.0  # of "no worse than": a difference that would not matter, fixed before any run
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,11 @@ class Tuning:
 
     base: Recipe
     tries: dict[str, tuple[dict, ...]]  # row -> changes: Recipe fields, and method options under "options"
+    bases: dict[str, Recipe] = field(default_factory=dict)  # row -> its own base, where rows are too different for one
+
+    def of(self, row: str) -> Recipe:
+        """The recipe that a row's changes start from."""
+        return self.bases.get(row, self.base)
 
 
 @dataclass(frozen=True)
@@ -62,6 +75,10 @@ class Paper:
     claims: tuple[Claim, ...]
     datasets: dict[str, tuple[str, ...]]  # profile -> data sets, the default first
     tuning: dict[str, Tuning] = field(default_factory=dict)  # by profile
+
+    def rows_at(self, profile: str) -> list[Row]:
+        """The rows that exist at a profile."""
+        return [row for row in self.rows if profile in row.recipes]
 
     def row(self, name: str) -> Row:
         """The row of that name; raises InputError with the nearest valid names."""

@@ -23,13 +23,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from . import augment, paths, records, verdicts
-from .data.dataset import DataSet, Split
-from .errors import InputError, unknown
-from .models.backbones import Backbone
-from .models.focus import Focus
-from .papers.spec import PROFILES, Paper, Table
-from .recipe import Recipe
+from .. import augment, paths, records, verdicts
+from ..data.dataset import DataSet, Split
+from ..errors import InputError, unknown
+from ..evaluation import classification
+from ..models.backbones import Backbone
+from ..models.focus import Focus
+from ..papers.spec import PROFILES, Claim, Paper, Table
+from ..recipe import LATER, Recipe
 
 OKABE_ITO = {"black": "#000000", "orange": "#E69F00", "sky": "#56B4E9", "green": "#009E73", "yellow": "#F0E442", "blue": "#0072B2",
              "red": "#D55E00", "purple": "#CC79A7"}  # fmt: skip
@@ -144,16 +145,16 @@ def hardware(record: dict) -> str:
     return about.get("gpu") or f"{about['cpu']} ({about['threads']} of {_count(about['cores'], 'core')})"
 
 
-def accuracy(found: list[dict]) -> tuple[float, float, float]:
-    """Mean top-1 accuracy of the records of one row (one a seed) in percent, and its 95 % interval.
+def accuracy(found: list[dict], metric: str = "top1") -> tuple[float, float, float]:
+    """Mean accuracy of the records of one row (one a seed) in percent, and its 95 % interval; `metric`: "top1", or "low_top1" at low resolution.
 
     The interval covers seeds and test images, as verdicts do; with one seed it is the Wilson interval, which covers test images only.
     """
+    right = np.stack([verdicts.per_image(record, metric) for record in found])
     if len(found) == 1:
-        test = found[0]["metrics"]["test"]
-        return 100 * test["top1"], 100 * test["top1_low"], 100 * test["top1_high"]
-    predictions = [records.load_predictions(record) for record in found]
-    mean, half = verdicts.interval(100.0 * np.stack([p["prediction"] == p["label"] for p in predictions]), 100)
+        low, high = classification.wilson(int(right.sum()), right.size)
+        return 100 * float(right.mean()), 100 * low, 100 * high
+    mean, half = verdicts.interval(100.0 * right, 100)
     return float(mean), max(0.0, float(mean - half)), min(100.0, float(mean + half))
 
 
@@ -161,10 +162,13 @@ def accuracy_table(paper: Paper, found: list[dict], printed: str = "cub") -> Sho
     """One line a row of the paper: printed and measured top-1 accuracy with its 95 % interval, for records of one profile and data set.
 
     `printed` names the data set whose printed numbers stand beside, except beside quick runs: these are illustrations, and say so. Rows without a
-    record are shown as not run.
+    record are shown as not run, those that do not exist at the profile not at all.
     """
     lines, quick = [], any(r["profile"] == "quick" for r in found)
+    profiles = {r["profile"] for r in found}
     for row in paper.rows:
+        if profiles and not profiles & row.recipes.keys():
+            continue
         of_row = [r for r in found if r["row"] == row.name]
         line = {"row": html.escape(row.title)}
         if not quick:
@@ -206,22 +210,39 @@ def judge(paper: Paper, found: list[dict]) -> list[verdicts.Verdict]:
     return [verdicts.verdict(claim, of_row(claim.better), of_row(claim.worse)) for claim in paper.claims]
 
 
+METRICS = {"top1": "top-1 accuracy, points", "low_top1": "top-1 accuracy at low resolution, points", "nll": "log-probability of the true class, nats",
+           "heat_area": "area of the heat map, share of the image", "heat_strength": "strength of the heat map, log2",
+           "heat_relative": "strength of the heat map against the logits, log2"}  # fmt: skip
+
+
+def effect_field(claim: Claim) -> str:
+    """The field of a claim's measured effect: "effect" and the metrics, where they are not the usual one."""
+    names = dict.fromkeys((claim.metric, claim.worse_metric or claim.metric))
+    return "effect" if list(names) == ["top1"] else f"effect {' '.join(names)}"
+
+
 def verdict_table(paper: Paper, found: list[dict]) -> Shown:
-    """One line a claim: printed and measured effect in percentage points, its 95 % interval, and the verdict with its reason."""
+    """One line a claim: printed and measured effect, its 95 % interval, and the verdict with its reason. Effects are in percentage points of top-1
+    accuracy; a column says so where they are not."""
     lines = []
+    metrics = any((c.metric, c.worse_metric or c.metric) != ("top1", "top1") for c in paper.claims)
     for verdict in judge(paper, found):
-        claim, effect = verdict.claim, verdict.effect
+        claim, effect, field = verdict.claim, verdict.effect, effect_field(verdict.claim)
         better, worse = ([r for r in found if r["row"] == name] for name in (claim.better, claim.worse))
-        lines.append({
-            "claim": f"<b>{claim.key}</b> {html.escape(claim.text)}",
-            "printed": "–" if claim.printed_effect is None else f"{claim.printed_effect:+.1f}",
-            "measured": measured(f"{effect.effect:+.1f}", "effect", better, worse) if effect else "–",
-            "95 % interval": measured(f"{effect.low:+.1f} to {effect.high:+.1f}", "effect interval", better, worse) if effect else "–",
+        digits = 1 if verdicts.UNITS.get(claim.metric) == "points" else 3
+        line = {"claim": f"<b>{claim.key}</b> {html.escape(claim.text)}"}
+        if metrics:
+            line["measured in"] = html.escape(METRICS.get(claim.metric, claim.metric))
+        lines.append(line | {
+            "printed": "–" if claim.printed_effect is None else f"{claim.printed_effect:+.{digits}f}",
+            "measured": measured(f"{effect.effect:+.{digits}f}", field, better, worse) if effect else "–",
+            "95 % interval": measured(f"{effect.low:+.{digits}f} to {effect.high:+.{digits}f}", f"{field} interval", better, worse) if effect else "–",
             "seeds": effect.seeds if effect else 0,
             "verdict": f"<b>{html.escape(verdict.outcome)}</b>",
             "why": html.escape(verdict.why.partition("; ")[2] or verdict.why),  # the numbers before the semicolon stand in the columns
         })  # fmt: skip
-    return table(lines, f"Claims, in percentage points of top-1 accuracy. {setting(found)}", found)
+    what = "Claims, each with its metric: larger is better." if metrics else "Claims, in percentage points of top-1 accuracy."
+    return table(lines, f"{what} {setting(found)}", found)
 
 
 def recipe_table(paper: Paper) -> Shown:
@@ -235,10 +256,10 @@ def recipe_table(paper: Paper) -> Shown:
         line, used = {"setting": f"<code>{name}</code>"}, False
         for profile in PROFILES:
             by_value: dict[str, list[str]] = {}
-            for row in paper.rows:
+            for row in paper.rows_at(profile):
                 recipe = row.recipes[profile].as_dict()
                 applies = name not in uses or recipe["schedule"] == uses[name]
-                used |= applies and bool(recipe[name])
+                used |= applies and bool(recipe[name]) and not (name in LATER and recipe[name] == getattr(Recipe(), name))
                 by_value.setdefault(html.escape(str(recipe[name])) if applies else "–", []).append(row.name)
             line[profile] = "; ".join(f"{value} ({', '.join(names)})" if len(by_value) > 1 else value for value, names in by_value.items())
         if used:
@@ -299,8 +320,8 @@ def _mean(found: list[dict], name: str) -> float:
 
 
 def effects_figure(paper: Paper, found: list[dict]) -> Shown:
-    """Effects of the claims with their 95 % intervals beside the printed effects (a forest plot)."""
-    judged = judge(paper, found)
+    """Effects of the claims with their 95 % intervals beside the printed effects (a forest plot), of those that are in percentage points."""
+    judged = [v for v in judge(paper, found) if verdicts.UNITS.get(v.claim.metric) == "points"]
     with matplotlib.rc_context(STYLE):
         drawn = Figure(figsize=(WIDTH, 0.8 + 0.62 * len(judged)))
         axes = drawn.subplots()

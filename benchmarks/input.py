@@ -1,0 +1,107 @@
+"""Images a second that reach the network: stored once and augmented in batches, or decoded from files in every epoch as is usual.
+
+    python benchmarks/input.py                  # 2 threads here, 2 workers there; --device cuda on a GPU
+
+Ours is fgbook.data.load (decoded once into a memory-mapped uint8 array) and fgbook.augment. Theirs is torchvision's ImageFolder, a DataLoader
+with as many workers, and transforms.v2 on uint8 tensors, the faster of its two ways. Both give the same kind of batch: random crops and flips of
+the same photographs, float32 in [0, 1], channels_last, on the device. Files and store are in the page cache. Needs photographs (FGBOOK_DATA).
+Wanted: ours at least 5 times as fast on 2 cores. Processor time, children's included, is what a busy machine disturbs least.
+"""
+
+import resource
+import time
+
+import common
+import torch
+from torch.utils.data import DataLoader, Subset
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import v2
+
+from fgbook import data
+from fgbook.augment import augment
+from fgbook.recipe import Recipe
+
+
+def stored(images: torch.Tensor, index: torch.Tensor, recipe: Recipe, batch: int, device: torch.device):
+    """A pass over the images at `index`, as training makes it: uint8 on the device if it is a GPU."""
+    if device.type == "cuda":
+        images, index = images.to(device), index.to(device)
+    epoch = iter(range(10**9))
+
+    def run() -> None:
+        number = next(epoch)
+        for places in index.split(batch):
+            augment(images[places], places, recipe, 0, number).contiguous(memory_format=torch.channels_last)
+
+    return run
+
+
+def decoded(folder: str, index: torch.Tensor, transforms: list, batch: int, workers: int, device: torch.device):
+    """A pass over as many picture files with worker processes, which stay alive between passes."""
+    pictures = Subset(ImageFolder(folder, v2.Compose(transforms)), index.tolist())
+    pinned = device.type == "cuda"
+    loader = DataLoader(pictures, batch, shuffle=True, num_workers=workers, persistent_workers=True, pin_memory=pinned)
+
+    def run() -> None:
+        for images, _ in loader:
+            images.to(device, non_blocking=pinned, memory_format=torch.channels_last)
+
+    return run, loader
+
+
+def processor_seconds() -> float:
+    """Of this process and of all its children that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(u.ru_utime + u.ru_stime for u in used)
+
+
+def main() -> None:
+    parser = common.parser(__doc__, threads=2)
+    parser.add_argument("--data", default="cub50", help="a data set with class folders of pictures (default: cub50)")
+    parser.add_argument("--size", type=int, default=224, help="pixels of what the network sees (default: 224)")
+    parser.add_argument("--store", type=int, default=256, help="pixels of what is stored, and of the Resize (default: 256)")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--images", type=int, default=384, help="images a pass (default: 384)")
+    chosen = parser.parse_args()
+    torch.set_num_threads(chosen.threads)
+    device = torch.device(chosen.device)
+    photos = data.load(chosen.data, chosen.store).split("train+val")
+    count = min(chosen.images, len(photos))
+    index = torch.randperm(len(photos), generator=torch.Generator().manual_seed(0))[:count]
+    recipe = Recipe(image_size=chosen.size, store_size=chosen.store)
+    size, resize = chosen.size, v2.Resize((chosen.store, chosen.store))
+    zoom, to_float = v2.RandomResizedCrop(size, scale=(0.25, 1)), [v2.RandomHorizontalFlip(), v2.ToDtype(torch.float32, scale=True)]
+    lines = {  # what is done -> our recipe, their transforms
+        f"crop of {size} from {chosen.store}": (recipe, [v2.ToImage(), resize, v2.RandomCrop(size), *to_float]),
+        f"zoomed crop of {size}": (recipe.but(crop_scale=0.5), [v2.ToImage(), zoom, *to_float]),
+        f"zoomed crop of {size} from {chosen.store}": (recipe.but(crop_scale=0.5), [v2.ToImage(), resize, zoom, *to_float]),
+    }
+    report = common.Report("input", "Images a second that reach the network: stored and augmented, or decoded from files", chosen.device,
+                           ["augmentation", "stored/s", "files/s", "ratio", "stored ms", "files ms", "ratio of processor time"],
+                           data=chosen.data, size=size, store=chosen.store, batch=chosen.batch, images=count, workers=chosen.threads, now=time.perf_counter)  # fmt: skip
+    for name, (ours, theirs) in lines.items():
+        ready = stored(photos.images, index, ours, chosen.batch, device)
+        before = processor_seconds()
+        usual, loader = decoded(str(data.path(chosen.data)), index, theirs, chosen.batch, chosen.threads, device)
+        used = []
+
+        def timed() -> None:
+            start = time.process_time()
+            ready()
+            common.wait(device)
+            used.append(time.process_time() - start)
+
+        stored_times, file_times = common.turns([timed, usual], device, chosen.seconds, now=time.perf_counter)
+        passes = len(used)
+        loader._iterator._shutdown_workers()  # waits for the workers: only then their processor time is known
+        work = (processor_seconds() - before - sum(used)) / passes
+        found = common.ratio(file_times, stored_times)
+        mine = common.median(used)
+        report.row(name, count / common.median(stored_times), count / common.median(file_times), found[0],
+                   1e3 * mine / count, 1e3 * work / count, work / mine)  # fmt: skip
+        report.ratio(name, *found, wanted=">= 5")
+    report.finish(chosen.save)
+
+
+if __name__ == "__main__":
+    main()
