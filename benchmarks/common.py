@@ -1,6 +1,7 @@
 """What the benchmarks share: timing in turns, the options that all have, tables, and result files."""
 
 import argparse
+import ctypes
 import datetime
 import gc
 import json
@@ -40,12 +41,13 @@ def clock(device: torch.device | str) -> Callable[[], float]:
     return time.process_time if torch.device(device).type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
 
 
-def turns(functions: list[Callable], device: torch.device, seconds: float, least: int = 5, now: Callable | None = None) -> list[list[float]]:
+def turns(functions: list[Callable], device: torch.device, seconds: float, least: int = 3, now: Callable | None = None) -> list[list[float]]:
     """Seconds of each function in each round, by the clock `now` (default: :func:`clock`).
 
     All run in turn in every round, so that a busy machine disturbs all alike.
     """
     now = now or clock(device)
+    keep_memory()
     for function in functions:  # once for caches and autotuning
         function()
     taken = [[] for _ in functions]
@@ -59,6 +61,15 @@ def turns(functions: list[Callable], device: torch.device, seconds: float, least
             wait(device)
             times.append(now() - start)
     return taken
+
+
+def keep_memory() -> None:
+    """Have the C library (glibc) keep what is freed. Otherwise it returns large tensors to the system, and how much of a step goes into getting them
+    back, page by page, depends on what else the process did before: up to half of the step's time, of one method more than of the other."""
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if hasattr(library, "mallopt"):
+        library.mallopt(-4, 0)  # M_MMAP_MAX: tensors come from the heap
+        library.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: which is not given back
 
 
 def wait(device: torch.device) -> None:
@@ -149,11 +160,11 @@ def slug(content: dict) -> str:
 
 
 def command() -> str:
-    """How this process was called, without the folder that --save may name."""
+    """How this process was called, without the folders that --save and a data set may name."""
     words = iter(sys.argv[1:])
     kept = []
     for word in words:
-        kept.append("--save" if word.startswith("--save=") else word)
+        kept.append("--save" if word.startswith("--save=") else re.sub("folder:.*", "folder:PATH", word))
         if word == "--save":
             rest = list(words)
             words = iter(rest[1:] if rest and not rest[0].startswith("-") else rest)

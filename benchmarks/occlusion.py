@@ -8,8 +8,6 @@ one window at a time; with more (perturbations_per_eval) it works on larger batc
 first try, is the fair rival. Both run the same network in float32. Equal values are asserted where windows agree. Wanted: 3 times as many images.
 """
 
-import time
-
 import captum.attr
 import common
 import torch
@@ -49,13 +47,14 @@ def theirs(model: torch.nn.Module, images: torch.Tensor, patch: int, stride: int
 
 
 def fastest(run, choices: tuple[int, ...], device: torch.device) -> int:
-    times = []
+    times, now = [], common.clock(device)
+    common.keep_memory()
     for windows in choices:
         run(windows)
-        start = time.perf_counter()
+        start = now()
         run(windows)
         common.wait(device)
-        times.append(time.perf_counter() - start)
+        times.append(now() - start)
     return choices[times.index(min(times))]
 
 

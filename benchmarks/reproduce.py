@@ -1,4 +1,4 @@
-"""Wall time of `make reproduce` by stage, from nothing: python benchmarks/reproduce.py [--setup]
+"""Wall time of `make reproduce` by stage, from nothing: python benchmarks/reproduce.py [--setup] [--save]
 
 Works in a temporary copy of the clone's files with an empty folder for runs, so that nothing is up to date. With --setup it also makes the
 virtual environment, which downloads whatever pip has not cached. The last ratio is the sum of the notebooks' seconds over the wall time: on N cores
@@ -15,6 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import common
+
 CLONE = Path(__file__).resolve().parents[1]
 
 
@@ -25,33 +27,38 @@ def timed(stage: str, command: list[str], folder: Path, environment: dict[str, s
     seconds = time.perf_counter() - started
     if done.returncode:
         sys.exit(f"{stage} failed:\n{done.stdout}")
-    print(f"{stage:<24}{seconds:8.1f} s", flush=True)
     return seconds
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--setup", action="store_true", help="make the virtual environment too")
-    setup = parser.parse_args().setup
+    common.saves(parser)
+    chosen = parser.parse_args()
+    report = common.Report("reproduce", "Wall time of make reproduce, by stage", "cpu", ["stage", "seconds"], layout="quick", now=time.perf_counter)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "clone"
         made_here = {str(CLONE / name) for name in (".git", ".venv", "_build", "runs", "data", "weights")}  # at the top only: fgbook/data is code
         shutil.copytree(CLONE, folder, ignore=lambda where, names: [n for n in names if os.path.join(where, n) in made_here or n == "__pycache__"])
         environment = {name: value for name, value in os.environ.items() if not name.startswith("FGBOOK_")}
         python = sys.executable
-        if setup:
-            timed("set-up", ["make", ".venv/ready"], folder, environment)
+        if chosen.setup:
+            report.row("set-up", timed("set-up", ["make", ".venv/ready"], folder, environment))
             python = str(folder / ".venv" / "bin" / "python")
         wall = timed("notebooks", [python, "-m", "fgbook", "reproduce", "--no-book"], folder, environment)
+        report.row("notebooks", wall)
         work = 0.0
         for copy in sorted((folder / "_build" / "executed").glob("*.ipynb")):
             seconds = json.loads(copy.read_text(encoding="utf-8"))["metadata"]["fgbook"]["seconds"]
-            print(f"  {copy.stem:<22}{seconds:8.1f} s")
+            report.row(f"- {copy.stem}", float(seconds))
             work += seconds
         book = timed("book", [python, "-m", "fgbook", "book"], folder, environment)
-        again = timed("all of it once more", [python, "-m", "fgbook", "reproduce"], folder, environment)
-        print(f"{'notebooks and book':<24}{wall + book:8.1f} s   ratio to once more: {(wall + book) / again:.1f}")
-        print(f"notebooks at work at a time, on average: {work / wall:.2f}")
+        report.row("book", book)
+        again = timed("once more", [python, "-m", "fgbook", "reproduce"], folder, environment)
+        report.row("all of it once more", again)
+    report.ratio("notebooks and book, over once more with everything up to date", (wall + book) / again)
+    report.ratio("notebooks at work at a time, on average", work / wall)
+    report.finish(chosen.save)
 
 
 if __name__ == "__main__":

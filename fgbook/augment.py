@@ -67,8 +67,8 @@ def augment(images: Tensor, index: Tensor, recipe: Recipe, seed: int, epoch: int
     recipe.flip mirrors. Nothing else of the recipe acts on them.
 
     Crop, zoom, mirror and rotation are composed into one affine map, so that each pixel is interpolated once (bilinear); then brightness
-    and contrast. Without zoom and rotation the crop starts at a whole pixel and the result is the slice itself (up to 1e-4): training is
-    then as sharp as evaluation. A zoom out (a square larger than s) is not low-passed; keep store_size below about 1.5 image_size. What a
+    and contrast. Without zoom and rotation the crop starts at a whole pixel and the result is the slice itself: training is then as
+    sharp as evaluation. A zoom out (a square larger than s) is not low-passed; keep store_size below about 1.5 image_size. What a
     rotation brings in from outside is the image mirrored at its border.
     Then a rectangle is blanked (recipe.erase), and last the resolution is reduced (recipe.resolution).
     """
@@ -78,26 +78,8 @@ def augment(images: Tensor, index: Tensor, recipe: Recipe, seed: int, epoch: int
     if images.is_floating_point():
         chosen = torch.where(mirrored[:, None, None, None], images[:, 1], images[:, 0]) if recipe.flip and images.shape[1] == 2 else images[:, 0]
         return chosen.float()
-    stored, size = images.shape[-1], recipe.image_size
-    if recipe.crop_scale:
-        side = stored * (recipe.crop_scale + (1 - recipe.crop_scale) * random[ZOOM])  # (B,) pixels of the stored image
-        left, top = random[PLACE_X] * (stored - side), random[PLACE_Y] * (stored - side)
-    else:
-        side = torch.full_like(random[ZOOM], size)
-        places = stored - size + 1  # whole pixels 0..stored - size, all equally likely
-        left, top = (random[PLACE_X] * places).floor(), (random[PLACE_Y] * places).floor()
-    mirror = 1 - 2 * mirrored.float() if recipe.flip else torch.ones_like(side)  # (B,) -1 or 1
-    angle = math.radians(recipe.rotate) * (2 * random[ROTATE] - 1)
-
-    # A place of the result, (x, y) in [-1, 1] from edge to edge, goes to centre + scale * rotation * (mirror * x, y) in the stored image.
-    scale = side / stored
-    along, across = scale * angle.cos(), scale * angle.sin()
-    column_x = torch.stack([along * mirror, across * mirror], 1)[:, None, None]  # (B, 1, 1, 2)
-    column_y = torch.stack([-across, along], 1)[:, None, None]
-    middle = torch.stack([(2 * left + side) / stored - 1, (2 * top + side) / stored - 1], 1)[:, None, None]
-    line = (2 * torch.arange(size, device=images.device) + 1) / size - 1  # pixel centres, (s,)
-    grid = (column_y * line[:, None, None] + middle) + column_x * line[:, None]  # (B, s, s, 2)
-    images = F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="reflection", align_corners=False).div_(255)
+    view = _sampled if recipe.crop_scale or recipe.rotate else _window
+    images = view(images, mirrored & recipe.flip, random, recipe)
 
     if recipe.jitter:
         brightness = 1 + recipe.jitter * (2 * random[BRIGHTNESS] - 1)
@@ -111,6 +93,40 @@ def augment(images: Tensor, index: Tensor, recipe: Recipe, seed: int, epoch: int
         return images
     low = degrade(images, recipe.low_side, recipe.upsample)
     return low if recipe.resolution == "low" else torch.where((random[RESOLUTION] < 0.5)[:, None, None, None], low, images)
+
+
+def _window(images: Tensor, mirrored: Tensor, random: Tensor, recipe: Recipe) -> Tensor:
+    """Windows that start at a whole pixel, all places equally likely: one gather of bytes, which mirrors too."""
+    stored, size = images.shape[-1], recipe.image_size
+    left, top = ((random[place] * (stored - size + 1)).long()[:, None] for place in (PLACE_X, PLACE_Y))  # (B, 1)
+    line = torch.arange(size, device=images.device)
+    column = left + torch.where(mirrored[:, None], size - 1 - line, line)  # (B, s)
+    pixel = ((top + line)[:, :, None] * stored + column[:, None]).flatten(1)  # (B, s * s) places in an image
+    return images.flatten(2).gather(2, pixel[:, None].expand(-1, 3, -1)).unflatten(2, (size, size)).float().div_(255)
+
+
+def _sampled(images: Tensor, mirrored: Tensor, random: Tensor, recipe: Recipe) -> Tensor:
+    """Crop, zoom, mirror and rotation as one affine map."""
+    stored, size = images.shape[-1], recipe.image_size
+    if recipe.crop_scale:
+        side = stored * (recipe.crop_scale + (1 - recipe.crop_scale) * random[ZOOM])  # (B,) pixels of the stored image
+        left, top = random[PLACE_X] * (stored - side), random[PLACE_Y] * (stored - side)
+    else:
+        side = torch.full_like(random[ZOOM], size)
+        left, top = ((random[place] * (stored - size + 1)).floor() for place in (PLACE_X, PLACE_Y))  # whole pixels, all equally likely
+    mirror = 1 - 2 * mirrored.float()  # (B,) -1 or 1
+    angle = math.radians(recipe.rotate) * (2 * random[ROTATE] - 1)
+
+    # A place of the result, (x, y) in [-1, 1] from edge to edge, goes to centre + scale * rotation * (mirror * x, y) in the stored image.
+    scale = side / stored
+    along, across = scale * angle.cos(), scale * angle.sin()
+    column_x = torch.stack([along * mirror, across * mirror], 1)[:, :, None, None]  # (B, 2, 1, 1)
+    column_y = torch.stack([-across, along], 1)[:, :, None, None]
+    middle = torch.stack([(2 * left + side) / stored - 1, (2 * top + side) / stored - 1], 1)[:, :, None, None]
+    line = (2 * torch.arange(size, device=images.device) + 1) / size - 1  # pixel centres, (s,)
+    grid = (column_y * line[:, None] + middle) + column_x * line  # (B, 2, s, s): a CPU makes planes much faster than pairs
+    padding = "reflection" if recipe.rotate else "border"  # without rotation nothing outside is seen; "border" is faster
+    return F.grid_sample(images.float(), grid.permute(0, 2, 3, 1), mode="bilinear", padding_mode=padding, align_corners=False).div_(255)
 
 
 def degrade(views: Tensor, side: int, mode: str) -> Tensor:

@@ -338,7 +338,7 @@ def results(paper, verdicts, as_json):
     from . import papers, records
 
     about = [papers.get(name) for name in ([paper] if paper else papers.names())]
-    everything = {record["key"]: record for record in records.published(purpose=None) + records.fresh()}
+    everything = {(r["paper"], r["row"], r["key"]): r for r in records.published(purpose=None) + records.fresh()}  # rows may share a run
     chosen = [r for p in about for r in records.select(list(everything.values()), paper=p.key, purpose="result")]
     if verdicts:
         _verdicts(about, chosen, as_json)
@@ -350,13 +350,15 @@ def results(paper, verdicts, as_json):
 
 def _table(found: list[dict]) -> str:
     """Records as a table, a line for each row, recipe and data set: mean over seeds and its 95 % interval."""
+    from .recipe import Recipe
     from .verdicts import summary
 
     if not found:
         return "no results yet; make some with `fgbook run feng`."
     groups: dict[str, list[dict]] = {}
     for r in found:
-        same = {name: r[name] for name in ("paper", "row", "profile", "dataset", "recipe", "options", "weights", "data_fingerprint")}
+        same = {name: r[name] for name in ("paper", "row", "profile", "dataset", "options", "weights", "data_fingerprint")}
+        same["recipe"] = Recipe.of(r["recipe"]).determinants()  # older records lack the fields that came later
         groups.setdefault(json.dumps(same, sort_keys=True), []).append(r)
     lines = [("paper", "row", "profile", "data set", "px", "seeds", "top-1 %", "95 % over seeds", "printed", "first run", "changes")]
     for group in groups.values():

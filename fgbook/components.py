@@ -16,18 +16,6 @@ from .errors import InputError
 BINS = 256
 
 
-def resample(maps: Tensor, stride: float, first: float, image_size: int, side: int) -> Tensor:
-    """Maps (B, h, w) sampled on a grid of side x side cells that tile the square image: (B, side, side), bilinear.
-
-    Cell (y, x) of a map looks at the input round (first + x * stride, first + y * stride). Beyond the outermost cells their value counts.
-    Of the result, the stride is image_size / side, and the first cell looks half of that into the image.
-    """
-    places = (torch.arange(side, device=maps.device) + 0.5) * (image_size / side)  # (side,) input pixels
-    y, x = ((2 * (places - first) / stride + 1) / cells - 1 for cells in maps.shape[-2:])  # grid_sample counts from -1 to 1
-    grid = torch.stack([x.expand(side, -1), y[:, None].expand(-1, side)], -1).expand(len(maps), -1, -1, -1).to(maps.dtype)
-    return F.grid_sample(maps[:, None], grid, padding_mode="border", align_corners=False)[:, 0]
-
-
 def otsu(maps: Tensor) -> Tensor:
     """Otsu's threshold (1979) of each map (B, h, w) -> (B,): ``maps > threshold`` is the upper of the two classes.
 

@@ -30,7 +30,7 @@ class Activations:
         if _storage(tensor) not in self.seen:
             self.seen.add(_storage(tensor))
             self.bytes += tensor.untyped_storage().nbytes()
-        return tensor
+        return tensor.detach()  # the tensor itself would be a reference cycle
 
     def __enter__(self) -> "Activations":
         self.hooks.__enter__()

@@ -165,6 +165,8 @@ def planned(paper: str, rows: list[str] | None = None, profile: str = "quick", d
         raise unknown("profile", profile, PROFILES)
     numbers = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     names = rows or [row.name for row in papers.get(paper).rows_at(profile)]
+    if not names:
+        raise InputError(f"{paper} has no row at profile {profile!r}; choose another profile: {', '.join(PROFILES)}.")
     return [resolve(paper, name, profile, dataset, seed, overrides) for seed in numbers for name in names]
 
 
@@ -198,6 +200,7 @@ def model(run: Run, *, device: str | None = None, progress: bool = True) -> tupl
     if not devices.agree((run.folder / "model.safetensors").is_file, device):
         _execute(run, device, None, progress)
     dataset = run.data()
+    torch.manual_seed(run.seed)  # of a frozen backbone with random weights only the head was kept
     network = models.build(run.method, dataset.num_classes, run.recipe if _frozen(run) else run.recipe.but(weights="none"), run.options)
     trained(network).load_state_dict(load_file(run.folder / "model.safetensors"))
     return network.eval().to(device or devices.default_device()), dataset
@@ -274,6 +277,7 @@ def _measure(run: Run, network: nn.Module, seen: DataSet, outcome: training.Outc
     dataset, recipe = run.data(), run.recipe
     metrics: dict = {"val": None, "test": None}
     where, predictions = None, None
+    network.to(next(trained(network).parameters()).device)  # a frozen backbone whose features were there already has not been moved
 
     def measure(split: str, resolution: str) -> tuple[dict, dict]:
         """Metrics of a split, and what is kept of each image."""

@@ -41,7 +41,7 @@ from .errors import InputError, unknown
 from .models import backbones
 from .recipe import Recipe
 
-VERSION = 1  # raise it when the same recipe and seed give other results
+VERSION = 1  # raise it when the same recipe and seed give other results, beyond rounding
 LOOK = 50  # steps between two looks at the loss: each makes the host wait for the device
 SAVE_SECONDS = 180.0  # between two checkpoints within an epoch
 

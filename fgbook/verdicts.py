@@ -39,6 +39,7 @@ from scipy.special import stdtrit
 from . import records
 from .errors import InputError
 from .papers.spec import Claim
+from .recipe import Recipe
 
 LEVEL = 0.95
 UNITS = {"top1": "points", "low_top1": "points", "nll": "nats"}  # of the other metrics: none
@@ -192,10 +193,15 @@ def _by_seed(found: Sequence[dict]) -> dict[int, dict]:
 
 def _same(found: list[dict], names: tuple[str, ...]) -> None:
     for name in names:
-        values = [json.dumps(r.get(name), sort_keys=True) for r in found]  # tuples and lists read alike
+        values = [json.dumps(_alike(r.get(name)) if name == "recipe" else r.get(name), sort_keys=True) for r in found]  # tuples and lists read alike
         for record, value in zip(found, values, strict=True):
             if value != values[0]:
                 raise InputError(f"records {found[0]['key']} and {record['key']} cannot be compared: their {name} differs.")
+
+
+def _alike(recipe: dict | None) -> dict | None:
+    """A recipe as keys see it: older records lack the fields that came later."""
+    return recipe and Recipe.of(recipe).determinants()
 
 
 def _paired(better: dict[int, dict], worse: dict[int, dict], metric: str, worse_metric: str) -> tuple[NDArray, NDArray]:

@@ -20,7 +20,17 @@ SMOKE = {
     "feng_accuracy": {'dataset: str = ""': 'dataset: str = "cub"', 'rows: str = ""': 'rows: str = "plain,hybrid"', "epochs: int = 0": "epochs: int = 1",
                       '"cub50"': '"cub"'},  # fmt: skip
     "feng_regions": {'dataset: str = ""': 'dataset: str = "cub"', "epochs: int = 0": "epochs: int = 1", "images: int = 4": "images: int = 2"},
+    "peng_resolution": {'dataset: str = ""': 'dataset: str = "cub"', 'rows: str = ""': 'rows: str = "high,high-low,restorer"', "epochs: int = 0": "epochs: int = 1",
+                        '"cars98"': '"cub"', '"fieldguide"': '"cub"'},  # fmt: skip
+    "peng_amounts": {'dataset: str = ""': 'dataset: str = "cub"', 'rows: str = ""': 'rows: str = "H2,H2-L2,M2"', "epochs: int = 0": "epochs: int = 1", '"cars98"': '"cub"'},
+    "golodov_transfer": {'dataset: str = ""': 'dataset: str = "cub"', '"fc,gap,adam,adamax,gap-features,linear,plain"': '"gap,adam,adamax"',
+                         "epochs: int = 0": "epochs: int = 1", '"imagewoof10"': '"cub"'},  # fmt: skip
+    "golodov_latency": {'"small:224,mobilenet_v2:224,resnet50:224,inception_v3:299"': '"small:48,inception_v3:96"', '"1,8"': '"1,2"', "repeats: int = 5": "repeats: int = 2",
+                        '"fieldguide"': '"cub"', "width: int = 500": "width: int = 100"},  # fmt: skip
+    "golodov_levels": {'dataset: str = ""': 'dataset: str = "cub"', "epochs: int = 0": "epochs: int = 1", "images: int = 4": "images: int = 2", '"cub50"': '"cub"'},
     "fieldguide": {"species: int = 20": "species: int = 4", "size: int = 224": "size: int = 64"},
+    "peng_heatmaps": {'dataset: str = ""': 'dataset: str = "cub"', "epochs: int = 0": "epochs: int = 1", "images: int = 3": "images: int = 1",
+                      '"0.1,0.167,0.25"': '"0.25"', '"2,3,5,8"': '"8"', "limit: int = 16": "limit: int = 4", "exact: int = 2": "exact: int = 1", '"cars98"': '"cub"'},  # fmt: skip
 }
 
 
@@ -49,9 +59,9 @@ def pictures(root: Path) -> None:
 def make(where: Path) -> None:
     """A clone with smaller parameters, published records on those pictures, executed notebooks, and the book."""
     pictures(where / "data" / "cub")
-    for row in ("plain", "image", "hybrid"):
+    for paper, row in (("feng", "plain"), ("feng", "image"), ("feng", "hybrid"), ("golodov", "gap"), ("golodov", "adam"), ("golodov", "adamax")):
         for seed in (0, 1):
-            records.publish(runs.execute(runs.resolve("feng", row, "photo", "cub", seed, SMALL), device="cpu", progress=False))
+            records.publish(runs.execute(runs.resolve(paper, row, "photo", "cub", seed, SMALL), device="cpu", progress=False))
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(paths.REPOSITORY / name, where)
     for name in ("book", "fgbook"):
@@ -150,6 +160,8 @@ def expected(span: dict) -> str:
             return f"{difference.mean():+.{digits}f}"
         mean, half = verdicts.interval(difference, scale if scale > 1 else np.abs(difference).max())
         return f"{mean - half:+.{digits}f} to {mean + half:+.{digits}f}"
+    if field.startswith("mean "):
+        return f"{np.nanmean(values(span['data-records'], field.removeprefix('mean ')).astype(float)):.3f}"
     if field == "loss":
         return f"{-values(span['data-records'], 'nll').mean():.2f}"
     right = values(span["data-records"], "low_top1" if field.startswith("low_top1") else "top1")
@@ -162,6 +174,8 @@ def expected(span: dict) -> str:
             mean, half = verdicts.interval(100.0 * right, 100)
             low, high = max(mean - half, 0), min(mean + half, 100)
         return f"{low:.1f} to {high:.1f}"
+    if field.startswith("psnr"):
+        return f"{values(span['data-records'], field).mean(dtype=float):.2f}"
     raise AssertionError(f"no independent way to compute {field!r}")
 
 

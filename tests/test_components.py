@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 from scipy import ndimage
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from fgbook.components import BINS, bounding_box, components, largest_component, otsu, resample, to_pixels
+from fgbook.components import BINS, bounding_box, components, largest_component, otsu, to_pixels
 from fgbook.errors import InputError
 
 
@@ -146,20 +146,13 @@ def test_other_connectivities_are_refused():
         components(torch.ones(1, 2, 2, dtype=torch.bool), 6)
 
 
-class NoLooks(TorchDispatchMode):
-    """Refuses whatever would make the host wait for a GPU: looks at values, and results whose shape depends on them."""
-
-    def __torch_dispatch__(self, operator, types, arguments=(), options=None):
-        assert not any(name in str(operator) for name in ("_local_scalar_dense", "nonzero", "unique", "masked_select", "bincount", "is_nonzero", "item"))
-        return operator(*arguments, **(options or {}))
-
-
 def test_nothing_looks_at_a_value():
-    maps = torch.rand(3, 6, 5, generator=generator(6))
-    with NoLooks():
-        bounding_box(largest_component(maps > otsu(maps)[:, None, None]))
-        with pytest.raises(AssertionError):
-            maps.nonzero()
+    """Fake tensors have no values: whatever would make the host wait for a GPU fails."""
+    with FakeTensorMode():
+        maps = torch.rand(3, 6, 5)
+        assert bounding_box(largest_component(maps > otsu(maps)[:, None, None])).shape == (3, 4)
+        with pytest.raises(DataDependentOutputException):
+            maps.sum().item()
 
 
 # ---- boxes -----------------------------------------------------------------------------------------------------------
@@ -178,14 +171,3 @@ def test_pixels_of_cells():
     # Patches of 16 pixels tile an image of 80; where windows are centred on pixel 0, cells lie half a stride further up and left.
     assert to_pixels(boxes, 16, 8, 80).tolist() == [[0, 0, 16, 16], [16, 32, 48, 80], [0, 0, 80, 80]]
     assert to_pixels(boxes, 16, 0.5, 80).tolist() == [[0, 0, 8.5, 8.5], [8.5, 24.5, 40.5, 72.5], [0, 0, 72.5, 72.5]]
-
-
-def test_resampled_maps_say_what_the_cells_say_where_they_look():
-    """A map that is linear in the place its cells look at stays so between the outermost cells, and is constant beyond."""
-    stride, first, size, side = 16, 3.5, 100, 25
-    x, y = (first + stride * torch.arange(cells, dtype=torch.float32) for cells in (5, 6))
-    found = resample((2 * x + 3 * y[:, None])[None].repeat(2, 1, 1), stride, first, size, side)
-    place = (torch.arange(side) + 0.5) * 4
-    expected = 2 * place.clamp(x[0], x[-1]) + 3 * place.clamp(y[0], y[-1])[:, None]
-    assert found.shape == (2, side, side)
-    torch.testing.assert_close(found[1], expected, atol=1e-3, rtol=0)

@@ -157,7 +157,7 @@ def test_a_run_killed_at_twenty_random_moments_ends_as_if_nothing_had_happened(w
         same(top, reference)
 
 
-def test_a_run_killed_before_every_change_of_a_file_ends_as_if_nothing_had_happened(worker, pictures, undisturbed, tmp_path):
+def test_a_run_killed_again_and_again_as_it_changes_files_ends_as_if_nothing_had_happened(worker, pictures, undisturbed, tmp_path):
     """The first process dies before its first change, the second before its second, and so on, until one comes through."""
     for step in range(200):
         status, said = worker.run(tmp_path / "top", "run", pictures, SETTINGS, die_at=step)
@@ -166,6 +166,19 @@ def test_a_run_killed_before_every_change_of_a_file_ends_as_if_nothing_had_happe
         assert status == -signal.SIGKILL, said
     assert 15 < step < 100
     same(tmp_path / "top", undisturbed[0])
+
+
+def test_a_trained_run_killed_before_every_change_of_a_file_is_measured_and_published_as_if_nothing_had_happened(worker, pictures, undisturbed, tmp_path):
+    """Each time anew from trained weights without a record, killed one change later, then run to the end."""
+    for step in range(60):
+        top = tmp_path / str(step)
+        shutil.copytree(undisturbed[0] / "runs", top / "runs", ignore=shutil.ignore_patterns("record.*"))
+        status, said = worker.run(top, "run", pictures, SETTINGS, die_at=step)
+        if status == 0:
+            break
+        assert status == -signal.SIGKILL and worker.run(top, "run", pictures, SETTINGS)[0] == 0, said
+        same(top, undisturbed[0])
+    assert 10 < step < 50
 
 
 # racing
@@ -245,7 +258,7 @@ def fill(disk: Path, free: int) -> None:
 
 
 def test_a_run_on_a_full_disk_says_so_and_goes_on_when_there_is_room(worker, pictures, undisturbed, small_disk, tmp_path):
-    """Wherever the room ends (pictures, log, checkpoints, weights, record, published record), a sentence says it and no rubbish stays."""
+    """Wherever the room ends (pictures, log, first or later checkpoints), a sentence says it and no rubbish stays."""
     said, there = [], on(small_disk)
     for free in (0, 64_000, 120_000, 1_000_000, 2_000_000, 4_000_000, 8_000_000):
         fill(small_disk, free)

@@ -1,5 +1,7 @@
 """How long it takes from a picture's file to its prediction, stage by stage. For figures and for claims about speed."""
 
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,3 +72,24 @@ def measure(model: nn.Module, files: list[Path], image_size: int, *, batch: int 
 def preprocess(pixels: np.ndarray, device: torch.device) -> Tensor:
     """Decoded pictures (B, 3, S, S) uint8 -> (B, 3, S, S) float32 in [0, 1] on the device, channels last."""
     return torch.from_numpy(pixels).to(device).contiguous(memory_format=torch.channels_last).float().div_(255)
+
+
+COLD = """
+import sys
+import torch
+from fgbook.evaluation import latency
+from fgbook.models import Transfer, backbones
+torch.set_num_threads(int(sys.argv[4]))
+size = int(sys.argv[2])
+latency.measure(Transfer(backbones.create(sys.argv[1], "none"), 21, image_size=size), [sys.argv[3]], size, repeats=1, warm_up=0)
+"""
+
+
+def cold_start(name: str, file: Path, image_size: int) -> float:
+    """Seconds from starting a new Python process to its first prediction, on the CPU: imports, making the network (random weights), one picture.
+
+    Raises CalledProcessError when that process fails.
+    """
+    begin = time.perf_counter()
+    subprocess.run((sys.executable, "-c", COLD, name, str(image_size), str(file), str(torch.get_num_threads())), check=True, capture_output=True)
+    return time.perf_counter() - begin

@@ -212,7 +212,7 @@ def judge(paper: Paper, found: list[dict]) -> list[verdicts.Verdict]:
 
 METRICS = {"top1": "top-1 accuracy, points", "low_top1": "top-1 accuracy at low resolution, points", "nll": "log-probability of the true class, nats",
            "heat_area": "area of the heat map, share of the image", "heat_strength": "strength of the heat map, log2",
-           "heat_relative": "strength of the heat map against the logits, log2"}  # fmt: skip
+           "heat_relative": "strength of the heat map against the logits, log2", "iou_image": "IoU with the object's box"}  # fmt: skip
 
 
 def effect_field(claim: Claim) -> str:
@@ -232,7 +232,7 @@ def verdict_table(paper: Paper, found: list[dict]) -> Shown:
         digits = 1 if verdicts.UNITS.get(claim.metric) == "points" else 3
         line = {"claim": f"<b>{claim.key}</b> {html.escape(claim.text)}"}
         if metrics:
-            line["measured in"] = html.escape(METRICS.get(claim.metric, claim.metric))
+            line["metric"] = html.escape(METRICS.get(claim.metric, claim.metric))
         lines.append(line | {
             "printed": "–" if claim.printed_effect is None else f"{claim.printed_effect:+.{digits}f}",
             "measured": measured(f"{effect.effect:+.{digits}f}", field, better, worse) if effect else "–",

@@ -10,7 +10,7 @@ from .. import explain, verdicts
 from ..data.dataset import DataSet
 from ..evaluation import heatmaps
 from ..recipe import Recipe
-from . import STYLE, WIDTH, Shown, _photo, figure, measured, setting, spread, table
+from . import STYLE, WIDTH, Shown, _count, _photo, figure, measured, setting, spread, table
 
 MEASURES = {
     "heat_area": "area: share of the image, without a threshold", "heat_half": "area above half of the maximum, share of the image",
@@ -93,7 +93,7 @@ def strides_table(models: dict[str, nn.Module], data: DataSet, recipe: Recipe, s
         })  # fmt: skip
     return table(lines, f"Maps evaluated on every s-th row and column and enlarged, against exact ones: length of the difference over that of the exact map, and Spearman's "
                  f"rank correlation over pixels; and how much area and strength change when they are computed from the evaluated places alone. Means over "
-                 f"{len(index)} test images and the networks {', '.join(models)}.", illustration=data.name.startswith("fieldguide"))  # fmt: skip
+                 f"{_count(len(index), 'test image')} and the networks {', '.join(models)}.", illustration=data.name.startswith("fieldguide"))  # fmt: skip
 
 
 def patches_table(models: dict[str, nn.Module], data: DataSet, recipe: Recipe, patches: list[float], images: int) -> Shown:

@@ -14,7 +14,7 @@ from . import OKABE_ITO, STYLE, WIDTH, Shown, _box, _lit, _photo, _seen, _share,
 
 NAMES = {"image": "deepest level", "centre": "middle square, half the area", "whole": "whole image"}
 MEASURES = {"iou": "mean IoU", "hit50": "share with IoU ≥ 0.5", "average": "mean share, IoU ≥ 0.3, 0.5, 0.7"}
-COLOURS = ((OKABE_ITO["orange"], ":"), (OKABE_ITO["sky"], "--"), (OKABE_ITO["purple"], "-."))  # one a level, the deepest last
+COLOURS = ((OKABE_ITO["green"], (0, (5, 1, 1, 1, 1, 1))), (OKABE_ITO["orange"], ":"), (OKABE_ITO["sky"], "--"), (OKABE_ITO["purple"], "-."))  # one a level, the deepest last
 
 
 def levels_figure(model: Levels, data: DataSet, recipe: Recipe, count: int = 3) -> Shown:
@@ -55,7 +55,7 @@ def success_figure(record: dict) -> Shown:
     """Share of test images whose box reaches an IoU, against that IoU: a curve a level."""
     kept, at = records.load_predictions(record), np.linspace(0.1, 0.9, 9)
     curves = {}
-    for name in _names([record]):
+    for name in _names([record])[:-1]:  # the whole image is in the table
         iou = kept[f"iou_{name}"]
         curves[_title(name)] = {round(float(t), 1): float((iou[np.isfinite(iou)] >= t).mean()) for t in at}
     return sweep_figure([("IoU with the object's box", "share of test images", curves, 0.5)],

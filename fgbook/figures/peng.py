@@ -39,7 +39,7 @@ def resolution_table(paper: Paper, found: list[dict], printed: str = "cars-cropp
                 value = about.cells[label][column] if label in about.cells else None
                 line[f"{resolution}, printed %"] = "–" if value is None else f"{value:.1f}"
             line[f"{resolution}, measured %"] = _accuracy(of_row, metric) if of_row else "not run" if name else "–"
-        lines.append(line | {"seeds": len(of_row)})
+        lines.append(line | {"seeds": len(of_row) if name else "–"})
     what = f"{'' if quick else about.name + ': '}top-1 accuracy on high- and low-resolution test images, measured ones with their 95 % interval. {setting(found)}"
     return table(lines, what[0].upper() + what[1:] + (QUICK_NOTE if quick else ""), found, illustration=quick)
 

@@ -15,8 +15,6 @@ from ..errors import InputError
 from .backbones import Backbone
 from .plain import linear
 
-CELL = 4  # pixels: maps are resampled to cells of about this side before a box is drawn, so that boxes of coarse maps are no coarser
-
 
 class Levels(nn.Module):
     """One backbone with global average pooling and a linear head at each of its last depths; of each a map, and of each map a box.
@@ -75,18 +73,17 @@ class Levels(nn.Module):
     def locate(self, images: Tensor) -> dict[str, Tensor]:
         """The discriminative region of each level: (B, 4) float32 xyxy in input pixels. Call it in eval mode.
 
-        Otsu's threshold makes a mask of each map, and the box goes round its largest component (cells that touch by a corner are connected;
-        silent). A map without contrast gives the whole image. Raises InputError for images that are not square.
+        Otsu's threshold makes a mask of each map, and the box goes round its largest component (cells that touch by a corner are connected:
+        silent), cell by cell: a cell stands for `stride` pixels round where it looks. A map without contrast gives the box of all its cells.
+        Raises InputError for images that are not square.
         """
         size = images.shape[-1]
         if images.shape[-2] != size:
             raise InputError(f"levels needs square images, not {size} x {images.shape[-2]} pixels.")
-        side = -(-size // CELL)
         boxes = {}
         for name, maps in self.activation_maps(images).items():
-            fine = components.resample(maps, self.depths[name].stride, self.depths[name].first, size, side)  # (B, side, side)
-            masks = components.largest_component(fine > components.otsu(fine)[:, None, None])
-            boxes[name] = components.to_pixels(components.bounding_box(masks), size / side, size / side / 2, size)
+            masks = components.largest_component(maps > components.otsu(maps)[:, None, None])
+            boxes[name] = components.to_pixels(components.bounding_box(masks), self.depths[name].stride, self.depths[name].first, size)
         return boxes
 
     def _maps(self, images: Tensor) -> dict[str, Tensor]:

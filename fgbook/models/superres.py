@@ -24,6 +24,7 @@ class Restorer(nn.Module):
     """
 
     CELL = 4
+    SLOPE = 0.1  # of the leaky ReLUs: with plain ones, and pixels that are not centred, some trainings end where they began
 
     def __init__(self, channels: int = 32, depth: int = 6):
         super().__init__()
@@ -31,16 +32,16 @@ class Restorer(nn.Module):
         widths = [pixels, *[channels] * (depth - 1), pixels]
         convolutions = [nn.Conv2d(a, b, 3, padding=1) for a, b in zip(widths, widths[1:])]
         for convolution in convolutions[:-1]:
-            nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+            nn.init.kaiming_normal_(convolution.weight, a=self.SLOPE)
             nn.init.zeros_(convolution.bias)
         nn.init.zeros_(convolutions[-1].weight)
         nn.init.zeros_(convolutions[-1].bias)
-        self.body = nn.Sequential(*[layer for c in convolutions[:-1] for layer in (c, nn.ReLU(inplace=True))], convolutions[-1])
+        self.body = nn.Sequential(*[layer for c in convolutions[:-1] for layer in (c, nn.LeakyReLU(self.SLOPE, inplace=True))], convolutions[-1])
 
     def forward(self, enlarged: Tensor) -> Tensor:
         height, width = enlarged.shape[-2:]
         whole = F.pad(enlarged, (0, -width % self.CELL, 0, -height % self.CELL), mode="replicate")  # to whole cells
-        residual = F.pixel_shuffle(self.body(F.pixel_unshuffle(whole, self.CELL)), self.CELL)
+        residual = F.pixel_shuffle(self.body(F.pixel_unshuffle(whole - 0.5, self.CELL)), self.CELL)
         return enlarged + residual[..., :height, :width]
 
 

@@ -29,11 +29,11 @@ BASE = {"quick": QUICK_RECIPE, "photo": PHOTO_RECIPE, "paper": PAPER_RECIPE}
 SECOND = {"quick": {"lr": 0.006}, "photo": {"lr": 0.001}, "paper": {"lr": 0.001}}
 # Trained from scratch, by AdamW. A restorer's accuracy means nothing, so the last epoch counts also at the quick profile.
 ADAMW = {"optimiser": "adamw", "lr": 0.003, "weight_decay": 0.0, "schedule": "onecycle", "train_on": "train+val"}
-RESTORER = {"quick": ADAMW | {"epochs": 8}, "photo": ADAMW, "paper": ADAMW | {"epochs": 10, "batch_size": 16}}
+RESTORER = {"quick": ADAMW | {"epochs": 5}, "photo": ADAMW, "paper": ADAMW | {"epochs": 10, "batch_size": 16}}
 SCRATCH = {
     profile: {"backbone": "none", "weights": "none", "optimiser": "adamw", "lr": 0.003, "weight_decay": 0.05, "schedule": "onecycle",
               "epochs": epochs}
-    for profile, epochs in (("quick", 10), ("photo", 30), ("paper", 90))
+    for profile, epochs in (("quick", 6), ("photo", 30), ("paper", 90))
 }  # fmt: skip
 
 # Table 2 counts images in thousands of Cars' 8144 training images; here in eighths of whatever training images there are.

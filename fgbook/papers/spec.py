@@ -37,7 +37,7 @@ class Row:
 class Claim:
     """A sentence of the paper that runs can support or refute: `better` beats `worse` in `metric` by more than -`margin`.
 
-    A metric is known for every test image; larger is better. "top1": right or wrong; "top1_low": the same on low-resolution images; "nll": the
+    A metric is known for every test image; larger is better. "top1": right or wrong; "low_top1": the same on low-resolution images; "nll": the
     log-probability of the true class (less loss is better); any other: the array of that name beside the record's predictions.
     """
 
