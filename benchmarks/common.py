@@ -1,7 +1,6 @@
 """What the benchmarks share: timing in turns, the options that all have, tables, and result files."""
 
 import argparse
-import ctypes
 import datetime
 import gc
 import json
@@ -17,6 +16,7 @@ from pathlib import Path
 import torch
 
 from fgbook import records
+from fgbook.devices import keep_memory
 
 RESULTS = Path(__file__).resolve().parent / "results"
 LAYOUT = "channels_last"  # what fgbook trains in
@@ -61,15 +61,6 @@ def turns(functions: list[Callable], device: torch.device, seconds: float, least
             wait(device)
             times.append(now() - start)
     return taken
-
-
-def keep_memory() -> None:
-    """Have the C library (glibc) keep what is freed. Otherwise it returns large tensors to the system, and how much of a step goes into getting them
-    back, page by page, depends on what else the process did before: up to half of the step's time, of one method more than of the other."""
-    library = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if hasattr(library, "mallopt"):
-        library.mallopt(-4, 0)  # M_MMAP_MAX: tensors come from the heap
-        library.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: which is not given back
 
 
 def wait(device: torch.device) -> None:

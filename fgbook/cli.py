@@ -360,15 +360,16 @@ def _table(found: list[dict]) -> str:
         same = {name: r[name] for name in ("paper", "row", "profile", "dataset", "options", "weights", "data_fingerprint")}
         same["recipe"] = Recipe.of(r["recipe"]).determinants()  # older records lack the fields that came later
         groups.setdefault(json.dumps(same, sort_keys=True), []).append(r)
-    lines = [("paper", "row", "profile", "data set", "px", "seeds", "top-1 %", "95 % over seeds", "printed", "first run", "changes")]
+    lines = [("paper", "row", "profile", "data set", "px", "seeds", "top-1 %", "95 % over seeds", "low-res %", "printed", "first run", "changes")]
     for group in groups.values():
         r = min(group, key=lambda r: r["seed"])
         top1 = summary([100 * r["metrics"]["test"]["top1"] for r in group])
         interval = f"{top1['low']:.1f} to {top1['high']:.1f}" if len(group) > 1 else ""
+        low = [100 * r["metrics"]["test_low"]["top1"] for r in group if "test_low" in r["metrics"]]
         printed = f"{r['printed']:.1f}" if r["printed"] is not None and r["profile"] == "paper" else ""  # only like beside like
         changes = ", ".join(f"{name}={value}" for name, value in r["overrides"].items())
         lines.append((r["paper"], r["row"], r["profile"], r["dataset"], str(r["recipe"]["image_size"]), str(len(group)),
-                      f"{top1['mean']:.1f}", interval, printed, r["key"], changes))  # fmt: skip
+                      f"{top1['mean']:.1f}", interval, f"{sum(low) / len(low):.1f}" if low else "", printed, r["key"], changes))  # fmt: skip
     columns = [column for column in zip(*lines, strict=True) if any(column[1:])]  # none that is empty but for its title
     lines = list(zip(*columns, strict=True))
     widths = [max(map(len, column)) for column in columns]
@@ -537,8 +538,9 @@ def predict(images, key, top, device):
     shown = min(top, dataset.num_classes)
     with torch.inference_mode():
         for image in images:
-            square = torch.from_numpy(store.decode(image, made.recipe.store_size)[0])[None]  # as the training images were
-            logits = model.predict(augment.centre(square.to(next(model.parameters()).device), made.recipe.image_size))
+            square = torch.from_numpy(store.decode(image, made.recipe.store_size)[0])[None].to(next(model.parameters()).device)
+            resolution = "low" if made.recipe.resolution == "low" else "high"  # as the training images were
+            logits = model.predict(augment.evaluation_view(square, torch.zeros(1, device=square.device).long(), made.recipe, resolution))
             best = logits.softmax(1)[0].topk(shown)
             click.echo(f"{image}")
             for share, index in zip(best.values.tolist(), best.indices.tolist(), strict=True):

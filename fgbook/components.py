@@ -27,11 +27,11 @@ def otsu(maps: Tensor) -> Tensor:
     low, high = values.aminmax(dim=1, keepdim=True)
     bins = ((values - low) / (high - low).clamp(min=torch.finfo(values.dtype).tiny) * BINS).long().clamp(max=BINS - 1)
     counts = torch.zeros(len(values), BINS, dtype=torch.float64, device=maps.device).scatter_add_(1, bins, torch.ones_like(bins, dtype=torch.float64))
-    share = counts / values.shape[1]
-    weight = share.cumsum(1)  # of the lower class, for a cut above each bin: (B, BINS)
-    moment = (share * torch.arange(BINS, device=maps.device)).cumsum(1)
-    variance = (moment[:, -1:] * weight - moment).square() / (weight * (1 - weight))  # 0 / 0 where a class is empty
-    cut = torch.where((weight > 0) & (weight < 1), variance, -1).argmax(1, keepdim=True)
+    moments = counts * torch.arange(BINS, device=maps.device)
+    n, total = values.shape[1], moments.sum(1, keepdim=True)
+    below, moment = counts.cumsum(1), moments.cumsum(1)  # of the lower class, for a cut above each bin: (B, BINS); whole numbers, so exact
+    variance = (total * below - n * moment).square() / (below * (n - below))  # but for a constant; 0 / 0 where a class is empty
+    cut = torch.where((below > 0) & (below < n), variance, -1).argmax(1, keepdim=True)
     return values.masked_fill(bins > cut, float("-inf")).amax(1)
 
 

@@ -28,7 +28,7 @@ def accelerator(recipe: Recipe, device: str | None) -> Accelerator:
     """Device, precision and processes, from environment and recipe. Raises InputError for a device or precision that is not to be had."""
     state = processes(device)
     if state.device.type == "cpu":
-        _keep_memory()
+        keep_memory()
     precision = recipe.precision
     if precision == "auto":
         precision = "fp32" if state.device.type == "cpu" else "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
@@ -37,7 +37,7 @@ def accelerator(recipe: Recipe, device: str | None) -> Accelerator:
     return Accelerator(mixed_precision="no" if precision == "fp32" else precision, cpu=state.device.type == "cpu")
 
 
-def _keep_memory() -> None:
+def keep_memory() -> None:
     """Have the C library (glibc) keep what is freed. By itself it gives large tensors back to the system at every step, and getting them again,
     page by page, takes up to a third of the step. No result changes."""
     library = ctypes.CDLL(None) if sys.platform == "linux" else None

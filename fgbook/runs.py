@@ -29,7 +29,6 @@ from .models import backbones
 from .papers.spec import PROFILES
 from .recipe import Recipe
 
-TINY = 1e-38  # the smallest probability whose logarithm is taken; float32 has hardly any below
 TUNING_SEED = 1000  # tuning never uses a seed that is reported
 
 
@@ -131,7 +130,7 @@ def execute(run: Run, *, device: str | None = None, budget_minutes: float | None
 
 def _as(run: Run, record: dict | None) -> dict | None:
     """A record under the name by which it was asked for: rows, also of several papers, share a run when their keys are equal."""
-    if record is None or (record["paper"], record["row"]) == (run.paper, run.row):
+    if record is None or (record["paper"], record["row"], record["profile"]) == (run.paper, run.row, run.profile):
         return record
     about = {"paper": run.paper, "row": run.row, "profile": run.profile, "overrides": run.overrides, "command": run.command}
     return record | about | {"printed": papers.get(run.paper).printed(run.row, run.dataset)}
@@ -215,10 +214,10 @@ def _frozen(run: Run) -> bool:
     return models.METHODS[run.method] is models.Transfer
 
 
-def _seen(run: Run, network: nn.Module, device: str | None) -> DataSet:
+def _seen(run: Run, network: nn.Module, dataset: DataSet, device: str | None) -> DataSet:
     """What the trained part sees: the images, or the feature maps that a frozen backbone makes of them, once."""
     if not _frozen(run):
-        return run.data()
+        return dataset
     whole = _load(run.dataset, run.recipe.store_size)
     return features.cached(network.backbone, whole, run.recipe, run.weights, device).part(run.recipe.fraction)
 
@@ -238,11 +237,11 @@ def _execute(run: Run, device: str | None, budget_minutes: float | None, progres
         network = models.build(run.method, dataset.num_classes, run.recipe, run.options)
         if before:
             trained(network).load_state_dict(load_file(before))
-        seen = _seen(run, network, device)
+        seen = _seen(run, network, dataset, device)
         left = budget_minutes - (time.monotonic() - begin) / 60 if budget_minutes else None
         outcome = training.fit(trained(network), seen, run.recipe, run.folder, seed=run.seed, device=device, budget_minutes=left,
                                progress=progress, tensorboard=tensorboard)  # fmt: skip
-        return _measure(run, network, seen, outcome, device, commit) if outcome.finished else None
+        return _measure(run, network, dataset, seen, outcome, device, commit) if outcome.finished else None
 
 
 @contextmanager
@@ -272,10 +271,9 @@ def _turn(key: str, device: str | None = None):
         lock.release()
 
 
-def _measure(run: Run, network: nn.Module, seen: DataSet, outcome: training.Outcome, device: str | None, commit: dict) -> dict:
+def _measure(run: Run, network: nn.Module, dataset: DataSet, seen: DataSet, outcome: training.Outcome, device: str | None, commit: dict) -> dict:
     """Evaluate a trained model and save its record."""
-    dataset, recipe = run.data(), run.recipe
-    metrics: dict = {"val": None, "test": None}
+    recipe, metrics = run.recipe, {"val": None, "test": None}
     where, predictions = None, None
     network.to(next(trained(network).parameters()).device)  # a frozen backbone whose features were there already has not been moved
 
@@ -284,7 +282,7 @@ def _measure(run: Run, network: nn.Module, seen: DataSet, outcome: training.Outc
         about = seen.split(split)
         probabilities = training.predict(trained(network), about, recipe, device=device, resolution=resolution)
         confidence, prediction = probabilities.max(1)
-        nll = -probabilities.gather(1, about.labels[:, None])[:, 0].clamp(min=TINY).log()
+        nll = -probabilities.gather(1, about.labels[:, None])[:, 0].clamp(min=classification.TINY).log()
         kept = {"prediction": prediction.numpy().astype(np.uint16), "confidence": confidence.numpy().astype(np.float16), "nll": nll.numpy()}
         return classification.metrics(probabilities, about.labels, dataset.num_classes), kept
 

@@ -9,6 +9,7 @@ from torchmetrics.functional import classification as tm
 from ..errors import InputError
 
 BINS = 15  # of the calibration error
+TINY = 1e-38  # the smallest probability whose logarithm is taken; float32 has hardly any below
 
 
 def metrics(probabilities: Tensor, labels: Tensor, num_classes: int) -> dict[str, float | int]:
@@ -33,7 +34,7 @@ def metrics(probabilities: Tensor, labels: Tensor, num_classes: int) -> dict[str
         "recall": float(tm.multiclass_recall(prediction, labels, **macro)),
         "f1": float(tm.multiclass_f1_score(prediction, labels, **macro)),
         "ece": float(tm.multiclass_calibration_error(probabilities.clamp(0, 1), labels, n_bins=BINS, norm="l1", **settings)),
-        "loss": float(-probabilities.gather(1, labels[:, None]).clamp(min=1e-38).log().mean()),
+        "loss": float(-probabilities.gather(1, labels[:, None]).clamp(min=TINY).log().mean()),
         "n": n,
         "top1_low": low,
         "top1_high": high,

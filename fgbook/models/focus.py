@@ -69,9 +69,9 @@ class Focus(nn.Module):
         return logits
 
     def losses(self, logits: dict[str, Tensor], targets: Tensor, criterion=F.cross_entropy) -> dict[str, Tensor]:
-        """One softmax loss a head (section 3.3), the region loss averaged over regions; targets (B,) int64."""
+        """One softmax loss a head (section 3.3), the region loss averaged over regions; targets (B,) int64 or (B, C) probabilities."""
         losses = {"image": criterion(logits["image"], targets)}
-        losses["region"] = criterion(logits["region"].flatten(0, 1), targets.repeat_interleave(self.m, output_size=len(targets) * self.m))
+        losses["region"] = criterion(logits["region"].flatten(0, 1), targets.repeat_interleave(self.m, 0, output_size=len(targets) * self.m))
         if "hybrid" in logits:
             losses["hybrid"] = criterion(logits["hybrid"], targets)
         return losses
@@ -110,7 +110,8 @@ class Focus(nn.Module):
             if self.attention == "max":
                 attention = F.conv2d(maps, weight[:, :, None, None]).amax(1)  # eq. 2: all M_k (B, C, h, w), maximum over k
             else:  # as in class activation mapping: the map M_k of a single class
-                k = targets if self.attention == "true" and targets is not None else image_logits.argmax(1)
+                k = targets if self.attention == "true" and targets is not None else image_logits
+                k = k.argmax(1) if k.ndim == 2 else k  # of mixed images the larger part counts
                 attention = torch.einsum("bn,bnhw->bhw", weight[k], maps)
             return regions.gaussian_smooth(attention, self.sigma * attention.shape[-1])  # (B, h, w)
 

@@ -33,7 +33,7 @@ class Plain(nn.Module):
         return {"image": self.image_head(maps.mean((2, 3)))}
 
     def losses(self, logits: dict[str, Tensor], targets: Tensor, criterion=F.cross_entropy) -> dict[str, Tensor]:
-        """{"image": scalar}; targets (B,) int64, criterion(logits (N, C), targets (N,)) -> scalar."""
+        """{"image": scalar}; targets (B,) int64 or (B, C) probabilities, criterion(logits (N, C), targets) -> scalar."""
         return {"image": criterion(logits["image"], targets)}
 
     def predict(self, images: Tensor) -> Tensor:

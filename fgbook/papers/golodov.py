@@ -12,7 +12,7 @@ SCRATCH_PHOTO = SCRATCH_PAPER.but(image_size=64, store_size=64, epochs=40)
 SCRATCH_QUICK = SCRATCH_PAPER.but(image_size=72, store_size=80, epochs=6)
 
 FROZEN_PAPER = Recipe(image_size=299, store_size=299, backbone="inception_v3", epochs=50, **KERAS)
-FROZEN_PHOTO = FROZEN_PAPER.but(image_size=224, store_size=224, backbone="mobilenet_v2", epochs=12)
+FROZEN_PHOTO = FROZEN_PAPER.but(image_size=224, store_size=224, backbone="mobilenet_v2", epochs=30)
 FLAT = {"batch_size": 64, "epochs": 8}  # at photo: 16 million weights on 63 thousand features learn within a few hundred steps, each of them slow
 FROZEN_QUICK = FROZEN_PAPER.but(image_size=72, store_size=80, backbone="small", epochs=6)
 
