@@ -297,7 +297,7 @@ def looking_twice() -> nn.Module:
 @pytest.mark.parametrize("make,changes", [
     (Small, {}), (Deep, {"accumulate": 2, "ema": 0.7}), (Small, {"batchnorm": "frozen"}), (Deep, {"precision": "bf16"}),
     (looking_twice, {"image_size": 32, "store_size": 36}),
-], ids=str)  # fmt: skip
+], ids=lambda value: getattr(value, "__name__", str(value)))  # fmt: skip
 def test_recomputed_activations_give_the_same_run_with_less_memory(tmp_path, make, changes):
     """The same bits on a CPU: gradients, dropout, running statistics (each batch counted once); the checkpoint of one goes on as the other."""
     recipe = BASE.but(epochs=2, batch_size=16, **changes)
