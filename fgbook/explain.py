@@ -82,7 +82,8 @@ def cam(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
     head = getattr(model, "image_head", None)
     if not isinstance(head, nn.Linear):
         raise InputError(f"a class activation map needs a linear head on pooled features; {type(model).__name__} has none: use grad_cam.")
-    return torch.einsum("bn,bnhw->bhw", head.weight[classes], model.backbone(images))
+    maps = getattr(model, "maps", model.backbone)  # attention: what its gates leave of the backbone's
+    return torch.einsum("bn,bnhw->bhw", head.weight[classes], maps(images))
 
 
 def grad_cam(model: nn.Module, images: Tensor, classes: Tensor, layer: nn.Module) -> Tensor:

@@ -15,7 +15,7 @@ CHOICES = {
 }
 OTHER_WAY = ("compile", "recompute")
 """Other ways to the same numbers: not part of what a run is."""
-LATER = ("erase", "mixup", "cutmix", "resolution", "low_side", "upsample", "fraction", "sync_batchnorm", "recompute")
+LATER = ("erase", "mixup", "cutmix", "resolution", "low_side", "upsample", "fraction", "sync_batchnorm", "recompute", "per_class")
 """Fields that came after the first published records: while they are off, a run is what it was without them."""
 
 
@@ -47,6 +47,7 @@ class Recipe:
     # optimisation
     epochs: int = 10
     batch_size: int = 16  # images per optimiser step, over all processes and accumulation steps
+    per_class: int = 0  # K > 1: K images of a class follow each other in a batch, so that a loss can compare them; 0: any order
     accumulate: int = 1  # a step's batch is worked through in this many parts (memory), gradients added
     optimiser: str = "sgd"
     lr: float = 0.01  # of the new layers (heads)
@@ -92,6 +93,9 @@ class Recipe:
                              f"{'to be 0 or ' if self.resolution == 'high' else ''}between 1 and {self.image_size - 1} pixels.")  # fmt: skip
         if self.batch_size % self.accumulate:
             raise InputError(f"recipe: batch_size {self.batch_size} is not a multiple of accumulate {self.accumulate}.")
+        if self.per_class and not (self.per_class > 1 and self.batch_size // self.accumulate % self.per_class == 0):
+            raise InputError(f"recipe: per_class is {self.per_class!r}; it must be 0, or more than 1 and a divisor of the "
+                             f"{self.batch_size // self.accumulate} images that are worked through at once.")  # fmt: skip
         if self.train_on == "train+val" and self.patience:
             raise InputError("recipe: patience needs a validation split, but train_on='train+val' trains on it; set patience=0.")
 

@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from . import data, devices, features, models, papers, paths, records, training
 from .data.dataset import DataSet
 from .errors import InputError, unknown
-from .evaluation import classification, heatmaps, localisation, restoration
+from .evaluation import classification, heatmaps, localisation, restoration, robustness
 from .models import backbones
 from .papers.spec import PROFILES
 from .recipe import Recipe
@@ -187,7 +187,7 @@ def tune(paper: str, row: str, profile: str, dataset: str | None = None, *, devi
 
     found = []
     for change in tuning.tries[row]:
-        recipe = tuning.of(row).but(train_on="train", **{k: v for k, v in change.items() if k != "options"})
+        recipe = tuning.base.but(train_on="train", **{k: v for k, v in change.items() if k != "options"})
         options = {**line.options, **change.get("options", {})}
         run = Run(paper, row, profile, dataset, TUNING_SEED, line.method, options, recipe, "tuning", change, before(line.after))
         found.append(execute(run, device=device, progress=progress))
@@ -301,8 +301,13 @@ def _measure(run: Run, network: nn.Module, dataset: DataSet, seen: DataSet, outc
             predictions |= {name: values.numpy() for name, values in ious.items()}
         if hasattr(network, "restore"):
             predictions |= {name: values.numpy() for name, values in restoration.psnr(network, dataset.test, recipe).items()}
-        if any(row.name == run.row and "heat" in row.measures for row in papers.get(run.paper).rows):
+        wanted = next((row.measures for row in papers.get(run.paper).rows if row.name == run.row), ())
+        if "heat" in wanted:
             predictions |= heatmaps.measure(network, dataset.test, recipe, heatmaps.IMAGES[run.profile])
+        if "robust" in wanted:
+            predictions |= robustness.measure(network, dataset.test, recipe, robustness.IMAGES[run.profile])
+        if "margin" in wanted:
+            predictions["margin"] = robustness.margins(robustness.embeddings(network, dataset.test, recipe), dataset.test.labels).numpy()
     parameters, flops = size(network, recipe.image_size)
     record = {
         "key": run.key, "purpose": run.purpose, "paper": run.paper, "row": run.row, "method": run.method, "options": run.options,

@@ -138,7 +138,7 @@ def fit(model: nn.Module, data: DataSet, recipe: Recipe, run_dir: Path, *, seed:
             state.sums = {name: accelerator.reduce(total.to(device)) * first for name, total in state.sums.items()}  # the first keeps it
         if bad < math.inf:
             epoch, batch = divmod(int(bad), steps)
-            files = [train.files[i] for i in order(seed, epoch, len(train)).split(recipe.batch_size)[batch].tolist()]
+            files = [train.files[i] for i in _order(train, recipe, seed, epoch).split(recipe.batch_size)[batch].tolist()]
             raise NonFiniteLoss(int(bad) + 1, files, f"epoch {epoch + 1}, step {batch + 1} of {steps}", folder.saved or "none yet")
         loss = sum(weight * float(state.sums[name]) for name, weight in _weights(state.sums, recipe).items())
         bar.set_postfix(loss=f"{loss / max(1, min(state.step * recipe.batch_size, len(train))):.3f}", refresh=False)
@@ -156,7 +156,7 @@ def fit(model: nn.Module, data: DataSet, recipe: Recipe, run_dir: Path, *, seed:
     with bar, memory.recomputed(model, recipe.compile) if recipe.recompute else nullcontext(), _interruptible() as interrupts:
         while not _ended(state, recipe):
             epoch = state.epoch
-            batches = order(seed, epoch, len(train)).split(recipe.batch_size)[:steps]
+            batches = _order(train, recipe, seed, epoch).split(recipe.batch_size)[:steps]
             model.train()
             while state.step < steps:
                 step = epoch * steps + state.step
@@ -264,6 +264,23 @@ def order(seed: int, epoch: int, images: int) -> Tensor:
     return torch.randperm(images, generator=torch.Generator().manual_seed(key(seed, epoch)))
 
 
+def by_class(labels: Tensor, per_class: int, seed: int, epoch: int) -> Tensor:
+    """:func:`order` with `per_class` images of a class in a row: labels (N,) int64 on the CPU -> a permutation (N,) int64.
+
+    Each class's images, in random order, are cut into groups of that many; groups follow each other in random order, those of every class's
+    rest at the end of the epoch. So every image is still taken once, and a class may meet itself in a batch. (Hermans et al. 2017 draw P different
+    classes and K images of each for every batch, anew.)
+    """
+    taken = order(seed, epoch, len(labels))
+    taken = taken[labels[taken].argsort(stable=True)]  # class by class
+    count = labels.bincount()
+    rank = torch.arange(len(labels)) - (count.cumsum(0) - count)[labels[taken]]  # in its class
+    group = (rank % per_class == 0).cumsum(0) - 1
+    rest = rank // per_class == count[labels[taken]] // per_class
+    place = order(seed, epoch, int(group[-1]) + 1)[group]
+    return taken[(place + len(labels) * rest).argsort(stable=True)]
+
+
 def factor(recipe: Recipe, step: int, steps: int) -> float:
     """What the learning rates are multiplied by at optimiser step `step` (from 0) when an epoch has `steps` steps.
 
@@ -285,6 +302,10 @@ def factor(recipe: Recipe, step: int, steps: int) -> float:
     else:
         value = 1.0
     return value * min(1.0, (step + 1) / max(1.0, recipe.warmup_epochs * steps))
+
+
+def _order(train: Split, recipe: Recipe, seed: int, epoch: int) -> Tensor:
+    return by_class(train.labels, recipe.per_class, seed, epoch) if recipe.per_class else order(seed, epoch, len(train))
 
 
 def _examples(index: Tensor, images: Images, labels: Tensor, num_classes: int, recipe: Recipe, seed: int, epoch: int) -> tuple[Tensor, Tensor]:

@@ -130,7 +130,7 @@ def setting(found: list[dict]) -> str:
     seeds = len({r["seed"] for r in found})
     return ", ".join([
         join(f"{r['dataset']}: {r['num_classes']} classes, {r['images']['train']} training and {r['images']['test']} test images" for r in found),
-        join(f"{r['recipe']['backbone']} at {r['recipe']['image_size']} px" for r in found),
+        join(f"{r['recipe']['backbone'].replace('none', 'own network')} at {r['recipe']['image_size']} px" for r in found),
         join(_count(r["train"]["epochs"], "epoch") for r in found), _count(seeds, "seed"), join(hardware(r) for r in found),
     ]) + "."  # fmt: skip
 
@@ -212,7 +212,8 @@ def judge(paper: Paper, found: list[dict]) -> list[verdicts.Verdict]:
 
 METRICS = {"top1": "top-1 accuracy, points", "low_top1": "top-1 accuracy at low resolution, points", "nll": "log-probability of the true class, nats",
            "heat_area": "area of the heat map, share of the image", "heat_strength": "strength of the heat map, log2",
-           "heat_relative": "strength of the heat map against the logits, log2", "iou_image": "IoU with the object's box"}  # fmt: skip
+           "heat_relative": "strength of the heat map against the logits, log2", "iou_image": "IoU with the object's box",
+           "iou_foreground": "IoU of the foreground's box"}  # fmt: skip
 
 
 def effect_field(claim: Claim) -> str:
@@ -230,7 +231,7 @@ def verdict_table(paper: Paper, found: list[dict]) -> Shown:
         claim, effect, field = verdict.claim, verdict.effect, effect_field(verdict.claim)
         better, worse = ([r for r in found if r["row"] == name] for name in (claim.better, claim.worse))
         digits = 1 if verdicts.UNITS.get(claim.metric) == "points" else 3
-        line = {"claim": f"<b>{claim.key}</b> {html.escape(claim.text)}"}
+        line = {"claim": f"<b>{claim.key}</b> {html.escape(claim.text)}", "iou_foreground": "IoU of the foreground's box"}
         if metrics:
             line["metric"] = html.escape(METRICS.get(claim.metric, claim.metric))
         lines.append(line | {

@@ -7,6 +7,8 @@ from torch import nn
 from ..errors import unknown
 from ..recipe import Recipe
 from . import backbones
+from .attention import Attention
+from .flrdf import Flrdf
 from .focus import Focus
 from .levels import Levels
 from .plain import Plain
@@ -14,7 +16,8 @@ from .simple import Simple
 from .superres import SuperResolution
 from .transfer import Transfer
 
-METHODS = {"plain": Plain, "focus": Focus, "superres": SuperResolution, "simple": Simple, "transfer": Transfer, "levels": Levels}
+METHODS = {"plain": Plain, "focus": Focus, "superres": SuperResolution, "simple": Simple, "transfer": Transfer, "levels": Levels, "attention": Attention,
+           "flrdf": Flrdf}  # fmt: skip
 
 
 def options_of(method: str) -> dict:

@@ -30,7 +30,7 @@ class Row:
     options: dict
     recipes: dict[str, Recipe]  # profile -> Recipe; the row does not exist at a profile that is missing
     after: str | None = None  # the row whose trained weights (same profile, data and seed) this one starts from: an earlier stage
-    measures: tuple[str, ...] = ()  # "heat": the heat maps of some test images are measured too, and kept beside the predictions
+    measures: tuple[str, ...] = ()  # "heat", "robust", "margin": also measured, and kept beside the predictions (see runs)
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,6 @@ class Tuning:
 
     base: Recipe
     tries: dict[str, tuple[dict, ...]]  # row -> changes: Recipe fields, and method options under "options"
-    bases: dict[str, Recipe] = field(default_factory=dict)  # row -> its own base, where rows are too different for one
-
-    def of(self, row: str) -> Recipe:
-        """The recipe that a row's changes start from."""
-        return self.bases.get(row, self.base)
 
 
 @dataclass(frozen=True)

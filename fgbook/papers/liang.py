@@ -1,0 +1,104 @@
+"""Liang, Qu: Fine-grained visual classification via foreground localization and region discriminative feature training (FLRDF)."""
+
+from . import feng
+from .spec import Claim, Paper, Row, Table, Tuning
+
+# The part of the text that gives the training's settings cannot be read in our copy. So all rows take those of the chapter on paper B, which are the
+# field's usual ones; the plain row is then the same run in both chapters. The losses weigh 1 each (eq. 5: alpha, beta, gamma).
+# The method's rows have not been tuned: their photo recipe is the base that the tries below start from.
+
+
+def row(name: str, title: str, **options) -> Row:
+    """A row of the method, at every profile."""
+    return Row(name, title, "flrdf", options, feng.recipes())
+
+
+PAPER = Paper(
+    key="liang",
+    title="Fine-Grained Visual Classification via Foreground Localization and Region Discriminative Feature Training",
+    authors="Linlin Liang, Haicheng Qu",
+    year="not printed",
+    # None: the number cannot be read in our copy (of Tables 2 and 3 no number can, nor which columns they have).
+    tables=(
+        # First, because a row's printed value is taken from the first table that has the row.
+        Table(
+            name="Table 5",
+            caption="Top-1 accuracy beside methods that use image labels only; all on ResNet-50.",
+            columns=("cub", "aircraft", "cars"),
+            cells={
+                "Cross-X": (87.7, 92.6, 94.6),
+                "DFL-CNN": (87.4, 91.7, 93.1),
+                "MC-Loss": (87.3, None, 93.7),
+                "NTS-Net": (87.5, 91.4, 93.9),
+                "DCL": (87.8, 93.0, None),
+                "PMG": (89.6, 93.4, 95.1),
+                "FLRDF": (88.1, 93.8, 94.9),
+            },
+            rows={"FLRDF": "flrdf"},
+        ),
+        Table(
+            name="Table 2",
+            caption="Ablation; the values cannot be read.",
+            columns=("cub",),
+            cells={"baseline": (None,), "foreground localisation": (None,), "shuffling": (None,), "both": (None,)},
+            rows={"baseline": "plain", "foreground localisation": "foreground", "shuffling": "shuffle", "both": "flrdf"},
+        ),
+        Table(
+            name="Table 3",
+            caption="Accuracy of foreground localisation; rows and values cannot be read. Claim D4 measures it.",
+            columns=("cub",),
+            cells={"class activation map": (None,), "with suppression": (None,)},  # no rows: what stands beside a printed value is accuracy
+            unit="% of images located",
+        ),
+        Table(
+            name="Table 4",
+            caption="Patches a side; the other rows cannot be read.",
+            columns=("cub", "cars", "aircraft"),
+            cells={"n = 1": (87.63, 94.37, 92.93)},
+            rows={"n = 1": "n1"},
+        ),
+    ),
+    rows=(
+        feng.PAPER.row("plain"),
+        row("foreground", "foreground localisation alone", shuffle=False),
+        row("shuffle", "shuffling alone, of the whole image", foreground=False),
+        row("flrdf", "foreground localisation and shuffling, n = 4"),
+        row("n1", "the same with n = 1: nothing is shuffled", n=1),
+        row("n2", "the same with n = 2", n=2),
+        row("n8", "the same with n = 8", n=8),  # divides the images of every profile, as 7 does not
+        row("cam", "both, plain class activation map", controller="none"),
+        row("fixed", "both, maxima pressed to 70 %", controller="fixed"),
+    ),
+    claims=(
+        Claim("D1", "foreground localisation improves on the plain backbone", "foreground", "plain"),
+        Claim("D2", "shuffling improves on the plain backbone", "shuffle", "plain"),
+        Claim("D3", "both together beat foreground localisation alone", "flrdf", "foreground"),
+        Claim("D3 shuffling", "both together beat shuffling alone", "flrdf", "shuffle"),
+        Claim("D4", "suppression gives boxes that fit the object better than a plain class activation map's", "flrdf", "cam", metric="iou_foreground"),
+        Claim("D4 fixed", "the same of a suppression to 70 %", "fixed", "cam", metric="iou_foreground"),
+        Claim("D5", "cutting the foreground into patches beats leaving it whole", "flrdf", "n1", 0.5),
+        Claim("D6 DCL", "the whole method beats DCL", "flrdf", "dcl", 0.3),
+        Claim("D6 NTS-Net", "the whole method beats NTS-Net", "flrdf", "nts-net", 0.6),
+    ),
+    datasets={"quick": ("fieldguide",), "photo": ("cub50",), "paper": ("cub", "aircraft", "cars")},
+    tuning={
+        "photo": Tuning(feng.PHOTO_RECIPE, {
+            "flrdf": (
+                {},
+                {"backbone_lr_factor": 0.3},
+                {"lr": 0.01},
+                {"loss_weights": (("shuffled", 0.5),)},
+                {"options": {"threshold": "mean"}},
+            ),
+        }),
+    },
+)  # fmt: skip
+
+QUESTIONS = (
+    Claim("Q1", "the whole method beats the plain backbone", "flrdf", "plain"),
+    Claim("Q2", "a third look at the foreground helps even when nothing is shuffled", "n1", "foreground"),
+    Claim("Q3", "in one network, the box of the pressed maps fits better than that of the same maps before", "flrdf", "flrdf",
+          metric="iou_foreground", worse_metric="iou_cam"),
+    Claim("Q4", "the box fits better than the middle square with half the area", "flrdf", "flrdf", metric="iou_foreground", worse_metric="iou_centre"),
+)
+"""What a reader asks next. Not claims of the paper; judged in the same way."""
