@@ -73,7 +73,7 @@ def test_rows_differ_by_one_thing_and_share_the_plain_run_with_paper_b():
     weighed = PAPER.tuning["photo"].tries["flrdf"]
     assert len(weighed) == len(papers.get("feng").tuning["photo"].tries["plain"])  # the same tuning budget
     for change in weighed:
-        recipe = PAPER.tuning["photo"].of("flrdf").but(**{k: v for k, v in change.items() if k != "options"})
+        recipe = PAPER.tuning["photo"].base.but(**{k: v for k, v in change.items() if k != "options"})
         model = models.build("flrdf", 3, recipe.but(backbone="small", weights="none"), change.get("options", {}))
         assert set(dict(recipe.loss_weights)) <= set(model(torch.rand(2, 3, 40, 40)))
 
