@@ -98,8 +98,10 @@ def amounts_table(paper: Paper, found: list[dict]) -> Shown:
             line[f"L {low}/8, measured %"] = measured(f"{accuracy(of_row, 'low_top1')[0]:.1f}", "low_top1", of_row) if of_row else "not run"
         lines.append(line)
     used = [r for r in found if r["row"] in peng.grid(r["profile"])]
+    seeds = sorted({sum(r["row"] == row for r in used) for row in {r["row"] for r in used}})
+    each = f"Cells are means over {seeds[0]} to {seeds[-1]} seeds. " if len(seeds) > 1 else ""
     return table(lines, "Top-1 accuracy on low-resolution test images: lines, the share of the training images that the first stage sees at high resolution; columns, the "
-                 f"share that the second stage sees at low resolution. {setting(used)}" + (QUICK_NOTE if quick else ""), used, illustration=quick)  # fmt: skip
+                 f"share that the second stage sees at low resolution. {each}{setting(used)}" + (QUICK_NOTE if quick else ""), used, illustration=quick)  # fmt: skip
 
 
 def amounts_figure(paper: Paper, found: list[dict]) -> Shown:
