@@ -122,3 +122,9 @@ def test_curves_state_their_values():
 
 def test_regions_can_be_told_apart_without_colour():
     assert len({line for _, line in figures.REGION_STYLES}) == len(figures.REGION_STYLES) == 4
+
+
+def test_the_verdict_table_has_a_column_for_the_metric_only_where_metrics_differ():
+    heads = lambda key: re.findall(r"<th>([^<]*)</th>", figures.verdict_table(papers.get(key), []).html)  # noqa: E731
+    common = ["printed", "measured", "95 % interval", "seeds", "verdict", "why"]
+    assert heads("feng") == ["claim", *common] and heads("peng") == ["claim", "metric", *common]

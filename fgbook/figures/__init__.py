@@ -231,7 +231,7 @@ def verdict_table(paper: Paper, found: list[dict]) -> Shown:
         claim, effect, field = verdict.claim, verdict.effect, effect_field(verdict.claim)
         better, worse = ([r for r in found if r["row"] == name] for name in (claim.better, claim.worse))
         digits = 1 if verdicts.UNITS.get(claim.metric) == "points" else 3
-        line = {"claim": f"<b>{claim.key}</b> {html.escape(claim.text)}", "iou_foreground": "IoU of the foreground's box"}
+        line = {"claim": f"<b>{claim.key}</b> {html.escape(claim.text)}"}
         if metrics:
             line["metric"] = html.escape(METRICS.get(claim.metric, claim.metric))
         lines.append(line | {
