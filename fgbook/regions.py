@@ -91,7 +91,8 @@ def crop_zoom(images: Tensor, boxes: Tensor, size: int) -> Tensor:
     place = boxes[..., :2, None] + steps * (boxes[..., 2:] - boxes[..., :2])[..., None]  # (B, m, 2, size): x and y of the samples
     x = place[:, :, 0] * (2 / width) - 1  # (B, m, size); grid_sample counts from -1 to 1
     y = place[:, :, 1] * (2 / height) - 1
-    grid = torch.stack([x[:, :, None].expand(-1, -1, size, -1), y[..., None].expand(-1, -1, -1, size)], -1)  # (B, m, size, size, 2)
-    # The m grids of an image are stacked into one tall grid, so that the image itself is not copied m times.
-    crops = F.grid_sample(images, grid.flatten(1, 2), mode="bilinear", padding_mode="border", align_corners=False)
+    # Planes of x and of y: a CPU samples faster from them than from pairs. The m grids of an image are stacked into one tall grid, so that the
+    # image itself is not copied m times.
+    grid = torch.stack([x[:, :, None].expand(-1, -1, size, -1), y[..., None].expand(-1, -1, -1, size)], 1)  # (B, 2, m, size, size)
+    crops = F.grid_sample(images, grid.flatten(2, 3).permute(0, 2, 3, 1), mode="bilinear", padding_mode="border", align_corners=False)
     return crops.view(batch, channels, m, size, size).transpose(1, 2)

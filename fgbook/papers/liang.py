@@ -86,9 +86,9 @@ PAPER = Paper(
             "flrdf": (
                 {},
                 {"backbone_lr_factor": 0.3},
-                {"lr": 0.01},
-                {"loss_weights": (("shuffled", 0.5),)},
-                {"options": {"threshold": "mean"}},
+                {"backbone_lr_factor": 0.3, "options": {"level": 0.4}},
+                {"backbone_lr_factor": 0.3, "options": {"threshold": "mean"}},
+                {"backbone_lr_factor": 0.3, "loss_weights": (("shuffled", 0.5),)},
             ),
         }),
     },
