@@ -17,23 +17,44 @@ import torch
 
 from fgbook import records
 from fgbook.devices import keep_memory
+from fgbook.models import METHODS
 
 RESULTS = Path(__file__).resolve().parent / "results"
 LAYOUT = "channels_last"  # what fgbook trains in
 
 
-def parser(description: str, threads: int = 1, seconds: float = 4.0) -> argparse.ArgumentParser:
-    """A parser with the options that every benchmark has."""
+def parser(description: str) -> argparse.ArgumentParser:
+    """A parser with --save."""
     found = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    found.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
-    found.add_argument("--threads", type=int, default=threads, help=f"CPU threads (default: {threads})")
-    found.add_argument("--seconds", type=float, default=seconds, help=f"spent on each line at least (default: {seconds:g})")
-    saves(found)
+    found.add_argument("--save", nargs="?", const=RESULTS, type=Path, metavar="FOLDER", help=f"write the results there (default: {RESULTS.name})")
     return found
 
 
-def saves(found: argparse.ArgumentParser) -> None:
-    found.add_argument("--save", nargs="?", const=RESULTS, type=Path, metavar="FOLDER", help=f"write the results there (default: {RESULTS.name})")
+def on_device(description: str, threads: int = 1, seconds: float | None = 4.0) -> argparse.ArgumentParser:
+    """A parser with --save, --device and --threads and, where something is timed, --seconds (None: nothing is)."""
+    found = parser(description)
+    found.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    found.add_argument("--threads", type=int, default=threads, help=f"CPU threads (default: {threads})")
+    if seconds is not None:
+        found.add_argument("--seconds", type=float, default=seconds, help=f"spent on each line at least (default: {seconds:g})")
+    return found
+
+
+def compares_methods(found: argparse.ArgumentParser) -> None:
+    """Options of a benchmark that sets methods beside the plain backbone."""
+    found.add_argument("--backbone", help="default: mobilenet_v2; resnet50 on a GPU")
+    found.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS), help="default: all; plain is always there")
+
+
+def options(found: argparse.ArgumentParser) -> tuple[argparse.Namespace, torch.device]:
+    """What was chosen on the command line, with the defaults that depend on the device, and that device. Sets the number of threads."""
+    chosen = found.parse_args()
+    device = torch.device(chosen.device)
+    torch.set_num_threads(chosen.threads)
+    if "methods" in chosen:
+        chosen.backbone = chosen.backbone or ("resnet50" if device.type == "cuda" else "mobilenet_v2")
+        chosen.methods = list(dict.fromkeys(["plain", *chosen.methods]))
+    return chosen, device
 
 
 def clock(device: torch.device | str) -> Callable[[], float]:

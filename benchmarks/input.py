@@ -78,15 +78,13 @@ def children() -> float:
 
 
 def main() -> None:
-    parser = common.parser(__doc__, threads=2)
+    parser = common.on_device(__doc__, threads=2)
     parser.add_argument("--data", default="cub50", help="a data set with class folders of pictures (default: cub50)")
     parser.add_argument("--size", type=int, default=224, help="pixels of what the network sees (default: 224)")
     parser.add_argument("--store", type=int, default=256, help="pixels of what is stored, and of the Resize (default: 256)")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--images", type=int, default=384, help="images a pass (default: 384)")
-    chosen = parser.parse_args()
-    torch.set_num_threads(chosen.threads)
-    device = torch.device(chosen.device)
+    chosen, device = common.options(parser)
     photos = data.load(chosen.data, chosen.store).split("train+val")
     count = min(chosen.images, len(photos))
     index = torch.randperm(len(photos), generator=torch.Generator().manual_seed(0))[:count]

@@ -20,7 +20,7 @@ import torch
 
 from fgbook import memory
 from fgbook.errors import InputError
-from fgbook.models import METHODS, build
+from fgbook.models import build
 from fgbook.recipe import Recipe
 
 CLASSES, MIB = 50, 2**20
@@ -78,21 +78,18 @@ def measured(line: list, threads: int) -> dict:
 
 
 def main() -> None:
-    parser = common.parser(__doc__)
+    parser = common.on_device(__doc__, seconds=None)
     parser.add_argument("--sizes", type=int, nargs="+", default=[224, 448], help="pixels (default: 224 448)")
     parser.add_argument("--batches", type=int, nargs=2, help="the two batch sizes (default: 2 4; 8 16 on a GPU)")
-    parser.add_argument("--backbone", help="default: mobilenet_v2; resnet50 on a GPU")
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS), help="default: all; plain is always there")
-    chosen = parser.parse_args()
-    gpu = chosen.device.startswith("cuda")
-    backbone, batches = chosen.backbone or ("resnet50" if gpu else "mobilenet_v2"), chosen.batches or ([8, 16] if gpu else [2, 4])
-    torch.set_num_threads(chosen.threads)
+    common.compares_methods(parser)
+    chosen, device = common.options(parser)
+    backbone, batches = chosen.backbone, chosen.batches or ([8, 16] if device.type == "cuda" else [2, 4])
     report = common.Report(f"memory-{backbone}", f"Memory of a training step, MiB an image: {backbone}", chosen.device,
                            ["method", "size", "kept", "peak", "kept, recomputed", "peak, recomputed", "ratio"],
                            backbone=backbone, batches=" and ".join(map(str, batches)), precision="fp32")  # fmt: skip
     for size in chosen.sizes:
         peaks = {}
-        for method in dict.fromkeys(["plain", *chosen.methods]):
+        for method in chosen.methods:
             found = [measured([method, size, recompute, backbone, batches, chosen.device], chosen.threads) for recompute in (False, True)]
             if "refused" in found[0]:
                 print(f"{method}, {size} px: not measured, {found[0]['refused']}")

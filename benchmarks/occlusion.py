@@ -59,11 +59,9 @@ def fastest(run, choices: tuple[int, ...], device: torch.device) -> int:
 
 
 def main() -> None:
-    parser = common.parser(__doc__)
+    parser = common.on_device(__doc__)
     parser.add_argument("--images", type=int, default=4, help="images a call (default: 4)")
-    chosen = parser.parse_args()
-    torch.set_num_threads(chosen.threads)
-    device = torch.device(chosen.device)
+    chosen, device = common.options(parser)
     choices = (64, 256, 1024) if device.type == "cuda" else (2, 4, 8, 16)
     report = common.Report("occlusion", "Occlusion maps: images a second, ours and captum's", chosen.device,
                            ["network", "images/s", "captum/s, default", "captum/s, best", "windows", "ratio, default", "ratio, best", "a copy, best"],

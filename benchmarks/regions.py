@@ -99,11 +99,9 @@ def training_step(method: str, backbone: str, batch: int, size: int, device: tor
 
 
 def main() -> None:
-    parser = common.parser(__doc__)
+    parser = common.on_device(__doc__)
     parser.add_argument("--batch", type=int, default=16, help="images a step (default: 16)")
-    chosen = parser.parse_args()
-    torch.set_num_threads(chosen.threads)
-    device = torch.device(chosen.device)
+    chosen, device = common.options(parser)
     report = common.Report("regions", "The region step, batched or as a loop over images; a training step with it", chosen.device,
                            ["step", "batched ms", "loop ms", "ratio", "waits", "loop's waits"],
                            precision="fp32", batch=chosen.batch, m=M)  # fmt: skip

@@ -5,7 +5,6 @@ virtual environment, which downloads whatever pip has not cached. The last ratio
 at most N; what is missing to it went into waiting for the slowest one.
 """
 
-import argparse
 import json
 import os
 import shutil
@@ -31,9 +30,8 @@ def timed(stage: str, command: list[str], folder: Path, environment: dict[str, s
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.parser(__doc__)
     parser.add_argument("--setup", action="store_true", help="make the virtual environment too")
-    common.saves(parser)
     chosen = parser.parse_args()
     report = common.Report("reproduce", "Wall time of make reproduce, by stage", "cpu", ["stage", "seconds"], layout="quick", now=time.perf_counter)
     with tempfile.TemporaryDirectory() as temporary:

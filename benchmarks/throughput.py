@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from fgbook.augment import augment
 from fgbook.errors import InputError
-from fgbook.models import METHODS, build
+from fgbook.models import build
 from fgbook.recipe import Recipe
 
 CLASSES = 50
@@ -60,19 +60,15 @@ def _convolution_backward(grad, x, weight, bias, stride, padding, dilation, tran
 
 
 def main() -> None:
-    parser = common.parser(__doc__, seconds=8)
+    parser = common.on_device(__doc__, seconds=8)
     parser.add_argument("--size", type=int, help="pixels (default: 160; 448 on a GPU)")
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--backbone", help="default: mobilenet_v2; resnet50 on a GPU")
     parser.add_argument("--precision", choices=("fp32", "bf16"), help="default: fp32; bf16 on a GPU")
     parser.add_argument("--compile", action="store_true", help="compile the models' forward, as recipe.compile does")
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS), help="default: all; plain is always there")
-    chosen = parser.parse_args()
-    torch.set_num_threads(chosen.threads)
-    device = torch.device(chosen.device)
-    gpu = device.type == "cuda"
-    size, backbone = chosen.size or (448 if gpu else 160), chosen.backbone or ("resnet50" if gpu else "mobilenet_v2")
-    precision = chosen.precision or ("bf16" if gpu else "fp32")
+    common.compares_methods(parser)
+    chosen, device = common.options(parser)
+    gpu, backbone = device.type == "cuda", chosen.backbone
+    size, precision = chosen.size or (448 if gpu else 160), chosen.precision or ("bf16" if gpu else "fp32")
 
     def autocast():
         return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
@@ -87,7 +83,7 @@ def main() -> None:
 
     images, targets = batch(), index % CLASSES
     steps, predictions, arithmetic, refused = {}, {}, {}, {}
-    for method in dict.fromkeys(["plain", *chosen.methods]):
+    for method in chosen.methods:
         try:
             model = build(method, CLASSES, recipe, {}).to(device, memory_format=torch.channels_last)
             step, predict = training_step(model, images, targets, autocast), prediction(model, images, autocast)

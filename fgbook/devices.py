@@ -58,7 +58,7 @@ def processes(device: str | None = None) -> PartialState:
         raise InputError(f"{device!r} is not a device; use 'cpu', 'cuda' or 'cuda:1'.") from error
     if place.type not in ("cpu", "cuda") or (place.type == "cuda" and not torch.cuda.is_available()):
         raise InputError(f"device {device!r} is not available here; use {default_device()!r}.")
-    if place.index is not None:
+    if place.type == "cuda" and place.index is not None:
         torch.cuda.set_device(place)
     moved = bool(PartialState._shared_state) and PartialState().device.type != place.type
     AcceleratorState._reset_state(reset_partial_state=moved)

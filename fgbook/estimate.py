@@ -42,7 +42,7 @@ def measure(run: runs.Run, device: str | None = None) -> Estimate:
         raise InputError("an estimate is made by one process; start it without torchrun or accelerate launch.")
     data, recipe = run.data(), run.recipe
     torch.manual_seed(run.seed)
-    network = models.build(run.method, data.num_classes, recipe, run.options)
+    network = models.build(run.method, data.num_classes, recipe, run.options, data.class_attributes)
     _, flops = runs.size(network, recipe.image_size)
     place = torch.device(device or devices.default_device())
     part, seen, once = runs.trained(network), replace(data, train=data.split(recipe.train_on)), 0.0

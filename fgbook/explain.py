@@ -73,23 +73,26 @@ def occlusion(model: nn.Module, images: Tensor, patch: int, stride: int = 1, *, 
         return _hats(rows, height, stride) @ grid @ _hats(columns, width, stride).T
 
 
-def cam(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
+def cam(model: nn.Module, images: Tensor, classes: Tensor | None = None) -> Tensor:
     """Class activation maps (Zhou et al. 2016): sum over channels of the head's weights times the feature maps, (B, h, w).
 
-    classes (B,) int64. The mean of a map, plus the head's bias, is the logit of its class. Raises InputError for a model without a
-    linear `image_head` on pooled features of its `backbone`.
+    classes (B,) int64; None: the predicted ones. The mean of a map, plus the head's bias, is the logit of its class. Cut at 0 and over h w it is
+    the Grad-CAM of the maps that are pooled (Selvaraju et al. 2017, section 3), at the price of a prediction. Raises InputError for a model
+    without a linear `image_head` on pooled features of its `backbone`.
     """
     head = getattr(model, "image_head", None)
     if not isinstance(head, nn.Linear):
         raise InputError(f"a class activation map needs a linear head on pooled features; {type(model).__name__} has none: use grad_cam.")
-    maps = getattr(model, "maps", model.backbone)  # attention: what its gates leave of the backbone's
-    return torch.einsum("bn,bnhw->bhw", head.weight[classes], maps(images))
+    maps = getattr(model, "maps", model.backbone)(images)  # attention: what its gates leave of the backbone's
+    if classes is None:
+        classes = head(maps.mean((2, 3))).argmax(1)
+    return torch.einsum("bn,bnhw->bhw", head.weight[classes], maps)
 
 
-def grad_cam(model: nn.Module, images: Tensor, classes: Tensor, layer: nn.Module) -> Tensor:
+def grad_cam(model: nn.Module, images: Tensor, classes: Tensor | None, layer: nn.Module) -> Tensor:
     """Grad-CAM (Selvaraju et al. 2017): channels of `layer`'s output (B, n, h, w) weighted by their mean gradient, negative sums cut, (B, h, w).
 
-    classes (B,) int64: whose logit is followed. The gradient ends at `layer`; no parameter's `.grad` is touched, no hook stays behind.
+    classes (B,) int64: whose logit is followed; None: the predicted ones. The gradient ends at `layer`; no parameter's `.grad` is touched, no hook stays behind.
     """
     kept: list[Tensor] = []
 
@@ -98,11 +101,23 @@ def grad_cam(model: nn.Module, images: Tensor, classes: Tensor, layer: nn.Module
         return kept[-1].clone()  # the next layer may work in place
 
     with torch.enable_grad(), layer.register_forward_hook(hook):
-        score = model.predict(images).gather(1, classes[:, None]).sum()  # a sum, because images do not mix in eval mode
+        logits = model.predict(images)
+        chosen = logits.argmax(1) if classes is None else classes
+        score = logits.gather(1, chosen[:, None]).sum()  # a sum, because images do not mix in eval mode
     if len(kept) != 1:
         raise InputError(f"grad_cam needs a layer that runs once in a prediction; this one ran {len(kept)} times.")
     (gradient,) = torch.autograd.grad(score, kept)
     return (gradient.mean((2, 3), keepdim=True) * kept[0].detach()).sum(1).clamp(min=0)
+
+
+def enlarge(maps: Tensor, size: int, stride: int, first: float) -> Tensor:
+    """Maps (B, h, w) over the pixels of images (B, size, size): straight lines between the cells, beyond the outermost their value.
+
+    Cell (y, x) looks at the input round (first + x * stride, first + y * stride), in pixels, where pixel i covers [i, i + 1] (see
+    :class:`fgbook.models.backbones.Depth`).
+    """
+    rows, columns = (_hats(first - 0.5 + stride * torch.arange(cells, device=maps.device), size, stride) for cells in maps.shape[1:])
+    return rows @ maps @ columns.T
 
 
 def _cut(model: nn.Module) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor], int, int]:

@@ -12,10 +12,12 @@ CHOICES = {
     "train_on": ("train", "train+val"),
     "resolution": ("high", "low", "mixed"),
     "upsample": ("bicubic", "bilinear"),
+    "keep": ("best", "last"),
 }
 OTHER_WAY = ("compile", "recompute")
 """Other ways to the same numbers: not part of what a run is."""
-LATER = ("erase", "mixup", "cutmix", "resolution", "low_side", "upsample", "fraction", "sync_batchnorm", "recompute", "per_class")
+LATER = ("erase", "mixup", "cutmix", "resolution", "low_side", "upsample", "fraction", "sync_batchnorm", "recompute", "per_class", "views",
+         "keep")
 """Fields that came after the first published records: while they are off, a run is what it was without them."""
 
 
@@ -39,6 +41,7 @@ class Recipe:
     resolution: str = "high"  # "low": reduced to low_side and enlarged again; "mixed": one of both, by a coin for each image and epoch
     low_side: int = 0  # pixels; > 0: the test split is measured at low resolution too
     upsample: str = "bicubic"  # how a reduced image is enlarged
+    views: int = 1  # of each image in a batch, each augmented for itself: all images' first views, then all second ones, ...
     fraction: float = 1.0  # of each class's training images: the first of a fixed order, so that a smaller part lies within a larger one
     # network
     backbone: str = "mobilenet_v2"
@@ -65,6 +68,7 @@ class Recipe:
     ema: float = 0.0  # decay of the averaged weights, a step; 0: off
     # selection
     train_on: str = "train"  # "train+val": train on both and keep the last epoch (settings were chosen before, on validation)
+    keep: str = "best"  # the epoch that validation likes best, or the "last" one: of a stage whose predictions mean nothing
     patience: int = 0  # stop after so many epochs without a better validation accuracy; 0: never
     # execution
     precision: str = "auto"  # "auto": bf16 on a GPU that has it, fp16 on an older one, fp32 on a CPU
@@ -76,7 +80,7 @@ class Recipe:
         for name, valid in CHOICES.items():
             if getattr(self, name) not in valid:
                 raise unknown(name, getattr(self, name), valid)
-        positive = ("image_size", "epochs", "batch_size", "accumulate", "lr", "step_epochs", "cycle_epochs", "fraction")
+        positive = ("image_size", "epochs", "batch_size", "accumulate", "lr", "step_epochs", "cycle_epochs", "fraction", "views")
         for name in positive:
             if not getattr(self, name) > 0:
                 raise InputError(f"recipe: {name} is {getattr(self, name)!r}; it must be greater than 0.")

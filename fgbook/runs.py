@@ -7,6 +7,7 @@ its checkpoint; two jobs on one key take turns, and the second finds the first o
 accelerate launch) all of them call the same functions and get the same records; the first looks, decides and writes.
 """
 
+import json
 import shlex
 import time
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from . import data, devices, features, models, papers, paths, records, training
 from .data.dataset import DataSet
 from .errors import InputError, unknown
-from .evaluation import classification, heatmaps, localisation, restoration, robustness
+from .evaluation import classification, explanation, heatmaps, localisation, restoration, robustness
 from .models import backbones
 from .papers.spec import PROFILES
 from .recipe import Recipe
@@ -200,7 +201,8 @@ def model(run: Run, *, device: str | None = None, progress: bool = True) -> tupl
         _execute(run, device, None, progress)
     dataset = run.data()
     torch.manual_seed(run.seed)  # of a frozen backbone with random weights only the head was kept
-    network = models.build(run.method, dataset.num_classes, run.recipe if _frozen(run) else run.recipe.but(weights="none"), run.options)
+    network = models.build(run.method, dataset.num_classes, run.recipe if _frozen(run) else run.recipe.but(weights="none"), run.options,
+                           dataset.class_attributes)
     trained(network).load_state_dict(load_file(run.folder / "model.safetensors"))
     return network.eval().to(device or devices.default_device()), dataset
 
@@ -234,7 +236,7 @@ def _execute(run: Run, device: str | None, budget_minutes: float | None, progres
             return records.load(kept)
         dataset, commit = run.data(), records.commit()  # now: the clone may change while the run goes on
         torch.manual_seed(run.seed)  # initial heads, dropout
-        network = models.build(run.method, dataset.num_classes, run.recipe, run.options)
+        network = models.build(run.method, dataset.num_classes, run.recipe, run.options, dataset.class_attributes)
         if before:
             trained(network).load_state_dict(load_file(before))
         seen = _seen(run, network, dataset, device)
@@ -301,13 +303,18 @@ def _measure(run: Run, network: nn.Module, dataset: DataSet, seen: DataSet, outc
             predictions |= {name: values.numpy() for name, values in ious.items()}
         if hasattr(network, "restore"):
             predictions |= {name: values.numpy() for name, values in restoration.psnr(network, dataset.test, recipe).items()}
-        wanted = next((row.measures for row in papers.get(run.paper).rows if row.name == run.row), ())
+        wanted = _wanted(run)
         if "heat" in wanted:
             predictions |= heatmaps.measure(network, dataset.test, recipe, heatmaps.IMAGES[run.profile])
         if "robust" in wanted:
             predictions |= robustness.measure(network, dataset.test, recipe, robustness.IMAGES[run.profile])
         if "margin" in wanted:
-            predictions["margin"] = robustness.margins(robustness.embeddings(network, dataset.test, recipe), dataset.test.labels).numpy()
+            embeddings = robustness.embeddings(network, dataset.test, recipe)
+            predictions["margin"] = robustness.margins(embeddings, dataset.test.labels).numpy()
+            metrics["classes"] = robustness.class_ratio(embeddings, dataset.test.labels)
+        if "focus" in wanted:
+            images, curved = explanation.IMAGES[run.profile], explanation.CURVED[run.profile]
+            predictions |= explanation.measure(network, dataset.test, recipe, images, curved)
     parameters, flops = size(network, recipe.image_size)
     record = {
         "key": run.key, "purpose": run.purpose, "paper": run.paper, "row": run.row, "method": run.method, "options": run.options,
@@ -315,12 +322,29 @@ def _measure(run: Run, network: nn.Module, dataset: DataSet, seen: DataSet, outc
         "weights": run.weights, "data_fingerprint": dataset.fingerprint, "num_classes": dataset.num_classes,
         "images": {"train": len(dataset.train) + (len(dataset.val) if recipe.train_on == "train+val" else 0), "val": len(dataset.val), "test": len(dataset.test)},
         "after": run.after.key if run.after else None, "metrics": metrics, "localisation": where, "parameters": parameters, "flops": flops,
-        "train": {"epochs": outcome.epochs, "best_epoch": outcome.best_epoch, "steps": outcome.steps, "seconds": round(outcome.seconds, 1)},
+        "train": {"epochs": outcome.epochs, "best_epoch": outcome.best_epoch, "steps": outcome.steps, "seconds": round(outcome.seconds, 1),
+                  "losses": _losses(run)},
         "hardware": records.hardware(device or devices.default_device()), "versions": records.versions(), **commit,
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "command": run.command,
         "printed": papers.get(run.paper).printed(run.row, run.dataset),
     }  # fmt: skip
     return devices.agree(lambda: records.save(record, predictions, run.folder / "record.json"), device)
+
+
+def _wanted(run: Run) -> set[str]:
+    """What is measured besides accuracy: all that any row asks for which is this run, in whatever chapter. Whoever comes first runs it for all."""
+    told, wanted = run.recipe.as_dict(), set()
+    for row in (row for name in papers.names() for row in papers.get(name).rows_at(run.profile)):
+        same = (row.method, row.options, bool(row.after)) == (run.method, run.options, bool(run.after))
+        if same and row.recipes[run.profile].as_dict() | run.overrides == told:
+            wanted |= set(row.measures)
+    return wanted
+
+
+def _losses(run: Run) -> list[dict[str, float]]:
+    """The training losses by name, an entry for each epoch."""
+    lines = (run.folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    return [{name: round(value, 4) for name, value in json.loads(line)["losses"].items()} for line in lines]
 
 
 def size(network: nn.Module, image_size: int) -> tuple[int, int]:

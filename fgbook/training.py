@@ -72,7 +72,7 @@ def fit(model: nn.Module, data: DataSet, recipe: Recipe, run_dir: Path, *, seed:
     """Train `model` on `data` by `recipe`; the chosen weights are then in `model` (in eval mode) and in ``run_dir/model.safetensors``.
 
     The weights of the epoch with the highest validation top-1 are chosen (equal: lower validation loss, then earlier); with
-    train_on="train+val" those of the last epoch. The test split is never touched. ``run_dir/log.jsonl`` gets one line an epoch (with
+    train_on="train+val" or keep="last" those of the last epoch. The test split is never touched. ``run_dir/log.jsonl`` gets one line an epoch (with
     `tensorboard` also ``run_dir/tensorboard``): activations_mib is what a part of a batch keeps for the backward pass, besides weights;
     peak_memory_mib is the most that this process ever held on its GPU (None on a CPU).
 
@@ -211,7 +211,7 @@ def fit(model: nn.Module, data: DataSet, recipe: Recipe, run_dir: Path, *, seed:
                 line["val_top1"] = (logits.argmax(1) == val.labels).double().mean().item()
                 line["val_loss"] = F.cross_entropy(logits, val.labels).item()
             state.epoch, state.step, state.sums = epoch + 1, 0, {}
-            if val is None or _better(line, state):
+            if val is None or recipe.keep == "last" or _better(line, state):
                 state.best_epoch, state.best_top1, state.best_loss = epoch + 1, line["val_top1"], line["val_loss"]
                 state.best = {name: value.detach().clone() for name, value in evaluated.state_dict().items()}
             state.epoch_seconds = 0.0
@@ -309,14 +309,22 @@ def _order(train: Split, recipe: Recipe, seed: int, epoch: int) -> Tensor:
 
 
 def _examples(index: Tensor, images: Images, labels: Tensor, num_classes: int, recipe: Recipe, seed: int, epoch: int) -> tuple[Tensor, Tensor]:
-    """What is learnt from the images at index (B,) int64 on the CPU: views (B, 3, s, s), and their labels (B,) or, where images are mixed,
-    class probabilities (B, C)."""
+    """What is learnt from the images at index (B,) int64 on the CPU: views (V * B, 3, s, s), where V is recipe.views, and their labels (V * B,) or,
+    where images are mixed, class probabilities (V * B, C). The first B are the images' first views, and so on, each from random numbers of its own."""
+    seeds = [seed, *(key(seed, number) for number in range(1, recipe.views))]
+    found = [_view(index, images, labels, num_classes, recipe, own, epoch) for own in seeds]
+    view, targets = found[0] if len(found) == 1 else map(torch.cat, zip(*found))
+    return view.contiguous(memory_format=torch.channels_last), targets
+
+
+def _view(index: Tensor, images: Images, labels: Tensor, num_classes: int, recipe: Recipe, seed: int, epoch: int) -> tuple[Tensor, Tensor]:
+    """One view of each image, and its target."""
     there, view = _augmented(index, images, recipe, seed, epoch)
     targets = labels[there]
     if recipe.mixup or recipe.cutmix:
         others, other_view = _augmented(partners(index, len(images), seed, epoch), images, recipe, seed, epoch)
         view, targets = mix(view, other_view, targets, labels[others], num_classes, there, recipe, seed, epoch)
-    return view.contiguous(memory_format=torch.channels_last), targets
+    return view, targets
 
 
 def _augmented(index: Tensor, images: Images, recipe: Recipe, seed: int, epoch: int) -> tuple[Tensor, Tensor]:

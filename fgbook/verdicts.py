@@ -103,6 +103,11 @@ def per_image(record: dict, metric: str) -> NDArray:
     return -kept["nll"].astype(np.float64) if metric == "nll" else kept[metric]
 
 
+def holds(record: dict, metric: str) -> bool:
+    """Whether a record can tell the metric of each test image: a row that several chapters share is measured as the one that ran it asks."""
+    return metric == "top1" or {"low_top1": "low_prediction"}.get(metric, metric) in records.load_predictions(record)
+
+
 def interval(difference: NDArray, unit: float = 1) -> tuple[NDArray, NDArray]:
     """Mean and half-width of the 95 % interval of differences (..., S, N), which lie in -unit..unit; the module's docstring has the method.
 
@@ -126,16 +131,19 @@ def verdict(claim: Claim, better: Sequence[dict], worse: Sequence[dict]) -> Verd
     """Whether a claim holds, from the records of its two rows (one data set, one profile other than quick).
 
     "holds": the whole interval lies above -margin (0, but for claims of "no worse"); "reversed": below; "inconclusive": -margin is in it, or
-    there is only one seed; "not run": a row has no record, the rows share no seed, or there are only quick records, which illustrate and
-    never decide (they are left out in any case). Raises InputError if the records cannot be compared (see :func:`compare`).
+    there is only one seed; "not run": a row has no record that holds the metric, the rows share no seed, or there are only quick records, which
+    illustrate and never decide (they are left out in any case). Raises InputError if the records cannot be compared (see :func:`compare`).
     """
     kept = []
-    for name, found in ((claim.better, better), (claim.worse, worse)):
+    for name, found, metric in ((claim.better, better, claim.metric), (claim.worse, worse, claim.worse_metric or claim.metric)):
         results = [r for r in found if r.get("purpose", "result") == "result"]
         kept.append([r for r in results if r["profile"] != "quick"])
         if not kept[-1]:
             only = "only quick runs, which never decide" if results else "no finished run"
             return Verdict(claim, "not run", None, f"there is {only} of the row {name!r}.")
+        kept[-1] = [r for r in kept[-1] if holds(r, metric)]
+        if not kept[-1]:
+            return Verdict(claim, "not run", None, f"the records of the row {name!r} hold no {metric!r}: another chapter's run, or not measured there.")
     if not {r["seed"] for r in kept[0]} & {r["seed"] for r in kept[1]}:
         return Verdict(claim, "not run", None, f"the rows {claim.better!r} and {claim.worse!r} share no seed.")
     effect = compare(*kept, claim.metric, claim.worse_metric)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from fgbook.errors import InputError
-from fgbook.models import backbones, weights
+from fgbook.models import weights
 from fgbook.models.backbones import NAMES, TORCHVISION, SecondStatistics, create, freeze_statistics, weights_id
 from fgbook.models.small import Small
 

@@ -67,6 +67,13 @@ def test_memory_by_method(tmp_path):
     assert peak is None or 0.5 * kept < peak < 4 * kept  # two ways of looking at one step
 
 
+def test_drawing(tmp_path):
+    _, content = run("render.py", tmp_path, *"--size 48 --images 8 --threads 1 --seconds 0".split())
+    ((size, rate, work),) = content["rows"]
+    assert size == "48 px" and rate > 0 and work > 0
+    assert content["ratios"][0]["value"] == pytest.approx(rate / 150, rel=0.01)
+
+
 def test_regions_batched_and_as_a_loop(tmp_path):
     _, content = run("regions.py", tmp_path, *"--batch 2 --seconds 0".split())
     for name, *_, ratio, waits, loops in content["rows"][:3]:

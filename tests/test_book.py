@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import yaml
 from filelock import FileLock
-from PIL import Image
 
+import samples
 from fgbook import papers, paths, records, reproduce, runs, verdicts
 
 SMALL = {"backbone": "small", "weights": "none", "image_size": 32, "store_size": 36, "epochs": 1, "batch_size": 8}
@@ -25,40 +25,25 @@ SMOKE = {
     "peng_amounts": {'dataset: str = ""': 'dataset: str = "cub"', 'rows: str = ""': 'rows: str = "H2,H2-L2,M2"', "epochs: int = 0": "epochs: int = 1", '"cars98"': '"cub"'},
     "golodov_transfer": {'dataset: str = ""': 'dataset: str = "cub"', '"fc,gap,adam,adamax,gap-features,linear,plain"': '"gap,adam,adamax"',
                          "epochs: int = 0": "epochs: int = 1", '"imagewoof10"': '"cub"'},  # fmt: skip
-    "golodov_latency": {'"small:224,mobilenet_v2:224,resnet50:224,inception_v3:299"': '"small:48,inception_v3:96"', '"1,8"': '"1,2"', "repeats: int = 5": "repeats: int = 2",
+    "golodov_latency": {'"small:224,mobilenet_v2:224,resnet50:224,vgg16:224,inception_v3:299"': '"small:48,inception_v3:96"', '"1,32"': '"1,2"', "repeats: int = 5": "repeats: int = 2",
                         '"fieldguide"': '"cub"', "width: int = 500": "width: int = 100"},  # fmt: skip
     "golodov_levels": {'dataset: str = ""': 'dataset: str = "cub"', "epochs: int = 0": "epochs: int = 1", "images: int = 4": "images: int = 2", '"cub50"': '"cub"'},
+    "gautam_explain": {'dataset: str = ""': 'dataset: str = "cub"', '"plain,attention,all"': '"plain,attention"', "epochs: int = 0": "epochs: int = 1",
+                       "images: int = 4": "images: int = 2", "curved: int = 32": "curved: int = 4", "checked: int = 64": "checked: int = 4", '"cub50"': '"cub"'},  # fmt: skip
+    "gautam_pretraining": {'dataset: str = ""': 'dataset: str = "cub"', '"plain,semantic,scratch,simsiam-scratch,simsiam"': '"plain,semantic,simsiam"',
+                           "epochs: int = 0": "epochs: int = 1", "images: int = 4": "images: int = 2", '"cub50"': '"cub"'},  # fmt: skip
+    "liang_accuracy": {'dataset: str = ""': 'dataset: str = "cub"', "epochs: int = 0": "epochs: int = 1", '"cub50"': '"cub"'},
+    "liang_localisation": {'dataset: str = ""': 'dataset: str = "cub"', "epochs: int = 0": "epochs: int = 1", "images: int = 4": "images: int = 2", '"cub50"': '"cub"'},
+    "liang_granularity": {'dataset: str = ""': 'dataset: str = "cub"', "epochs: int = 0": "epochs: int = 1", "images: int = 3": "images: int = 2", '"cub50"': '"cub"'},
     "fieldguide": {"species: int = 20": "species: int = 4", "size: int = 224": "size: int = 64"},
     "peng_heatmaps": {'dataset: str = ""': 'dataset: str = "cub"', "epochs: int = 0": "epochs: int = 1", "images: int = 3": "images: int = 1",
                       '"0.1,0.167,0.25"': '"0.25"', '"2,3,5,8"': '"8"', "limit: int = 16": "limit: int = 4", "exact: int = 2": "exact: int = 1", '"cars98"': '"cub"'},  # fmt: skip
 }
 
 
-def pictures(root: Path) -> None:
-    """A data set in CUB's official layout: two kinds of blobs that differ in colour, with boxes and two parts."""
-    generator = np.random.default_rng(0)
-    (root / "parts").mkdir(parents=True)
-    lists = {name: [] for name in ("images", "image_class_labels", "train_test_split", "bounding_boxes", "parts/part_locs")}
-    for label, (name, colour) in enumerate((("001.Red_Blob", (220, 60, 60)), ("002.Blue_Blob", (60, 60, 220))), 1):
-        (root / "images" / name).mkdir(parents=True)
-        for i in range(18):
-            number, (x, y) = len(lists["images"]) + 1, generator.integers(5, 35, 2).tolist()
-            pixels = generator.integers(0, 256, (80, 96, 3)).astype(np.uint8)
-            pixels[y : y + 40, x : x + 50] = np.array(colour) + generator.integers(-25, 25, (40, 50, 3))
-            Image.fromarray(pixels).save(root / "images" / name / f"{i:02d}.jpg")
-            lists["images"].append(f"{number} {name}/{i:02d}.jpg")
-            lists["image_class_labels"].append(f"{number} {label}")
-            lists["train_test_split"].append(f"{number} {int(i < 10)}")
-            lists["bounding_boxes"].append(f"{number} {x}.0 {y}.0 50.0 40.0")
-            lists["parts/part_locs"] += [f"{number} {part} {x + 5 + part}.0 {y + 9}.0 {int(part < 3)}" for part in range(1, 16)]
-    for name, lines in lists.items():
-        (root / f"{name}.txt").write_text("\n".join(lines) + "\n")
-    (root / "classes.txt").write_text("1 001.Red_Blob\n2 002.Blue_Blob\n")
-
-
 def make(where: Path) -> None:
     """A clone with smaller parameters, published records on those pictures, executed notebooks, and the book."""
-    pictures(where / "data" / "cub")
+    samples.cub(where / "data" / "cub", count=18, train=10)
     for paper, row in (("feng", "plain"), ("feng", "image"), ("feng", "hybrid"), ("golodov", "gap"), ("golodov", "adam"), ("golodov", "adamax")):
         for seed in (0, 1):
             records.publish(runs.execute(runs.resolve(paper, row, "photo", "cub", seed, SMALL), device="cpu", progress=False))

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from PIL import Image
 
+import samples
 from fgbook import cli, paths, records
 from fgbook.recipe import Recipe
 
@@ -51,12 +51,8 @@ def own_places(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory) -> Path:
     """Two classes of 15 pictures, one reddish, one bluish."""
-    folder, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
-    for name, colour in (("red", (200, 40, 40)), ("blue", (40, 40, 200))):
-        (folder / name).mkdir()
-        for number in range(15):
-            pixels = (np.array(colour) + rng.integers(-30, 30, (40, 40, 3))).clip(0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(folder / name / f"{number}.png")
+    folder = tmp_path_factory.mktemp("pictures")
+    samples.folder(folder, count=15)
     return folder
 
 

@@ -22,7 +22,8 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
-from fgbook import paths, records
+import samples
+from fgbook import records
 from fgbook.errors import InputError
 from test_data import write_cub
 
@@ -76,20 +77,9 @@ def worker():
     worker.process.wait(20)
 
 
-def draw(root: Path, names=("red", "blue"), count: int = 12) -> str:
-    """A folder of class folders of PNG files that differ in colour."""
-    generator = np.random.default_rng(0)
-    for i, name in enumerate(names):
-        (root / name).mkdir(parents=True)
-        for j in range(count):
-            pixels = np.roll((200, 60, 60), i)[:, None, None] + generator.integers(-40, 40, (3, 40, 48))
-            Image.fromarray(pixels.clip(0, 255).astype(np.uint8).transpose(1, 2, 0)).save(root / name / f"{j}.png")
-    return f"folder:{root}"
-
-
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    return draw(tmp_path_factory.mktemp("pictures") / "set")
+    return samples.folder(tmp_path_factory.mktemp("pictures") / "set")
 
 
 @pytest.fixture(scope="module")
@@ -314,7 +304,7 @@ def test_a_store_on_a_full_disk_is_refused_whole_and_others_stay(worker, picture
 
 def test_a_picture_that_changes_while_its_data_set_is_read_is_refused(worker, tmp_path):
     """Else the store would hold other pixels than its fingerprint says."""
-    dataset, changed = draw(tmp_path / "set"), tmp_path / "set" / "blue" / "0.png"
+    dataset, changed = samples.folder(tmp_path / "set"), tmp_path / "set" / "blue" / "0.png"
     assert worker.refused(tmp_path / "a", "load", dataset, 36, changed).startswith(f"{changed}: changed while")
     assert all(path.suffix == ".lock" for path in (tmp_path / "a" / "runs" / "store").iterdir())
     assert worker.run(tmp_path / "a", "load", dataset, 36) == worker.run(tmp_path / "b", "load", dataset, 36)
@@ -337,7 +327,7 @@ def outcome(top: Path, key: str) -> dict:
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_pictures_that_change_in_the_middle_of_a_run_never_change_its_result(worker, undisturbed, tmp_path, change):
-    dataset, changed, top = draw(tmp_path / "set"), tmp_path / "set" / "blue" / "0.png", tmp_path / "top"
+    dataset, changed, top = samples.folder(tmp_path / "set"), tmp_path / "set" / "blue" / "0.png", tmp_path / "top"
     shutil.copytree(tmp_path / "set", tmp_path / "before")
     [key] = [path.parent.name for path in (undisturbed[0] / "runs").glob("*/record.json")]
     expected = outcome(undisturbed[0], key)
@@ -497,7 +487,7 @@ def fgbook(worker: Worker, top: Path, *words) -> tuple[int, str]:
 def test_class_folders_of_any_name_go_through_everything(worker, tmp_path, monkeypatch):
     """Loaded, checked, trained on, published and predicted, in a folder whose own path is long and odd; nothing lands anywhere else."""
     root = tmp_path / "my birds" / "Ünï 'q' $x" / ("long " * 40 + "path") / ("deep" * 50)
-    dataset, top = draw(root, NAMES, 3), tmp_path / "top"
+    dataset, top = samples.folder(root, NAMES, 3), tmp_path / "top"
     (root / ".hidden").mkdir()
     (root / "..twice").mkdir()
     shutil.copy(root / "con" / "0.png", root / ".hidden")
@@ -531,7 +521,7 @@ def test_class_folders_of_any_name_go_through_everything(worker, tmp_path, monke
 def test_names_that_cannot_be_stored_or_printed_are_refused(worker, tmp_path, name, where):
     odd = os.fsdecode(name)
     root = tmp_path / (odd if where == "root" else "set")
-    dataset = draw(root, [odd if where == "class" else "b", "c"], 3)
+    dataset = samples.folder(root, [odd if where == "class" else "b", "c"], 3)
     if where == "file":
         (root / "b" / "0.png").rename(root / "b" / f"{odd}.png")
     for words in (["data", "check", dataset], ["run", "feng", "--row", "plain", "--dataset", dataset]):
@@ -543,7 +533,7 @@ def test_names_that_cannot_be_stored_or_printed_are_refused(worker, tmp_path, na
 
 def test_folders_that_differ_only_in_unicode_form_are_one_class_and_never_two_pictures_of_one_name(worker, tmp_path):
     forms = [unicodedata.normalize(form, "café") for form in ("NFC", "NFD")]
-    dataset = draw(tmp_path / "set", [*forms, "b"], 3)
+    dataset = samples.folder(tmp_path / "set", [*forms, "b"], 3)
     if len(list((tmp_path / "set").iterdir())) < 3:
         pytest.skip("this file system takes both forms for one name")
     assert "café/0.png is there or listed twice" in worker.refused(tmp_path, "load", dataset, 16)
@@ -593,7 +583,7 @@ def test_bad_pictures_are_refused_in_one_sentence_and_nothing_else_is_printed(wo
         Image.new("1", (side, side)).save(file, "PNG")
     contents = {"truncated.jpg": good.getvalue()[:-2000], "empty.png": b"", "page.jpg": b"<html>404</html>", "wrong.gif": b"%PDF-1.4",
                 **{f"{side}.png": file.getvalue() for side, file in large.items()}}  # fmt: skip
-    dataset = draw(tmp_path / "set", ["a", "b"], 3)
+    dataset = samples.folder(tmp_path / "set", ["a", "b"], 3)
     for name, content in contents.items():
         file = tmp_path / "set" / "a" / name
         file.write_bytes(content)
@@ -606,7 +596,7 @@ def test_bad_pictures_are_refused_in_one_sentence_and_nothing_else_is_printed(wo
 
 
 def test_odd_but_good_pictures_are_loaded_in_silence(worker, tmp_path):
-    dataset, place = draw(tmp_path / "set", ["a", "b"], 3), tmp_path / "set" / "a"
+    dataset, place = samples.folder(tmp_path / "set", ["a", "b"], 3), tmp_path / "set" / "a"
     noise = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
     colour, exif = Image.fromarray(noise), Image.Exif()
     exif[0x0112] = 6

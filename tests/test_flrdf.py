@@ -181,7 +181,7 @@ def test_a_spot_is_found_and_a_map_without_one_gives_the_whole_image():
     maps[0, 7, 0] = 9 / 8
     maps[1, 6:, 8:] = 1  # in the corner: to the border of the image
     maps[3] = 2.0
-    assert model._boxes(maps, 72).tolist() == [[20.5, 12.5, 52.5, 36.5], [60.5, 44.5, 72, 72], [0, 0, 72, 72], [0, 0, 72, 72]]
+    assert model.box(maps, 72).tolist() == [[20.5, 12.5, 52.5, 36.5], [60.5, 44.5, 72, 72], [0, 0, 72, 72], [0, 0, 72, 72]]
 
 
 # ---- the whole -------------------------------------------------------------------------------------------------------
@@ -195,7 +195,7 @@ def test_forward_is_the_paper_step_by_step(options):
     images, targets = batch()
     torch.manual_seed(5)
     logits = model(images, targets)
-    boxes = [model._boxes(model.activation_maps(images, targets)["foreground"], SIDE)[b] for b in range(4)]
+    boxes = [model.box(model.activation_maps(images, targets)["foreground"], SIDE)[b] for b in range(4)]
     views = torch.cat([images[b : b + 1] if options.get("foreground") is False else regions.crop_zoom(images[b : b + 1], boxes[b].view(1, 1, 4), SIDE)[:, 0] for b in range(4)])
     torch.manual_seed(5)
     seen = {"image": images, "foreground": views, "shuffled": shuffle_patches(views, model.n)}

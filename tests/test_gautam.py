@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 import pytest
-from PIL import Image
 
+import samples
 from fgbook import papers, records, runs, verdicts
 from fgbook.models import options_of
 from fgbook.papers import feng, gautam
@@ -34,12 +34,15 @@ def test_a_row_is_its_component_and_all_but_one_is_all_without_it(profile):
     for name, fields in ON.items():
         assert on(recipes[name]) == fields and on(recipes[f"no-{name}"]) == set.union(*ON.values()) - fields
     assert on(recipes["all"]) == on(recipes["no-attention"]) == set.union(*ON.values())
-    assert on(recipes["grouped"]) == {"per_class"} and on(recipes["all-quarter"]) == on(recipes["all"]) | {"fraction"}
+    assert on(recipes["grouped"]) == {"per_class"}
+    for part, share in (("tenth", 0.1), ("quarter", 0.25), ("half", 0.5)):
+        assert on(recipes[f"plain-{part}"]) == {"fraction"} and on(recipes[f"all-{part}"]) == on(recipes["all"]) | {"fraction"}
+        assert recipes[f"plain-{part}"].fraction == recipes[f"all-{part}"].fraction == share
     for name in ("attention", "channel", "spatial", "attention-usual"):
         assert on(recipes[name]) == set()
     plain = recipes["plain"]
     for name, recipe in recipes.items():  # nothing else differs, but for the rows that say so
-        if name not in ("adam", "efficientnet", "vit"):
+        if name not in ("adam", "efficientnet", "vit", "plain-long") and not name.startswith(("semantic", "scratch", "simsiam")):
             assert recipe.but(**OFF) == plain, name
 
 
@@ -48,7 +51,7 @@ def test_options_switch_gates_and_loss():
     assert gates == {
         "channel": (True, False, False), "spatial": (False, True, False), "attention": (True, True, False), "attention-usual": (True, True, False),
         "triplet": (False, False, True), "no-attention": (False, False, True), "no-triplet": (True, True, False),
-        **dict.fromkeys(("all", "no-mixup", "no-cutmix", "no-smoothing", "no-rotation", "all-quarter", "efficientnet"), (True, True, True)),
+        **dict.fromkeys(("all", "no-mixup", "no-cutmix", "no-smoothing", "no-rotation", "all-tenth", "all-quarter", "all-half", "efficientnet"), (True, True, True)),
     }  # fmt: skip
     assert [row.name for row in PAPER.rows if row.options.get("start") == "usual"] == ["attention-usual"]
 
@@ -56,6 +59,9 @@ def test_options_switch_gates_and_loss():
 def test_recipes_say_what_the_paper_says():
     for row in PAPER.rows_at("paper"):
         recipe = row.recipes["paper"]
+        if row.options.get("part") == "pretrain" or row.name.endswith("-long"):  # a first stage, and controls that must not stop early
+            assert not recipe.patience
+            continue
         assert (recipe.optimiser, recipe.schedule, recipe.image_size, recipe.train_on) == ("adam", "cyclic", 448, "train") and recipe.patience
         assert recipe.backbone == {"efficientnet": "efficientnet_b0", "vit": "vit_b_16"}.get(row.name, "resnet50")
     tuned = feng.PAPER.row("plain").recipes
@@ -68,7 +74,7 @@ def test_recipes_say_what_the_paper_says():
 
 def test_claims_and_questions_name_rows_that_measure_what_they_judge():
     assert PAPER.tables == () and all(claim.printed_effect is None for claim in PAPER.claims)
-    for claim in (*PAPER.claims, *gautam.QUESTIONS):
+    for claim in (*PAPER.claims, *gautam.QUESTIONS, *gautam.LOOKS):
         rows = [PAPER.row(name) for name in (claim.better, claim.worse)]
         assert all("photo" in row.recipes for row in rows)
         kind = claim.metric.split("_")[0]
@@ -90,18 +96,12 @@ def test_each_component_has_three_tries_and_the_row_is_one_of_them():
 def found(tmp_path_factory):
     """Records of three rows at the photo profile (shrunk), two seeds, on three classes of coloured noise. The runs' folder stays set."""
     top = tmp_path_factory.mktemp("gautam")
-    generator = np.random.default_rng(0)
-    for split, count in (("train", 9), ("val", 3), ("test", 5)):
-        for name, colour in (("red", (200, 60, 60)), ("green", (60, 200, 60)), ("blue", (60, 60, 200))):
-            (top / "set" / split / name).mkdir(parents=True)
-            for i in range(count):
-                noise = generator.integers(-50, 50, (40, 48, 3))
-                Image.fromarray((np.array(colour) + noise).clip(0, 255).astype(np.uint8)).save(top / "set" / split / name / f"{i}.png")
+    dataset = samples.folder(top / "set", samples.COLOURS, {"train": 9, "val": 3, "test": 5})
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FGBOOK_RUNS", str(top / "runs"))
         patch.setenv("FGBOOK_RESULTS", str(top / "results"))
         runs._load.cache_clear()
-        yield runs.rows("gautam", ["plain", "attention", "all"], "photo", f"folder:{top / 'set'}", 2, overrides=TINY, device="cpu", progress=False)
+        yield runs.rows("gautam", ["plain", "attention", "all"], "photo", dataset, 2, overrides=TINY, device="cpu", progress=False)
         runs._load.cache_clear()
 
 
@@ -124,12 +124,16 @@ def test_damage_and_margins_are_kept_beside_the_records(found):
         kept = records.load_predictions(record)
         for metric in ("robust_noise", "robust_occlusion", "robust_distortion", "robust_change"):
             assert kept[metric].shape == (15,) and np.isfinite(kept[metric]).all()
-        assert ("margin" in kept) == ("margin" in PAPER.row(name).measures)
+        assert kept["robust"].mean() == pytest.approx(kept["damaged"][1:].mean(), abs=1e-6)
+        measured = "margin" in PAPER.row(name).measures
+        assert ("margin" in kept) == ("classes" in record["metrics"]) == measured
     network, data = runs.model(runs.of(first["all"]), device="cpu")
     from fgbook.evaluation import robustness
 
     recipe = runs.Recipe.of(first["all"]["recipe"])
-    margins = robustness.margins(robustness.embeddings(network, data.test, recipe), data.test.labels)
+    embeddings = robustness.embeddings(network, data.test, recipe)
+    margins = robustness.margins(embeddings, data.test.labels)
+    assert first["all"]["metrics"]["classes"] == pytest.approx(robustness.class_ratio(embeddings, data.test.labels), rel=1e-3)
     np.testing.assert_allclose(records.load_predictions(first["all"])["margin"], margins, atol=1e-3)
     found_again = robustness.measure(network, data.test, recipe, robustness.IMAGES["photo"])
     np.testing.assert_array_equal(records.load_predictions(first["all"])["robust"], found_again["robust"])

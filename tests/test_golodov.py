@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
+import samples
 from fgbook import features, models, papers, records, runs, training
 from fgbook.figures import golodov as figures
 from fgbook.papers.golodov import PRINTED_LOSS, QUESTIONS
@@ -18,18 +18,12 @@ ROWS = ("gap", "adam", "adamax", "linear", "linear-birds", "plain")
 def found(tmp_path_factory):
     """Records of several rows at the photo profile (shrunk), two seeds, on three classes of coloured noise. The runs' folder stays set."""
     top = tmp_path_factory.mktemp("golodov")
-    generator = np.random.default_rng(0)
-    for split, count in (("train", 10), ("val", 4), ("test", 6)):
-        for name, colour in (("red", (200, 60, 60)), ("green", (60, 200, 60)), ("blue", (60, 60, 200))):
-            (top / "set" / split / name).mkdir(parents=True)
-            for i in range(count):
-                noise = generator.integers(-50, 50, (40, 48, 3))
-                Image.fromarray((np.array(colour) + noise).clip(0, 255).astype(np.uint8)).save(top / "set" / split / name / f"{i}.png")
+    dataset = samples.folder(top / "set", samples.COLOURS, {"train": 10, "val": 4, "test": 6})
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FGBOOK_RUNS", str(top / "runs"))
         patch.setenv("FGBOOK_RESULTS", str(top / "results"))
         runs._load.cache_clear()
-        yield runs.rows("golodov", list(ROWS), "photo", f"folder:{top / 'set'}", 2, overrides=TINY, device="cpu", progress=False)
+        yield runs.rows("golodov", list(ROWS), "photo", dataset, 2, overrides=TINY, device="cpu", progress=False)
         runs._load.cache_clear()
 
 

@@ -5,9 +5,9 @@ import re
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from scipy.stats import spearmanr
 
+import samples
 from fgbook import augment, papers, records, runs, verdicts
 from fgbook.data.dataset import Split
 from fgbook.errors import InputError
@@ -120,14 +120,7 @@ def pictures(tmp_path, monkeypatch):
     for name in ("RUNS", "RESULTS", "DATA"):
         monkeypatch.setenv(f"FGBOOK_{name}", str(tmp_path / name.lower()))
     runs._load.cache_clear()
-    generator = np.random.default_rng(0)
-    for part, count in (("train", 8), ("val", 2), ("test", 3)):
-        for name, colour in (("red", (200, 60, 60)), ("blue", (60, 60, 200))):
-            (tmp_path / "set" / part / name).mkdir(parents=True)
-            for i in range(count):
-                pixels = (np.array(colour) + generator.integers(-60, 60, (30, 30, 3))).clip(0, 255)
-                Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "set" / part / name / f"{i}.png")
-    return f"folder:{tmp_path / 'set'}"
+    return samples.folder(tmp_path / "set", count={"train": 8, "val": 2, "test": 3})
 
 
 def test_from_a_run_to_the_table(pictures):

@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import nn
 
+import samples
 from fgbook import records, regions, runs
-from fgbook.data.dataset import DataSet, Split
+from fgbook.data.dataset import Split
 from fgbook.errors import InputError
 from fgbook.evaluation import localisation
 from fgbook.figures import levels as drawing
@@ -170,27 +171,15 @@ def test_boxes_are_scored_against_the_object_in_the_crop():
         localisation.boxes(model, Split(split.images, split.labels, split.files), Recipe(image_size=64, store_size=72))
 
 
-def birds(count, seed):
-    """A split of noise with a bright square in each image; the last object lies in the corner that the centre crop cuts off."""
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.randint(0, 60, (count, 3, 44, 44), generator=generator, dtype=torch.uint8)
-    corners, labels = torch.randint(2, 24, (count, 2), generator=generator), torch.arange(count) % 2
-    for image, (x, y), label in zip(images, corners.tolist(), labels.tolist(), strict=True):
-        image[label, y : y + 16, x : x + 16] += 150
-    boxes = torch.cat([corners, corners + 16], 1).float()
-    boxes[-1] = torch.tensor([0.0, 0.0, 2.0, 2.0])
-    return Split(images, labels, [f"{seed}-{i}" for i in range(count)], boxes)
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A short run by the usual path, on pictures that are at hand."""
-    data = DataSet("birds", ["red", "green"], 44, "0123456789abcdef", birds(16, 0), birds(6, 1), birds(30, 2))
+    data = samples.spots(16, 6, 30)
     with pytest.MonkeyPatch.context() as patch:
         for name in ("data", "runs", "results"):
             patch.setenv(f"FGBOOK_{name.upper()}", str(tmp_path_factory.mktemp(name)))
         patch.setattr(runs, "_load", lambda name, size: data)
-        run = runs.resolve("golodov", "levels", "quick", "birds", overrides={"image_size": 40, "store_size": 44, "epochs": 2, "weights": "none"})
+        run = runs.resolve("golodov", "levels", "quick", "spots", overrides={"image_size": 40, "store_size": 44, "epochs": 2, "weights": "none"})
         yield run, runs.execute(run, device="cpu", progress=False), *runs.model(run, device="cpu")
 
 

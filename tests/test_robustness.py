@@ -69,6 +69,11 @@ def test_what_is_kept_beside_a_record():
     model = network()
     about = labelled_by(model, split())
     found, kept = robustness.corruption(model, about, RECIPE, images=6), robustness.measure(model, about, RECIPE, 6)
+    read = robustness.answers(kept)
+    assert list(read) == list(found) and all(np.array_equal(read[kind], found[kind]) and read[kind].dtype == bool for kind in found)
+    assert kept.pop("damaged").shape == (61, 6)
+    with pytest.raises(InputError, match="not measured on damaged images"):
+        robustness.answers(kept)
     chosen = robustness.sample(10, 6).numpy()
     rest = np.setdiff1d(np.arange(10), chosen)
     assert all(values.shape == (10,) and values.dtype == np.float32 and np.isnan(values[rest]).all() for values in kept.values())

@@ -7,12 +7,12 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+import samples
 from fgbook import paths, records, runs
 from fgbook.errors import InputError
 
@@ -22,15 +22,7 @@ SMALL = {"image_size": 32, "store_size": 36, "epochs": 2, "batch_size": 8, "back
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
     """Two classes of real PNG files that differ in colour, in train, val and test folders."""
-    top = tmp_path_factory.mktemp("pictures") / "set"
-    generator = np.random.default_rng(0)
-    for split, count in (("train", 12), ("val", 4), ("test", 6)):
-        for name, colour in (("red", (200, 60, 60)), ("blue", (60, 60, 200))):
-            (top / split / name).mkdir(parents=True)
-            for i in range(count):
-                noise = generator.integers(-40, 40, (40, 48, 3))
-                Image.fromarray((np.array(colour) + noise).clip(0, 255).astype(np.uint8)).save(top / split / name / f"{i}.png")
-    return f"folder:{top}"
+    return samples.folder(tmp_path_factory.mktemp("pictures") / "set", count={"train": 12, "val": 4, "test": 6})
 
 
 @pytest.fixture(autouse=True)

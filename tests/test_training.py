@@ -774,5 +774,5 @@ def test_wrong_input_is_told(tmp_path):
 def test_bf16_on_a_cpu_learns_too(tmp_path):
     outcome, model = fit(tmp_path, BASE.but(precision="bf16"))
     assert outcome.finished and all(value.dtype != torch.bfloat16 for value in model.state_dict().values())
-    assert training.predict(model, tiny.dataset().val, BASE.but(precision="bf16"), device="cpu").dtype == torch.float32
+    assert training.predict(model, tiny.dataset().val, BASE.but(precision="bf16"), device="cpu:0").dtype == torch.float32
     assert fit(tmp_path / "next")[0].finished  # the precision of an earlier run does not stick

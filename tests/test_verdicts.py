@@ -203,7 +203,9 @@ def test_other_refusals(series):
     with pytest.raises(InputError, match="share no seed"):
         verdicts.compare(series("hybrid", 3, seeds=(1,)), series("plain", 3, seeds=(2,)))
     with pytest.raises(InputError, match="holds no 'recall'"):
-        verdicts.verdict(Claim("X2", "", "hybrid", "plain", metric="recall"), series("hybrid", 3), series("plain", 3))
+        verdicts.compare(series("hybrid", 3), series("plain", 3), "recall")
+    unmeasured = verdicts.verdict(Claim("X2", "", "hybrid", "plain", worse_metric="recall"), series("hybrid", 3), series("plain", 3))
+    assert unmeasured.outcome == "not run" and "'plain' hold no 'recall'" in unmeasured.why
 
 
 def test_other_metrics_are_compared_image_by_image(make, tmp_path):

@@ -59,8 +59,10 @@ def photos(name: str = "cub") -> Photos:
     if len(flat):
         raise InputError(f"{root / 'bounding_boxes.txt'} gives picture {ids[flat[0]][0]} a box without area.")
     boxes = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1)
+    attributes = _attributes(root, list(classes))
     return Photos(name, root / "images", list(classes.values()), files, labels, splits, boxes, _parts(root, [image for image, _ in ids]),
-                  _attributes(root, list(classes), labels), official=OFFICIAL[name])  # fmt: skip
+                  *((None, []) if attributes is None else (attributes[labels], _attribute_names(root, attributes.shape[1]))),
+                  official=OFFICIAL[name])  # fmt: skip
 
 
 def _parts(root: Path, ids: list[int]) -> np.ndarray | None:
@@ -77,7 +79,8 @@ def _parts(root: Path, ids: list[int]) -> np.ndarray | None:
     return parts
 
 
-def _attributes(root: Path, numbers: list[int], labels: np.ndarray) -> np.ndarray | None:
+def _attributes(root: Path, numbers: list[int]) -> np.ndarray | None:
+    """(C, A) in [0, 1], A = 312, a row for each of the classes with these official numbers; None where the file is not there."""
     path = root / "attributes" / "class_attribute_labels_continuous.txt"
     if not path.is_file():
         return None
@@ -88,7 +91,21 @@ def _attributes(root: Path, numbers: list[int], labels: np.ndarray) -> np.ndarra
         raise InputError(f"{path} is not a table of numbers: {error}.") from error
     if len(table) != len(listed):
         raise InputError(f"{path} has {len(table)} rows for the {len(listed)} classes of classes.txt.")
-    return table[[listed.index(number) for number in numbers]][labels]
+    if not ((table >= 0) & (table <= 1)).all():
+        raise InputError(f"{path} has numbers that are no percentages from 0 to 100; unpack the official archive again.")
+    return table[[listed.index(number) for number in numbers]]
+
+
+def _attribute_names(root: Path, count: int) -> list[str]:
+    """The attributes in words, "bill shape: dagger", from their list, which the official archive has beside its folder; else their numbers."""
+    places = [root / "attributes" / "attributes.txt", root / "attributes.txt", root.parent / "attributes.txt"]
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        return [f"attribute {number}" for number in range(1, count + 1)]
+    rows = _lines(path, 2)
+    if [row[0] for row in rows] != [str(number) for number in range(1, count + 1)]:
+        raise InputError(f"{path} does not list the {count} attributes of class_attribute_labels_continuous.txt in their order; unpack the archive again.")
+    return [text.removeprefix("has_").replace("::", ": ").replace("_", " ") for _, text in rows]
 
 
 def _lines(path: Path, columns: int) -> list[list[str]]:

@@ -50,6 +50,8 @@ class DataSet:
     val: Split
     test: Split
     genus: list[int] = field(default_factory=list)  # of each class, where there is such a thing
+    class_attributes: Tensor | None = None  # (C, A) float32 in [0, 1]: how far each attribute is a class's; what people say, not seen in these images
+    attribute_names: list[str] = field(default_factory=list)  # A, in words
 
     @property
     def num_classes(self) -> int:

@@ -106,7 +106,8 @@ def load(size: int, pool: str = "target", species: int = 20, per_class: tuple[in
         truth = {name: torch.from_numpy(arrays[f"{split}_{name}"]) for name in Drawing.__dataclass_fields__}
         splits.append(Split(labels=label, files=files, attributes=table.values[label], **truth))
     name = "fieldguide" if pool == "target" else f"fieldguide-{pool}"
-    return DataSet(name, table.names, size, fingerprint, *splits, genus=table.genus)
+    words, known = tables.one_hot(table.values)
+    return DataSet(name, table.names, size, fingerprint, *splits, genus=table.genus, class_attributes=known, attribute_names=words)
 
 
 def _whole(value: object, low: int, high: int) -> bool:

@@ -34,7 +34,8 @@ class Photos:
     splits: np.ndarray  # (N,) of "train", "val", "test"
     boxes: np.ndarray | None = None  # (N, 4) xyxy
     parts: np.ndarray | None = None  # (N, 15, 3) x, y, visible
-    attributes: np.ndarray | None = None  # (N, A)
+    attributes: np.ndarray | None = None  # (N, A) in [0, 1]; what :class:`DataSet` calls class_attributes are their means by class
+    attribute_names: list[str] = field(default_factory=list)  # A
     genus: list[int] = field(default_factory=list)  # of each class
     official: dict[str, int] = field(default_factory=dict)  # what its authors count: "classes", "train" (with our val), "val", "test"
     trim: int = 0  # rows to cut at the bottom
@@ -125,7 +126,17 @@ def load(photos: Photos, size: int) -> DataSet:
         pick = lambda value: None if value is None else value[part]  # noqa: E731, B023
         splits[name] = Split(images[part], labels[part], photos.files[part], pick(boxes), pick(parts), attributes=pick(attributes))
         start = part.stop
-    return DataSet(photos.name, photos.classes, size, mark, splits["train"], splits["val"], splits["test"], photos.genus)
+    return DataSet(photos.name, photos.classes, size, mark, splits["train"], splits["val"], splits["test"], photos.genus,
+                   _class_attributes(photos), photos.attribute_names)
+
+
+def _class_attributes(photos: Photos) -> torch.Tensor | None:
+    """(C, A) float32: the mean of each class's training pictures; where a class's pictures all have the same, that."""
+    if photos.attributes is None:
+        return None
+    train = photos.splits == "train"
+    return torch.stack([torch.from_numpy(photos.attributes[train & (photos.labels == label)].astype(np.float64)).mean(0)
+                        for label in range(len(photos.classes))]).float()
 
 
 def check(photos: Photos) -> dict:

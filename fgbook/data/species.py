@@ -8,6 +8,7 @@ in one or two places on the bird. Genera alternate between the pools `source` an
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError, unknown
@@ -174,6 +175,16 @@ def table(pool: str, count: int) -> Table:
             siblings.append(kin)
             differ.append([LOCAL.index(first[0]), LOCAL.index(second[0])])
     return Table(names, genus, torch.tensor(values), torch.tensor(siblings), torch.tensor(differ))
+
+
+def one_hot(values: Tensor) -> tuple[list[str], Tensor]:
+    """Attribute vectors as yes-or-no attributes with names: values (N, A) -> W names, and (N, W) float32 of 0 and 1.
+
+    The numbers in `values` are places in tables, so that 2 is not twice 1; here each place is an attribute of its own.
+    """
+    words = {**WORDS, "palette": [f"{name} plumage" for name in PALETTES], "build": [f"built like a {name}" for name in BUILDS]}
+    columns = [F.one_hot(values[:, i].long(), len(words[name])) for i, name in enumerate(ATTRIBUTES)]
+    return [word for name in ATTRIBUTES for word in words[name]], torch.cat(columns, 1).float()
 
 
 def describe(pool: str = "target", count: int = 20) -> list[tuple[str, str]]:

@@ -9,7 +9,12 @@ Three questions for each region of an image, in input pixels (x to the right, y 
 * union_iou: intersection over union of all regions together with the object's box (exact areas).
 """
 
+from collections.abc import Callable
+from contextlib import contextmanager
+
+import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor, nn
 
 from ..augment import centre, centre_offset, uniforms
@@ -22,6 +27,19 @@ MEASURES = ("hit_object", "hit_part", "union_iou")
 BATCH = 64
 DRAWS = 10  # random sets of boxes for each image
 SEED = 0  # of the random boxes: the same for all models
+
+
+@contextmanager
+def _evaluating(model: nn.Module, split: Split):
+    """Eval mode, and afterwards the model's own again; gives its device. Raises InputError for an empty split."""
+    if not len(split):
+        raise InputError("there are no images to evaluate.")
+    training = model.training
+    model.eval()
+    try:
+        yield next(model.parameters()).device
+    finally:
+        model.train(training)
 
 
 def measure(model: nn.Module, split: Split, recipe: Recipe) -> dict:
@@ -39,15 +57,10 @@ def measure(model: nn.Module, split: Split, recipe: Recipe) -> dict:
     """
     if split.boxes is None and split.masks is None and split.part_boxes is None and split.parts is None:
         raise InputError("localisation needs a data set with boxes, masks or parts; this one has none.")
-    if not len(split):
-        raise InputError("there are no images to evaluate.")
-    device = next(model.parameters()).device
-    size, training = recipe.image_size, model.training
-    model.eval()
+    size = recipe.image_size
     found: dict[str, list[Tensor]] = {f"{name}{suffix}": [] for name in MEASURES for suffix in ("", "_random")}
-    try:
-        for start in range(0, len(split), BATCH):
-            index = torch.arange(start, min(start + BATCH, len(split)))
+    with _evaluating(model, split) as device:
+        for index in torch.arange(len(split)).split(BATCH):
             with torch.no_grad():
                 boxes = model.regions(centre(split.images[index].to(device), size)).float().cpu()  # (B, m, 4)
             truth = ground_truth(split, index, size)
@@ -55,8 +68,6 @@ def measure(model: nn.Module, split: Split, recipe: Recipe) -> dict:
             for name, values in score(boxes, **truth).items():
                 found[name].append(values)
                 found[f"{name}_random"].append(torch.stack([scores[name] for scores in random]).mean(0))
-    finally:
-        model.train(training)
     result: dict = {"n": len(split)}
     for name, parts in found.items():
         scores = torch.cat(parts) if parts else torch.empty(0, 1)
@@ -78,27 +89,37 @@ def boxes(model: nn.Module, split: Split, recipe: Recipe) -> tuple[dict, dict[st
     (95 %, normal, over images): `iou`, its mean; `hit30`, `hit50`, `hit70`, the share of images whose IoU is at least that;
     `average`, the mean of these three. Second: {"iou_image", ...}, (N,) float32 on the CPU, NaN for an image without an object.
 
+    A model that shows the maps behind its boxes (``first_look``, ``activations``, ``enlarged``, ``box``, ``to_pixels``, as models/flrdf.py does) is
+    asked for both threshold rules too, "image_max" and "image_mean", and the maps themselves are scored by :func:`max_box_acc`: the first result
+    then holds its numbers as ``image_maxboxaccv2`` and so on, the second "maxbox_image" (N,) and "boxacc_image" (3, 100).
+
     The model is put in eval mode and works on its own device; its mode is restored. Raises InputError for a split without boxes.
     """
     if split.boxes is None:
         raise InputError("boxes can be scored only on a data set with boxes; this one has none.")
-    if not len(split):
-        raise InputError("there are no images to evaluate.")
-    device = next(model.parameters()).device
-    size, training = recipe.image_size, model.training
-    model.eval()
+    size = recipe.image_size
     margin = size * (1 - 0.5**0.5) / 2
     constant = {"centre": torch.tensor([margin, margin, size - margin, size - margin]), "whole": torch.tensor([0.0, 0.0, size, size])}
     found: dict[str, list[Tensor]] = {}
-    try:
+    at_levels: dict[str, list[Tensor]] = {}
+    with _evaluating(model, split) as device:
         for index in torch.arange(len(split)).split(BATCH):
             objects = ground_truth(split, index, size)["objects"].to(device)
             with torch.no_grad():
-                located = model.locate(centre(split.images[index].to(device), size)) | {name: box.to(device) for name, box in constant.items()}
+                images = centre(split.images[index].to(device), size)
+                if hasattr(model, "first_look"):  # maps of the class that is predicted, for boxes; and of the true class, for the maps' own score
+                    look = model.first_look(images)
+                    located = {f"{name}{end}": model.box(maps, size, rule) for name, maps in model.activations(look).items()
+                               for end, rule in (("", None), ("_max", "max"), ("_mean", "mean"))}  # fmt: skip
+                    for name, maps in model.activations(look, split.labels[index].to(device)).items():
+                        maps = model.enlarged(maps)
+                        ious = best_ious(maps, objects, lambda edges, cells=maps.shape[-1]: model.to_pixels(edges, cells, size))
+                        at_levels.setdefault(name, []).append(ious)
+                else:
+                    located = model.locate(images)
+                located |= {name: box.to(device) for name, box in constant.items()}
             for name, of_name in located.items():
                 found.setdefault(f"iou_{name}", []).append(box_iou(of_name.float(), objects))
-    finally:
-        model.train(training)
     per_image = {name: torch.cat(values).cpu() for name, values in found.items()}
     result: dict = {"n": int(next(iter(per_image.values())).isfinite().sum())}
     for name, iou in per_image.items():
@@ -106,7 +127,61 @@ def boxes(model: nn.Module, split: Split, recipe: Recipe) -> tuple[dict, dict[st
         hits = {measure: (iou >= threshold).double() for measure, threshold in THRESHOLDS.items()}
         for measure, values in {"iou": iou, **hits, "average": torch.stack(list(hits.values())).mean(0)}.items():
             result |= _mean(f"{name.removeprefix('iou_')}_{measure}", values)
+    for name, ious in at_levels.items():
+        numbers, per_image[f"maxbox_{name}"], per_image[f"boxacc_{name}"] = max_box_acc(torch.cat(ious))
+        result |= {f"{name}_{key}": value for key, value in numbers.items()}
     return result, per_image
+
+
+LEVELS = torch.arange(100) / 100  # at which a map is cut: shares of the way from its smallest value to its largest
+IN_PLANE = np.array([np.zeros((3, 3)), np.ones((3, 3)), np.zeros((3, 3))])  # a stack's masks do not touch; cells touch also by their corners
+
+
+def best_ious(maps: Tensor, objects: Tensor, to_pixels: Callable[[Tensor], Tensor]) -> Tensor:
+    """How well the best box of each map fits, cut at each of LEVELS: maps (B, h, w), objects (B, 4) xyxy -> IoU (B, 100) float32, on the CPU.
+
+    A map is stretched to 0..1; the cells at a level or above fall into connected components, each gives the box round it, ``to_pixels`` turns
+    boxes (K, 4) in cells into pixels, and the largest IoU with the object counts: 0 where no cell is left, NaN for a row of NaN in objects.
+    """
+    maps, objects = maps.cpu(), objects.cpu()
+    low, high = (value[..., None, None] for value in maps.flatten(1).aminmax(dim=1))
+    stretched = (maps - low) / (high - low).clamp(min=torch.finfo(maps.dtype).tiny)
+    masks = stretched[:, None] >= LEVELS[:, None, None]  # (B, 100, h, w)
+    labels, _ = ndimage.label(masks.flatten(0, 1).numpy(), IN_PLANE)
+    found = [(plane.start, x.start, y.start, x.stop, y.stop) for plane, y, x in ndimage.find_objects(labels)]
+    components = torch.tensor(found, dtype=torch.int64).view(-1, 5)  # of every mask; none in maps of NaN
+    plane, edges = components[:, 0], components[:, 1:]  # (K,), (K, 4)
+    ious = box_iou(to_pixels(edges).float(), objects[plane // len(LEVELS)])
+    best = torch.zeros(len(maps) * len(LEVELS)).scatter_reduce(0, plane, ious.nan_to_num(), "amax").view(-1, len(LEVELS))
+    return torch.where(objects.isfinite().all(1, keepdim=True), best, torch.nan)
+
+
+def max_box_acc(ious: Tensor) -> tuple[dict, Tensor, Tensor]:
+    """MaxBoxAccV2 (Choe et al. 2020, "Evaluating weakly supervised object localization methods right") from the IoU of :func:`best_ious` (N, 100).
+
+    For an IoU of 0.3, 0.5 and 0.7: the share of images whose box reaches it, at the one level (for all images) at which that share is largest;
+    of the three, the mean. The level is chosen on the very images that are scored: that is how the measure is defined. It is about the
+    maps, and says nothing of a method's own rule for the box, which may do worse or (adapting to each image) better: for that, see `average` in
+    :func:`boxes`.
+
+    As published, but for what follows from small maps: they are enlarged as the method does it and not to every pixel, and cut at 100 levels. The
+    maps that :func:`boxes` gives are those of the true class ("ground truth known").
+
+    First result: `maxboxaccv2` with ``_low`` and ``_high`` (95 %, over images, at the chosen levels), `maxboxacc30`, `maxboxacc50`,
+    `maxboxacc70`, and where, `level30` and so on (the lowest of equally good levels). Second: (N,) float32, each image's share of the three that
+    its boxes reach at the chosen levels, so that the mean is MaxBoxAccV2 and rows can be compared image by image; NaN where there is no object.
+    Third: the shares at all levels, (3, 100) float32. Numbers are None, and shares NaN, without any object.
+    """
+    known = ious.isfinite().all(1)
+    reached = torch.stack([ious >= threshold for threshold in THRESHOLDS.values()])  # (3, N, 100)
+    shares = reached[:, known].double().mean(1)  # (3, 100)
+    level = shares.argmax(1) if known.any() else torch.zeros(3, dtype=torch.int64)  # the first of equals
+    per_image = torch.stack([of_iou[:, at] for of_iou, at in zip(reached, level, strict=True)]).double().mean(0)  # (N,)
+    numbers = _mean("maxboxaccv2", per_image[known])
+    for name, of_iou, at in zip(THRESHOLDS, shares, level.tolist(), strict=True):
+        number = name.removeprefix("hit")
+        numbers |= {f"maxboxacc{number}": float(of_iou[at]) if known.any() else None, f"level{number}": round(float(LEVELS[at]), 2) if known.any() else None}
+    return numbers, torch.where(known, per_image, torch.nan).float(), shares.float()
 
 
 def ground_truth(split: Split, index: Tensor, size: int) -> dict[str, Tensor | None]:

@@ -1,6 +1,7 @@
 """What damage to images costs a network, and how far apart it holds the classes.
 
     found = corruption(model, data.test, recipe)        # {"clean": (n,), "jpeg": (5, n), ...}: right or wrong, image by image
+    found = answers(records.load_predictions(record))   # the same, of a run that has been measured
     curve(found, "occlusion")                           # accuracy over the share that is hidden
     mean_corruption_error(found, of_the_plain_backbone) # 100: as bad as that
 """
@@ -26,7 +27,7 @@ GROUPS = {
     "distortion": tuple(name for name in corruptions.NAMES if name != "occlusion" and not name.endswith("_noise")),
 }
 """Paper C speaks of noise, occlusion and distortion; the last are all others of the suite."""
-IMAGES = {"quick": 64, "photo": 192, "paper": 1024}  # of a test split that are damaged, in 60 ways each: always the same ones
+IMAGES = {"quick": 64, "photo": 160, "paper": 1024}  # of a test split that are damaged, in 60 ways each: always the same ones
 
 
 @torch.no_grad()
@@ -58,8 +59,9 @@ def corruption(model: nn.Module, split: Split, recipe: Recipe, kinds: Sequence[s
 
 
 def measure(model: nn.Module, split: Split, recipe: Recipe, images: int) -> dict[str, np.ndarray]:
-    """What is kept of `images` test images beside a record: arrays (N,) float32, NaN for all others; larger is better.
+    """What is kept of `images` test images beside a record: arrays (N,) float32, NaN for all others, larger is better; and `damaged`.
 
+    damaged (61, n) bool: all answers of :func:`corruption`, which :func:`answers` reads, of these n images alone. The others are per image:
     robust_<kind>: share of the five severities at which the image is classified correctly. robust_noise, robust_distortion: mean over the kinds of
     a group (GROUPS). robust: mean over all kinds. robust_change: robust, minus 1 where the undamaged image is classified correctly. A network that
     is better on all images alike has a higher `robust` but the same `robust_change`.
@@ -69,7 +71,16 @@ def measure(model: nn.Module, split: Split, recipe: Recipe, images: int) -> dict
     means = {f"robust_{group}": np.mean([kept[kind] for kind in kinds], 0) for group, kinds in GROUPS.items()}
     means |= {"robust": np.mean(list(kept.values()), 0)} | {f"robust_{kind}": share for kind, share in kept.items()}
     means["robust_change"] = means["robust"] - found["clean"]
-    return {name: _spread(share, len(split), images) for name, share in means.items()}
+    damaged = np.concatenate([found["clean"][None], *(found[kind] for kind in corruptions.NAMES)])
+    return {name: _spread(share, len(split), images) for name, share in means.items()} | {"damaged": damaged}
+
+
+def answers(kept: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The result of :func:`corruption` from what :func:`measure` keeps beside a record. Raises InputError where that was not measured."""
+    if "damaged" not in kept:
+        raise InputError("this run was not measured on damaged images; run a row of a paper's file whose measures name 'robust'.")
+    clean, *rest = kept["damaged"]
+    return {"clean": clean, **dict(zip(corruptions.NAMES, np.array(rest).reshape(-1, len(SEVERITIES), len(clean)), strict=False))}
 
 
 def curve(found: dict[str, np.ndarray], kind: str) -> dict[str, list[float]]:

@@ -150,8 +150,12 @@ def accuracy(found: list[dict], metric: str = "top1") -> tuple[float, float, flo
 
     The interval covers seeds and test images, as verdicts do; with one seed it is the Wilson interval, which covers test images only.
     """
-    right = np.stack([verdicts.per_image(record, metric) for record in found])
-    if len(found) == 1:
+    return share(np.stack([verdicts.per_image(record, metric) for record in found]))
+
+
+def share(right: np.ndarray) -> tuple[float, float, float]:
+    """:func:`accuracy` from answers (S, N) bool of S seeds on N images."""
+    if len(right) == 1:
         low, high = classification.wilson(int(right.sum()), right.size)
         return 100 * float(right.mean()), 100 * low, 100 * high
     mean, half = verdicts.interval(100.0 * right, 100)
@@ -172,8 +176,7 @@ def accuracy_table(paper: Paper, found: list[dict], printed: str = "cub") -> Sho
         of_row = [r for r in found if r["row"] == row.name]
         line = {"row": html.escape(row.title)}
         if not quick:
-            value = paper.printed(row.name, printed)
-            line["printed, %"] = "–" if value is None else f"{value:.1f}"
+            line["printed, %"] = paper.printed_text(row.name, printed)
         if of_row:
             mean, low, high = accuracy(of_row)
             line["measured, %"] = measured(f"{mean:.1f}", "top1", of_row)
@@ -196,7 +199,7 @@ def printed_table(about: Table, found: list[dict]) -> Shown:
     for label, values in about.cells.items():
         line = {"method": html.escape(label)}
         for column, value in zip(about.columns, values, strict=True):
-            line[f"{column}, printed"] = "–" if value is None else f"{value:.1f}"
+            line[f"{column}, printed"] = about.missing if value is None else f"{value:.1f}"
             of_row = [r for r in found if r["row"] == about.rows.get(label) and r["dataset"] == column]
             if any(r["dataset"] == column for r in found):
                 line[f"{column}, measured"] = measured(f"{accuracy(of_row)[0]:.1f}", "top1", of_row) if of_row else "not run"
@@ -213,7 +216,12 @@ def judge(paper: Paper, found: list[dict]) -> list[verdicts.Verdict]:
 METRICS = {"top1": "top-1 accuracy, points", "low_top1": "top-1 accuracy at low resolution, points", "nll": "log-probability of the true class, nats",
            "heat_area": "area of the heat map, share of the image", "heat_strength": "strength of the heat map, log2",
            "heat_relative": "strength of the heat map against the logits, log2", "iou_image": "IoU with the object's box",
-           "iou_foreground": "IoU of the foreground's box"}  # fmt: skip
+           "iou_foreground": "IoU of the foreground's box", "iou_foreground_mean": "IoU of the foreground's box",
+           "maxbox_foreground": "MaxBoxAccV2 of the map", "focus_energy": "share of the map in the object's box",
+           "focus_energy_backbone": "the same, before the gates", "focus_part": "maximum of the map on a part",
+           "margin": "margin to the nearest other class, log2", "robust": "right answers under damage, share", "robust_noise": "right answers under noise, share",
+           "robust_occlusion": "right answers under occlusion, share", "robust_distortion": "right answers under distortion, share",
+           "robust_change": "right answers that damage costs, share"}  # fmt: skip
 
 
 def effect_field(claim: Claim) -> str:

@@ -116,7 +116,7 @@ class Flrdf(nn.Module):
 
     def forward(self, images: Tensor, targets: Tensor | None = None) -> dict[str, Tensor]:
         """Logits of every head; targets (B,) int64 or (B, C) class probabilities, only for the localisation map."""
-        _, maps, image_logits = self._first_look(images)
+        _, maps, image_logits = self.first_look(images)
         logits, view = {"image": image_logits}, images
         if self.foreground_head is not None:
             view = self._foreground(images, maps, image_logits, targets)
@@ -131,7 +131,7 @@ class Flrdf(nn.Module):
 
     def predict(self, images: Tensor) -> Tensor:
         """Logits (B, C) used at test time, see `test`; nothing is shuffled, and without the foreground head nothing cropped."""
-        _, maps, image_logits = self._first_look(images)
+        _, maps, image_logits = self.first_look(images)
         if self.test == "image":
             return image_logits
         logits = self._closer_look("foreground", self._foreground(images, maps, image_logits, None))
@@ -141,22 +141,26 @@ class Flrdf(nn.Module):
     def activation_maps(self, images: Tensor, targets: Tensor | None = None) -> dict[str, Tensor]:
         """Localisation maps (B, h, w), float32: "foreground", the method's own; where maps are pressed also "cam", the same of the maps before
         that, with the same classes. For figures and scores: call it in eval mode."""
-        maps, pressed, image_logits = self._first_look(images)
-        found = {"foreground": pressed} | ({} if self.suppression is None else {"cam": maps})
-        return {name: self._activation(of_name, image_logits, targets) for name, of_name in found.items()}
+        return self.activations(self.first_look(images), targets)
 
     @torch.no_grad()
     def locate(self, images: Tensor) -> dict[str, Tensor]:
         """The boxes (B, 4), float32 xyxy in input pixels, that the maps of ``activation_maps`` give. Call it in eval mode."""
-        return {name: self._boxes(of_name, images.shape[-1]) for name, of_name in self.activation_maps(images).items()}
+        return {name: self.box(of_name, images.shape[-1]) for name, of_name in self.activation_maps(images).items()}
 
-    def _first_look(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def first_look(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(a): the maps X (B, n, h, w), the same pressed, X^s, and the image head's logits (B, C) of these."""
         if images.shape[-1] != images.shape[-2]:
             raise InputError(f"flrdf needs square images, not {images.shape[-1]} x {images.shape[-2]} pixels.")
         maps = self.backbone(images)
         pressed = maps if self.suppression is None else self.suppression(maps)
         return maps, pressed, self.image_head(pressed.mean((2, 3)))
+
+    def activations(self, look: tuple[Tensor, Tensor, Tensor], targets: Tensor | None = None) -> dict[str, Tensor]:
+        """The maps of ``activation_maps`` from a first look, so that one look gives those of several classes."""
+        maps, pressed, image_logits = look
+        found = {"foreground": pressed} | ({} if self.suppression is None else {"cam": maps})
+        return {name: self._activation(of_name, image_logits, targets) for name, of_name in found.items()}
 
     def _closer_look(self, name: str, view: Tensor) -> Tensor:
         """(b) and (c): same backbone, GAP, the view's own head: (B, 3, S, S) -> (B, C)."""
@@ -176,21 +180,30 @@ class Flrdf(nn.Module):
                 k = targets if targets.ndim == 1 else targets.argmax(1)
             return torch.einsum("bn,bnhw->bhw", weight[k], maps)
 
-    def _boxes(self, activation: Tensor, size: int) -> Tensor:
-        """The box round the largest component above the threshold: (B, h, w) -> (B, 4) float32 xyxy in input pixels.
+    def enlarged(self, activation: Tensor) -> Tensor:
+        """Localisation maps (B, h, w) in finer cells (B, finer * h, finer * w), see `finer`."""
+        cells = self.finer * activation.shape[-1]
+        return F.interpolate(activation[:, None], (cells, cells), mode="bilinear")[:, 0]
 
-        What touches the border of the map reaches to that of the image. A map with nothing above the threshold gives the whole image.
+    def to_pixels(self, edges: Tensor, cells: int, size: int) -> Tensor:
+        """Boxes (..., 4) xyxy in finer cells, of which a row has `cells`, as input pixels, float32. What touches the border of the map reaches to
+        that of the image, whose side is `size`."""
+        stride = self.backbone.stride / self.finer
+        first = self.backbone.first - (self.backbone.stride - stride) / 2  # where the first of the finer cells looks
+        return torch.where(edges == cells, size, components.to_pixels(edges, stride, first, size))
+
+    @torch.no_grad()
+    def box(self, activation: Tensor, size: int, threshold: str | None = None) -> Tensor:
+        """The box round the largest component above the threshold (None: the model's own): (B, h, w) -> (B, 4) float32 xyxy in input pixels.
+
+        A map with nothing above the threshold gives the whole image.
         """
-        with torch.no_grad():
-            cells = self.finer * activation.shape[-1]
-            activation = F.interpolate(activation[:, None], (cells, cells), mode="bilinear")[:, 0]
-            limit = self.level * activation.amax((1, 2)) if self.threshold == "max" else activation.mean((1, 2))
-            edges = components.bounding_box(components.largest_component(activation > limit[:, None, None]))  # (B, 4), in cells
-            stride = self.backbone.stride / self.finer
-            first = self.backbone.first - (self.backbone.stride - stride) / 2  # where the first of the finer cells looks
-            return torch.where(edges == cells, size, components.to_pixels(edges, stride, first, size))
+        finer = self.enlarged(activation)
+        limit = self.level * finer.amax((1, 2)) if (threshold or self.threshold) == "max" else finer.mean((1, 2))
+        edges = components.bounding_box(components.largest_component(finer > limit[:, None, None]))  # (B, 4), in cells
+        return self.to_pixels(edges, finer.shape[-1], size)
 
     def _foreground(self, images: Tensor, maps: Tensor, image_logits: Tensor, targets: Tensor | None) -> Tensor:
         """The image's foreground, enlarged to the size of the image; a box that is not square is stretched (silent)."""
-        boxes = self._boxes(self._activation(maps, image_logits, targets), images.shape[-1])
+        boxes = self.box(self._activation(maps, image_logits, targets), images.shape[-1])
         return regions.crop_zoom(images, boxes[:, None], images.shape[-1])[:, 0]

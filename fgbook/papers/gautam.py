@@ -34,17 +34,34 @@ COMPONENTS = {
     "rotation": {"rotate": 15.0, "crop_scale": 0.7},  # "rotation, zoom": degrees; side of the square that is enlarged, at least
     "triplet": {"per_class": 4},  # Hermans et al. 2017; the weight of the loss is 1
 }
+CHOSEN = {"mixup": {"mixup": 0.1}, "cutmix": {"cutmix": 0.2}}  # at photo, of three tries on validation; for the others the usual was best
 NO_GATES = {"channel": False, "spatial": False}
-QUARTER = {"fraction": 0.25}
+FRACTIONS = {"tenth": 0.1, "quarter": 0.25, "half": 0.5}  # of the training images
+QUARTER = {"fraction": FRACTIONS["quarter"]}
+
+# Self-supervised learning. The first stage sees the training pictures twice a step and no label, and its last epoch counts, because its class
+# predictions mean nothing. From random weights all layers learn at one rate; the paper's profile has Adam anyway.
+BASE = {"quick": QUICK_RECIPE, "photo": PHOTO_RECIPE, "paper": PAPER_RECIPE}
+ADAMW = {"optimiser": "adamw", "lr": 1e-3, "weight_decay": 0.05, "schedule": "onecycle"}
+RANDOM = {"weights": "none", "batchnorm": "batch", "backbone_lr_factor": 1.0}
+SCRATCH = {"quick": RANDOM | ADAMW, "photo": RANDOM | ADAMW, "paper": RANDOM}
+SIMSIAM = {"views": 2, "keep": "last", "patience": 0, "loss_weights": (("spread", 0.0),), "batchnorm": "batch", "crop_scale": 0.5, "jitter": 0.4, "batch_size": 64}
+FIRST = {  # the paper's: Chen and He 2021, section 4, in 200 epochs
+    "quick": SIMSIAM | ADAMW | {"epochs": 4}, "photo": SIMSIAM | ADAMW | {"epochs": 8},
+    "paper": SIMSIAM | {"epochs": 200, "image_size": 224, "store_size": 256, "batch_size": 256, "optimiser": "sgd", "lr": 0.05, "weight_decay": 1e-4,
+                        "schedule": "cosine"},
+}  # fmt: skip
 
 
 def row(name: str, title: str, options: dict | None = None, components: tuple[str, ...] = (), measures: tuple[str, ...] = (), **changes) -> Row:
     """A row at all profiles: attention's `options` (None: the plain backbone), these components, and other changes of the recipe."""
+    chosen = {}
     for component in components:
         changes = changes | COMPONENTS[component]
+        chosen |= CHOSEN.get(component, {})
     if "triplet" in components:
         options = (NO_GATES if options is None else options) | {"triplet": True}
-    recipes = {"quick": QUICK_RECIPE.but(**changes), "photo": PHOTO_RECIPE.but(**changes), "paper": PAPER_RECIPE.but(**changes)}
+    recipes = {"quick": QUICK_RECIPE.but(**changes), "photo": PHOTO_RECIPE.but(**changes | chosen), "paper": PAPER_RECIPE.but(**changes)}
     return Row(name, title, "plain" if options is None else "attention", options or {}, recipes, measures=measures)
 
 
@@ -53,7 +70,27 @@ def without(component: str, title: str) -> Row:
     return row(f"no-{component}", title, {}, tuple(name for name in COMPONENTS if name != component))
 
 
-DAMAGE, MARGIN = ("robust",), ("margin",)
+def described(name: str, title: str, changes: dict | None = None, **options) -> Row:
+    """A row of semantic embedding, at all profiles."""
+    return Row(name, title, "semantic", options, {profile: base.but(**changes or {}) for profile, base in BASE.items()})
+
+
+def labelled(name: str, title: str, after: str | None = None, scratch: bool = False, long: bool = False, **changes) -> Row:
+    """A row that learns from labels, at all profiles: after SimSiam's first stage or without it. `scratch`: from random weights; `long`: a control
+    that sees as many views as both stages together."""
+    recipes = {}
+    for profile, base in BASE.items():
+        longer = {"epochs": base.epochs + 2 * FIRST[profile]["epochs"], "patience": 0} if long else {}
+        recipes[profile] = base.but(**(SCRATCH[profile] if scratch else {}) | longer | changes)
+    return Row(name, title, "simsiam" if after else "plain", {"part": "classifier"} if after else {}, recipes, after=after)
+
+
+def unlabelled(name: str, title: str, **changes) -> Row:
+    """SimSiam's first stage, at all profiles."""
+    return Row(name, title, "simsiam", {"part": "pretrain"}, {profile: base.but(**FIRST[profile] | changes) for profile, base in BASE.items()})
+
+
+DAMAGE, MARGIN, FOCUS = ("robust",), ("margin",), ("focus",)
 
 PAPER = Paper(
     key="gautam",
@@ -62,11 +99,11 @@ PAPER = Paper(
     year="not printed",
     tables=(),
     rows=(
-        row("plain", "plain backbone", measures=DAMAGE + MARGIN),
+        row("plain", "plain backbone", measures=DAMAGE + MARGIN + FOCUS),
         # One component.
-        row("channel", "channel attention", {"spatial": False}),
-        row("spatial", "spatial attention", {"channel": False}),
-        row("attention", "channel and spatial attention", {}, measures=DAMAGE),
+        row("channel", "channel attention", {"spatial": False}, measures=FOCUS),
+        row("spatial", "spatial attention", {"channel": False}, measures=FOCUS),
+        row("attention", "channel and spatial attention", {}, measures=DAMAGE + FOCUS),
         row("attention-usual", "the same, gates that start near 0.5", {"start": "usual"}),
         row("mixup", "mixup", None, ("mixup",), DAMAGE),
         row("cutmix", "CutMix", None, ("cutmix",), DAMAGE),
@@ -75,9 +112,9 @@ PAPER = Paper(
         row("triplet", "triplet loss", None, ("triplet",), MARGIN),
         row("grouped", "the triplet loss's batches without the loss (our control)", measures=MARGIN, per_class=4),
         Row("adam", "Adam, cyclic learning rate, early stopping", "plain", {}, {  # at the paper's profile all rows are trained so
-            "quick": QUICK_RECIPE.but(**ADAM, **CYCLES), "photo": PHOTO_RECIPE.but(**ADAM, **CYCLES)}),
+            "quick": QUICK_RECIPE.but(**ADAM, **CYCLES), "photo": PHOTO_RECIPE.but(**ADAM | CYCLES | {"lr": 3e-3})}),
         # All, and all but one.
-        row("all", "all of these", {}, tuple(COMPONENTS), DAMAGE + MARGIN),
+        row("all", "all of these", {}, tuple(COMPONENTS), DAMAGE + MARGIN + FOCUS),
         row("no-attention", "all but attention", NO_GATES, tuple(COMPONENTS)),
         without("mixup", "all but mixup"),
         without("cutmix", "all but CutMix"),
@@ -85,19 +122,38 @@ PAPER = Paper(
         without("rotation", "all but rotation and zoom"),
         without("triplet", "all but the triplet loss"),
         # Few images.
-        row("plain-quarter", "plain backbone, a quarter of the images", **QUARTER),
-        row("all-quarter", "all of these, a quarter of the images", {}, tuple(COMPONENTS), **QUARTER),
+        *(row(f"plain-{part}", f"plain backbone, a {part} of the images", fraction=share) for part, share in FRACTIONS.items()),
+        *(row(f"all-{part}", f"all of these, a {part} of the images", {}, tuple(COMPONENTS), fraction=share) for part, share in FRACTIONS.items()),
+        # Semantic embedding: what people say of the classes, which no other row is told.
+        described("semantic", "semantic embedding: similarity to the classes' attributes"),
+        described("semantic-both", "semantic embedding and a softmax head, logits added", softmax=True),
+        described("semantic-shuffled", "semantic embedding, attributes given to the wrong classes (our control)", shuffled=True),
+        described("semantic-quarter", "semantic embedding, a quarter of the images", QUARTER),
+        described("semantic-shuffled-quarter", "attributes given to the wrong classes, a quarter of the images (our control)", QUARTER, shuffled=True),
+        # Self-supervised learning.
+        labelled("scratch", "from random weights", scratch=True),
+        labelled("scratch-quarter", "from random weights, a quarter of the images", scratch=True, **QUARTER),
+        labelled("scratch-long", "from random weights, as long as two stages (our control)", scratch=True, long=True),
+        unlabelled("simsiam-scratch-first", "SimSiam from random weights (first stage, no labels)", **RANDOM),
+        labelled("simsiam-scratch", "SimSiam from random weights, then labels", "simsiam-scratch-first", scratch=True),
+        labelled("simsiam-scratch-quarter", "SimSiam from random weights, then a quarter of the labels", "simsiam-scratch-first", scratch=True, **QUARTER),
+        labelled("plain-long", "plain backbone, as long as two stages (our control)", long=True),
+        unlabelled("simsiam-first", "SimSiam from pretrained weights (first stage, no labels)"),
+        labelled("simsiam", "SimSiam from pretrained weights, then labels", "simsiam-first"),
+        labelled("simsiam-quarter", "SimSiam from pretrained weights, then a quarter of the labels", "simsiam-first", **QUARTER),
         # Other networks that it names: as a feature, as the expensive rival.
         Row("efficientnet", "all of these, EfficientNet-B0", "attention", {"triplet": True},
             {"paper": PAPER_RECIPE.but(backbone="efficientnet_b0", **{k: v for name in COMPONENTS for k, v in COMPONENTS[name].items()})}),
         Row("vit", "vision transformer ViT-B/16", "plain", {}, {"paper": PAPER_RECIPE.but(backbone="vit_b_16", lr=3e-4)}),
     ),
     # "Improved" and the like, without an effect. Of C5 (less computation than transformers) accuracy says nothing: records hold the operations of
-    # either network. That attention improves the focus (C1) needs maps and boxes beside the accuracy.
+    # either network. Focus (C1) is counted on Grad-CAM maps: see evaluation/explanation.py.
     claims=(
         Claim("C1", "attention improves accuracy", "attention", "plain"),
         Claim("C1 channel", "channel attention alone does", "channel", "plain"),
         Claim("C1 spatial", "spatial attention alone does", "spatial", "plain"),
+        Claim("C1 focus", "attention improves the focus: more of the map lies in the object's box", "attention", "plain", metric="focus_energy"),
+        Claim("C1 parts", "attention improves the focus: the map's maximum lies on a part more often", "attention", "plain", metric="focus_part"),
         Claim("C2 mixup", "mixup improves generalisation", "mixup", "plain"),
         Claim("C2 CutMix", "CutMix improves generalisation", "cutmix", "plain"),
         Claim("C2 smoothing", "label smoothing improves generalisation", "smoothing", "plain"),
@@ -126,6 +182,10 @@ PAPER = Paper(
     },
 )
 
+MAIN = ("plain", "channel", "spatial", "attention", "attention-usual", "mixup", "cutmix", "smoothing", "rotation", "triplet", "grouped", "adam", "all",
+        *(f"no-{name}" for name in ("attention", *COMPONENTS)))  # fmt: skip
+"""The table that the paper lacks."""
+
 QUESTIONS = (
     Claim("Q1", "gates that start at 1 are better than gates that start near 0.5", "attention", "attention-usual"),
     Claim("Q2", "is it the loss, not its batches? The triplet loss improves accuracy over its batches alone", "triplet", "grouped"),
@@ -135,3 +195,38 @@ QUESTIONS = (
     *(Claim(f"Q5 {name}", f"{name} adds to the others", "all", f"no-{name}") for name in ("attention", *COMPONENTS)),
 )
 """What a reader asks next. Not claims of the paper; judged in the same way."""
+
+LOOKS = (
+    Claim("Q8", "with attention, more of the map lies in the object's box than of a map that knows nothing", "attention", "attention",
+          metric="focus_energy", worse_metric="focus_energy_chance"),
+    Claim("Q8 parts", "its maximum lies on a part more often than a random pixel", "attention", "attention", metric="focus_part",
+          worse_metric="focus_part_chance"),
+    Claim("Q8 others", "more of the map lies in the box than of the mean map of the other images", "attention", "attention", metric="focus_energy",
+          worse_metric="focus_energy_others"),
+    Claim("Q8 others, parts", "its maximum lies on a part more often than that of the mean map", "attention", "attention", metric="focus_part",
+          worse_metric="focus_part_others"),
+    Claim("Q9", "before the gates, too, attention brings more of the map into the box", "attention", "plain", metric="focus_energy_backbone"),
+    Claim("Q9 all", "the whole system brings more of the map into the box than the plain backbone", "all", "plain", metric="focus_energy"),
+    Claim("Q9 all, parts", "the whole system brings the maximum to a part more often", "all", "plain", metric="focus_part"),
+)
+"""Questions about the maps: is it more than chance, is it more than that birds are in the middle, is it the gates?"""
+
+DESCRIBED = ("plain", "semantic", "semantic-both", "semantic-shuffled", "plain-quarter", "semantic-quarter", "semantic-shuffled-quarter")
+PRETRAINED = ("scratch", "simsiam-scratch", "scratch-long", "plain", "simsiam", "plain-long", "scratch-quarter", "simsiam-scratch-quarter", "plain-quarter",
+              "simsiam-quarter")  # fmt: skip
+"""What belongs together: rows with and without descriptions of the classes; with and without a first stage that sees no label."""
+
+FEATURES = (
+    Claim("Q6", "semantic embedding improves accuracy", "semantic", "plain"),
+    Claim("Q6 both", "semantic embedding beside the softmax head does", "semantic-both", "plain"),
+    Claim("Q6 quarter", "semantic embedding does with a quarter of the images", "semantic-quarter", "plain-quarter"),
+    Claim("Q6 knowledge", "it is the attributes: given to the wrong classes, they help less", "semantic", "semantic-shuffled"),
+    Claim("Q6 knowledge, quarter", "the same with a quarter of the images", "semantic-quarter", "semantic-shuffled-quarter"),
+    Claim("Q7 scratch", "without other weights, pretraining on the same pictures without labels helps", "simsiam-scratch", "scratch"),
+    Claim("Q7 scratch, long", "it helps more than training with labels for as long", "simsiam-scratch", "scratch-long"),
+    Claim("Q7 scratch, quarter", "it helps with a quarter of the labels", "simsiam-scratch-quarter", "scratch-quarter"),
+    Claim("Q7 pretrained", "with pretrained weights, pretraining further on the same pictures helps", "simsiam", "plain"),
+    Claim("Q7 pretrained, long", "it helps more than training with labels for as long", "simsiam", "plain-long"),
+    Claim("Q7 pretrained, quarter", "it helps with a quarter of the labels", "simsiam-quarter", "plain-quarter"),
+)
+"""Questions about two things that the paper lists as features and does not describe: semantic embedding and self-supervised learning."""

@@ -18,6 +18,7 @@ class Table:
     cells: dict[str, tuple[float | None, ...]]  # printed row label -> one value a column
     rows: dict[str, str] = field(default_factory=dict)  # printed row label -> name of our Row that reproduces it
     unit: str = "% top-1"
+    missing: str = "–"  # how a cell without a number is shown
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Row:
     options: dict
     recipes: dict[str, Recipe]  # profile -> Recipe; the row does not exist at a profile that is missing
     after: str | None = None  # the row whose trained weights (same profile, data and seed) this one starts from: an earlier stage
-    measures: tuple[str, ...] = ()  # "heat", "robust", "margin": also measured, and kept beside the predictions (see runs)
+    measures: tuple[str, ...] = ()  # "heat", "robust", "margin", "focus": also measured, and kept beside the predictions (see runs)
 
 
 @dataclass(frozen=True)
@@ -89,3 +90,10 @@ class Paper:
                 if ours == row and dataset in table.columns:
                     return table.cells[label][table.columns.index(dataset)]
         return None
+
+    def printed_text(self, row: str, dataset: str) -> str:
+        """The same to one decimal; where there is no number, what the table that has the row shows in its place, or a dash."""
+        value = self.printed(row, dataset)
+        if value is not None:
+            return f"{value:.1f}"
+        return next((table.missing for table in self.tables if row in table.rows.values() and dataset in table.columns), "–")
