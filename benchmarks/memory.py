@@ -31,7 +31,7 @@ def step_memory(method: str, size: int, recompute: bool, backbone: str, batches:
     torch.manual_seed(0)
     kept, peak = [], []
     try:
-        model = build(method, CLASSES, Recipe(image_size=size, store_size=size, backbone=backbone, weights="none"), {})
+        model = build(method, CLASSES, Recipe(image_size=size, store_size=size, backbone=backbone, weights="none"), {}, torch.rand(CLASSES, 312))
         model.to(device, memory_format=torch.channels_last).train()
         optimiser = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 1e-4, momentum=0.9)
         with memory.recomputed(model) if recompute else nullcontext():

@@ -100,6 +100,8 @@ class Recipe:
         if self.per_class and not (self.per_class > 1 and self.batch_size // self.accumulate % self.per_class == 0):
             raise InputError(f"recipe: per_class is {self.per_class!r}; it must be 0, or more than 1 and a divisor of the "
                              f"{self.batch_size // self.accumulate} images that are worked through at once.")  # fmt: skip
+        if self.keep == "last" and self.patience:
+            raise InputError("recipe: patience waits for a better epoch, but keep='last' keeps the last one; set patience=0.")
         if self.train_on == "train+val" and self.patience:
             raise InputError("recipe: patience needs a validation split, but train_on='train+val' trains on it; set patience=0.")
 

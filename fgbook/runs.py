@@ -308,7 +308,8 @@ def _measure(run: Run, network: nn.Module, dataset: DataSet, seen: DataSet, outc
             predictions |= heatmaps.measure(network, dataset.test, recipe, heatmaps.IMAGES[run.profile])
         if "robust" in wanted:
             predictions |= robustness.measure(network, dataset.test, recipe, robustness.IMAGES[run.profile])
-        if "margin" in wanted:
+        each = dataset.test.labels.bincount()
+        if "margin" in wanted and each.max() > 1 and (each > 0).sum() > 1:  # else there is nothing to compare
             embeddings = robustness.embeddings(network, dataset.test, recipe)
             predictions["margin"] = robustness.margins(embeddings, dataset.test.labels).numpy()
             metrics["classes"] = robustness.class_ratio(embeddings, dataset.test.labels)
@@ -335,7 +336,7 @@ def _wanted(run: Run) -> set[str]:
     """What is measured besides accuracy: all that any row asks for which is this run, in whatever chapter. Whoever comes first runs it for all."""
     told, wanted = run.recipe.as_dict(), set()
     for row in (row for name in papers.names() for row in papers.get(name).rows_at(run.profile)):
-        same = (row.method, row.options, bool(row.after)) == (run.method, run.options, bool(run.after))
+        same = (row.method, row.options, row.after) == (run.method, run.options, run.after.row if run.after else None)
         if same and row.recipes[run.profile].as_dict() | run.overrides == told:
             wanted |= set(row.measures)
     return wanted

@@ -13,7 +13,7 @@ import yaml
 from filelock import FileLock
 
 import samples
-from fgbook import papers, paths, records, reproduce, runs, verdicts
+from fgbook import corruptions, papers, paths, records, reproduce, runs, verdicts
 
 SMALL = {"backbone": "small", "weights": "none", "image_size": 32, "store_size": 36, "epochs": 1, "batch_size": 8}
 SMOKE = {
@@ -28,6 +28,10 @@ SMOKE = {
     "golodov_latency": {'"small:224,mobilenet_v2:224,resnet50:224,vgg16:224,inception_v3:299"': '"small:48,inception_v3:96"', '"1,32"': '"1,2"', "repeats: int = 5": "repeats: int = 2",
                         '"fieldguide"': '"cub"', "width: int = 500": "width: int = 100"},  # fmt: skip
     "golodov_levels": {'dataset: str = ""': 'dataset: str = "cub"', "epochs: int = 0": "epochs: int = 1", "images: int = 4": "images: int = 2", '"cub50"': '"cub"'},
+    "gautam_ablation": {'dataset: str = ""': 'dataset: str = "cub"', '"plain,attention,mixup,all"': '"plain,attention,all,no-mixup"', "epochs: int = 0": "epochs: int = 1", '"cub50"': '"cub"',
+                        "size: int = 224": "size: int = 64", 'networks: str = ""': 'networks: str = "mobilenet_v2,vit_ti_16"', "repeats: int = 3": "repeats: int = 1"},  # fmt: skip
+    "gautam_robustness": {'dataset: str = ""': 'dataset: str = "cub"', '"plain,triplet,all,plain-quarter,all-quarter"': '"plain,all,plain-half,all-half"', "epochs: int = 0": "epochs: int = 1",
+                          '"cub50"': '"cub"'},  # fmt: skip
     "gautam_explain": {'dataset: str = ""': 'dataset: str = "cub"', '"plain,attention,all"': '"plain,attention"', "epochs: int = 0": "epochs: int = 1",
                        "images: int = 4": "images: int = 2", "curved: int = 32": "curved: int = 4", "checked: int = 64": "checked: int = 4", '"cub50"': '"cub"'},  # fmt: skip
     "gautam_pretraining": {'dataset: str = ""': 'dataset: str = "cub"', '"plain,semantic,scratch,simsiam-scratch,simsiam"': '"plain,semantic,simsiam"',
@@ -145,6 +149,15 @@ def expected(span: dict) -> str:
             return f"{difference.mean():+.{digits}f}"
         mean, half = verdicts.interval(difference, scale if scale > 1 else np.abs(difference).max())
         return f"{mean - half:+.{digits}f} to {mean + half:+.{digits}f}"
+    if field in ("precision", "recall", "f1"):
+        kept = [records.load_predictions(records.find(key)) for key in span["data-records"].split()]
+        return f"{100 * np.mean([macro(p['prediction'], p['label'])[field] for p in kept]):.1f}"
+    if field.startswith(("ece", "classes")):  # kept with the record, and tested where they are computed
+        kept = [records.find(key)["metrics"] for key in span["data-records"].split()]
+        return f"{np.mean([100 * about['test']['ece'] for about in kept]):.1f}" if field == "ece" else f"{np.mean([about['classes'][field.split()[1]] for about in kept]):.3f}"
+    if field == "corruption error":
+        wrong = lambda keys, kind: 1 - np.nanmean(values(keys, f"robust_{kind}").astype(float))  # noqa: E731
+        return f"{100 * np.mean([wrong(span['data-records'], kind) / wrong(span['data-versus'], kind) for kind in corruptions.NAMES]):.1f}"
     if field.startswith("mean "):
         return f"{np.nanmean(values(span['data-records'], field.removeprefix('mean ')).astype(float)):.3f}"
     if field == "loss":
@@ -162,6 +175,17 @@ def expected(span: dict) -> str:
     if field.startswith("psnr"):
         return f"{values(span['data-records'], field).mean(dtype=float):.2f}"
     raise AssertionError(f"no independent way to compute {field!r}")
+
+
+def macro(prediction: np.ndarray, label: np.ndarray) -> dict[str, float]:
+    """Means over the classes that occur: of the images said to be of a class, those that are; of those that are, the ones said to be; and of both."""
+    found = {"precision": [], "recall": [], "f1": []}
+    for k in set(prediction) | set(label):
+        hit, said, there = ((prediction == k) & (label == k)).sum(), (prediction == k).sum(), (label == k).sum()
+        found["precision"].append(hit / max(said, 1))
+        found["recall"].append(hit / max(there, 1))
+        found["f1"].append(2 * hit / (said + there))
+    return {name: float(np.mean(values)) for name, values in found.items()}
 
 
 def wilson(right: int, n: int) -> tuple[float, float]:

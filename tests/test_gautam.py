@@ -82,6 +82,16 @@ def test_claims_and_questions_name_rows_that_measure_what_they_judge():
     assert len({claim.key for claim in (*PAPER.claims, *gautam.QUESTIONS)}) == len(PAPER.claims) + len(gautam.QUESTIONS)
 
 
+def test_a_run_that_chapters_share_is_measured_for_all_of_them():
+    plain = runs.resolve("gautam", "plain")
+    assert plain.key == runs.resolve("feng", "plain").key == runs.resolve("liang", "plain").key
+    for overrides in ({}, {"epochs": 1}):
+        wanted = [runs._wanted(runs.resolve(paper, "plain", overrides=overrides)) for paper in ("gautam", "feng", "liang")]
+        assert wanted[0] == wanted[1] == wanted[2] >= {"robust", "margin"}
+    assert runs._wanted(runs.resolve("gautam", "no-mixup")) == runs._wanted(runs.resolve("feng", "hybrid")) == set()
+    assert set(gautam.MAIN) < {row.name for row in PAPER.rows}
+
+
 def test_each_component_has_three_tries_and_the_row_is_one_of_them():
     tuning = PAPER.tuning["photo"]
     for name, tries in tuning.tries.items():

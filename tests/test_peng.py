@@ -104,6 +104,7 @@ def test_stages_are_shared_and_no_two_rows_are_the_same_run(places):
     for high in peng.AMOUNTS["quick"]:
         assert {found[peng.staged(high, low)].after.key for low in peng.AMOUNTS["quick"]} == {keys[peng.staged(high, 0)]}
     assert found["low-high"].after.key == found["low-low"].after.key == keys["low"] and found["high-low"].after.key == keys["high"]
+    assert runs._wanted(found["high-low"]) == {"heat"} and not runs._wanted(found["H4-L8"])  # equal recipes after other first stages
     assert found["super-resolution"].after.key == keys["restorer"] and found["H2"].after is found["M2"].after is found["lr-cnn"].after is None
 
 

@@ -11,7 +11,6 @@ from fgbook import augment, corruptions, verdicts
 from fgbook.data.dataset import Split
 from fgbook.errors import InputError
 from fgbook.evaluation import robustness
-from fgbook.evaluation.classification import wilson
 from fgbook.models import build
 from fgbook.recipe import Recipe
 
@@ -89,21 +88,6 @@ def test_what_is_kept_beside_a_record():
         assert kept["robust_change"][i] == pytest.approx(kept["robust"][i] - 1, abs=1e-6)  # right on all undamaged images
     effect = verdicts.compare(np.stack([kept["robust"]] * 2), np.stack([kept["robust"] - 0.25] * 2), "robust")  # NaN: not measured, left out
     assert effect.effect == pytest.approx(0.25) and effect.images == 6
-
-
-def test_a_curve_is_the_accuracy_over_what_is_hidden():
-    generator = np.random.default_rng(0)
-    found = {"clean": generator.random(40) < 0.9, "occlusion": generator.random((5, 40)) < 0.5, "jpeg": generator.random((5, 40)) < 0.7}
-    for kind, levels in (("occlusion", [0, 0.1, 0.2, 0.3, 0.4, 0.5]), ("jpeg", [0, 1, 2, 3, 4, 5])):
-        line = robustness.curve(found, kind)
-        assert line["level"] == levels
-        for i, right in enumerate([found["clean"], *found[kind]]):
-            correct = sum(map(bool, right))
-            assert line["top1"][i] == pytest.approx(correct / 40)
-            assert (line["low"][i], line["high"][i]) == wilson(correct, 40)
-    for wrong, result in (("fog", found), ("jpeg", found | {"jpeg": found["jpeg"][:3]})):
-        with pytest.raises(InputError, match=f"curve of '{wrong}'"):
-            robustness.curve(result, wrong)
 
 
 @pytest.mark.parametrize("relative", [False, True])

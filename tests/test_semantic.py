@@ -1,7 +1,9 @@
 """Semantic embedding: similarity against loops, descriptions of real and drawn classes, that it learns what they say, and how runs carry them."""
 
 import copy
+import html
 import math
+import re
 import shutil
 
 import pytest
@@ -10,10 +12,11 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 import samples
-from fgbook import data, runs, training
+from fgbook import data, figures, runs, training
 from fgbook.data import fieldguide, species
 from fgbook.data.dataset import DataSet
 from fgbook.errors import InputError
+from fgbook.figures import pretraining
 from fgbook.models import build, options_of
 from fgbook.models.semantic import Semantic, _others, standardised
 from fgbook.recipe import Recipe
@@ -302,3 +305,27 @@ def test_a_run_hands_the_descriptions_on_and_its_model_comes_back(tmp_path, monk
     with pytest.raises(InputError, match="says nothing about its classes"):
         runs.execute(runs.resolve("gautam", "semantic", "quick", samples.folder(tmp_path / "set"), overrides=tiny), device="cpu", progress=False)
     runs._load.cache_clear()
+
+
+# ---- in words --------------------------------------------------------------------------------------------------------
+
+
+def test_the_words_figure_shows_what_the_model_gives_most(birds):
+    torch.manual_seed(0)
+    model = build("semantic", 8, RECIPE, {}, birds.class_attributes).eval()
+    index = torch.tensor([3, 20])
+    heard, known, predicted = pretraining.said(model, birds, RECIPE, index)
+    view = birds.test.images[index][..., 2:42, 2:42].float() / 255
+    with torch.no_grad():
+        torch.testing.assert_close(heard, model.attributes(view))
+        assert torch.equal(predicted, model(view)["image"].argmax(1))
+    torch.testing.assert_close(known, standardised(birds.class_attributes)[birds.test.labels[index]])
+
+    shown = pretraining.words_figure(model, birds, RECIPE, count=2, words=3)
+    alt = re.search(r'alt="([^"]+)"', shown.html).group(1)
+    heard, known, _ = pretraining.said(model, birds, RECIPE, figures.spread(birds.test, 2))
+    for i, place in enumerate(figures.spread(birds.test, 2).tolist()):
+        values = heard[i].tolist()
+        best = sorted(range(len(values)), key=lambda a: -values[a])[:3]
+        words = ", ".join(f"{birds.attribute_names[a]} ({values[a]:.2f}, class {known[i, a].item():.2f})" for a in best)
+        assert f"{birds.classes[birds.test.labels[place]]}: {words}" in html.unescape(alt)

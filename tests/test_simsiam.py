@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -16,6 +17,7 @@ from fgbook.data import fieldguide
 from fgbook.data.dataset import DataSet
 from fgbook.devices import Images
 from fgbook.errors import InputError
+from fgbook.figures import pretraining
 from fgbook.models import build
 from fgbook.models.simsiam import similarity, spread
 from fgbook.papers import gautam
@@ -331,4 +333,16 @@ def test_a_quarter_of_the_labels_follows_all_of_the_pictures(tmp_path, monkeypat
     second = load_file(run.folder / "model.safetensors")
     assert torch.equal(first["projector.0.weight"], second["projector.0.weight"])
     assert any(not torch.equal(first[name], second[name]) for name in first if name.startswith("backbone"))
+
+    # Tables and figures: the time of both stages, and the first stage's own curves.
+    assert pretraining.first_stages([record]) == [runs.records.find(after.key)]
+    seconds = record["train"]["seconds"] + runs.records.find(after.key)["train"]["seconds"]
+    assert pretraining._seconds(record) == pytest.approx(seconds)
+    table = pretraining.scores_table(papers.get("gautam"), gautam.PRETRAINED, [record])
+    assert f"{100 * record['metrics']['test']['top1']:.1f}" in table.html and "not run" not in table.html and "illustration" in table.html
+    shown = pretraining.stage_figure(pretraining.first_stages([record]))
+    losses = json.loads((after.folder / "log.jsonl").read_text())["losses"]
+    for words, value in (("cosine of two views", -losses["similarity"]), ("spread of projections", losses["spread"])):
+        drawn = re.search(rf"{words} against epoch \(pretrained weights, seed 0\): 1: ([-\d.]+\d)", shown.html).group(1)
+        assert float(drawn) == pytest.approx(value, abs=1e-3)
     runs._load.cache_clear()

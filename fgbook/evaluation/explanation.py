@@ -30,7 +30,7 @@ from .heatmaps import TINY, sample
 from .localisation import ground_truth
 
 IMAGES = {"quick": 128, "photo": 512, "paper": 2048}  # of a test split that have maps: always the same ones
-CURVED = {"quick": 16, "photo": 64, "paper": 256}  # of these, those with insertion and deletion, which take 4 STEPS predictions each
+CURVED = {"quick": 16, "photo": 64, "paper": 256}  # of these, those with insertion and deletion, which take 4 (STEPS + 1) predictions each
 TOLERANCE = 15 / 224  # of the image's side: how far from a part still counts (Zhang et al.: 15 pixels)
 STEPS = 10  # equal portions of the pixels
 BLUR = 16  # a blurred copy is the image reduced to 1 / BLUR of its side and enlarged again

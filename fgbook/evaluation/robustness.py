@@ -2,7 +2,6 @@
 
     found = corruption(model, data.test, recipe)        # {"clean": (n,), "jpeg": (5, n), ...}: right or wrong, image by image
     found = answers(records.load_predictions(record))   # the same, of a run that has been measured
-    curve(found, "occlusion")                           # accuracy over the share that is hidden
     mean_corruption_error(found, of_the_plain_backbone) # 100: as bad as that
 """
 
@@ -17,7 +16,6 @@ from ..augment import centre
 from ..data.dataset import Split
 from ..errors import InputError
 from ..recipe import Recipe
-from .classification import wilson
 from .heatmaps import sample
 
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -83,20 +81,6 @@ def answers(kept: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {"clean": clean, **dict(zip(corruptions.NAMES, np.array(rest).reshape(-1, len(SEVERITIES), len(clean)), strict=False))}
 
 
-def curve(found: dict[str, np.ndarray], kind: str) -> dict[str, list[float]]:
-    """Accuracy over severity, of a result of :func:`corruption` at all severities: {"level", "top1", "low", "high"}, six numbers each.
-
-    level: 0 for no damage, then severities 1 to 5, or, for "occlusion", the share of the image that is hidden. top1 in [0, 1], with its 95 % Wilson
-    interval over images (one network's: not over seeds). Raises InputError for a kind that is not in the result, or not at all five severities.
-    """
-    if kind not in found or len(found[kind]) != len(SEVERITIES):
-        raise InputError(f"a curve of {kind!r} needs it at severities 1 to 5; evaluate it with corruption(..., kinds=({kind!r},)).")
-    right = [found["clean"], *found[kind]]
-    low, high = zip(*(wilson(int(part.sum()), len(part)) for part in right), strict=True)
-    levels = corruptions.SEVERITIES["occlusion"] if kind == "occlusion" else SEVERITIES
-    return {"level": [0, *levels], "top1": [float(part.mean()) for part in right], "low": list(low), "high": list(high)}
-
-
 def mean_corruption_error(found: dict[str, np.ndarray], baseline: dict[str, np.ndarray], relative: bool = False) -> float:
     """Mean corruption error (Hendrycks and Dietterich 2019, section 4.2), in per cent of the baseline's; 100: as bad as that.
 
@@ -149,18 +133,18 @@ def margins(embeddings: Tensor, labels: Tensor) -> Tensor:
     return (distance.amin(1).clamp(min=1e-12) / own.clamp(min=1e-12)).log2()
 
 
-def class_ratio(embeddings: Tensor, labels: Tensor) -> dict[str, float]:
+def class_ratio(embeddings: Tensor, labels: Tensor) -> dict[str, float | None]:
     """Distances between and within classes: embeddings (N, n), labels (N,) int64 -> {"inter", "intra", "ratio"}.
 
     inter = mean over pairs of classes k != l of |c_k - c_l|, where c_k is the mean embedding of class k. intra = mean over images i of the distance
     to the mean of the *other* images of its class (that of all, itself among them, would be the nearer the smaller the class is).
-    ratio = inter / intra. Images alone in their class do not count within. Raises InputError for fewer than two classes, or none with two images.
+    ratio = inter / intra, None where all embeddings have become one. Images alone in their class do not count within. Raises InputError for fewer than two classes, or none with two images.
     """
     own, _, means = _distances(embeddings, labels)
     if own.isnan().all():
         raise InputError("no class has two images, so there is no distance within a class.")
     inter, intra = float(nn.functional.pdist(means).mean()), float(own.nanmean())
-    return {"inter": inter, "intra": intra, "ratio": inter / intra}
+    return {"inter": inter, "intra": intra, "ratio": inter / intra if intra else None}
 
 
 def _distances(embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -40,6 +40,7 @@ STYLE = {
     "figure.facecolor": "white", "axes.facecolor": "white", "savefig.facecolor": "white", "figure.dpi": 100, "font.size": 11, "font.family": "DejaVu Sans",
     "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 11, "axes.labelsize": 11, "legend.frameon": False, "axes.grid": False,
 }  # fmt: skip
+QUICK_NOTE = " Drawn birds and a network of seconds: it shows how the rows are run and has no bearing on the paper."
 WIDTH = 5.6  # inches; narrow, so that 11 points stay readable when the picture is shrunk to a phone
 
 
@@ -337,17 +338,20 @@ def effects_figure(paper: Paper, found: list[dict]) -> Shown:
         for place, verdict in enumerate(judged):
             claim, effect = verdict.claim, verdict.effect
             if claim.printed_effect is not None:
-                axes.plot(claim.printed_effect, place - 0.16, "D", mfc="white", mec=OKABE_ITO["red"], ms=7, label="printed" if not place else None)
+                axes.plot(claim.printed_effect, place - 0.16, "D", mfc="white", mec=OKABE_ITO["red"], ms=7)
             if effect:
                 error = [[effect.effect - effect.low], [effect.high - effect.effect]]
                 axes.errorbar(effect.effect, place + 0.12, xerr=error, fmt="o", color=OKABE_ITO["blue"], capsize=4, lw=2)
+        if any(v.claim.printed_effect is not None for v in judged):
+            axes.plot([], [], "D", mfc="white", mec=OKABE_ITO["red"], ms=7, label="printed")
         if any(v.effect for v in judged):
             axes.errorbar([], [], xerr=[], fmt="o", color=OKABE_ITO["blue"], capsize=4, lw=2, label="measured, 95 % interval")
         axes.axvline(0, color="black", lw=1)
         axes.set(ylim=(len(judged) - 0.4, -0.6), yticks=range(len(judged)), yticklabels=[f"{v.claim.key}: {v.outcome}" for v in judged],
                  xlabel="difference in accuracy, percentage points")  # fmt: skip
         axes.tick_params(axis="y", length=0)
-        axes.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=2, fontsize=10, handletextpad=0.3, columnspacing=1.2)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=2, fontsize=10, handletextpad=0.3, columnspacing=1.2)
     said = "; ".join(f"{v.claim.key} {v.outcome}" + (f", {v.effect.effect:+.1f} ({v.effect.low:+.1f} to {v.effect.high:+.1f})" if v.effect else "") for v in judged)
     return figure(drawn, f"Forest plot of the claims' effects in percentage points. {said}.",
                   "Effects of the claims: as printed (diamonds)" + (" and as measured on photographs with their 95 % intervals (dots). A claim holds "
@@ -470,8 +474,9 @@ def regions_figure(model: Focus, data: DataSet, recipe: Recipe, count: int = 6) 
                   "Images spread evenly over the test split, not chosen by eye.")  # fmt: skip
 
 
-def sweep_figure(panels: list[tuple[str, str, dict[str, dict[float, float]], float | None]], caption: str) -> Shown:
-    """Panels of curves below each other: (x label, y label, {curve name: {x: y}}, the x that was trained with or None). The alternative text lists all values."""
+def sweep_figure(panels: list[tuple[str, str, dict[str, dict[float, float]], float | None]], caption: str, zero: bool = False) -> Shown:
+    """Panels of curves below each other: (x label, y label, {curve name: {x: y}}, the x that was trained with or None). `zero`: vertical axes hold 0. The
+    alternative text lists all values."""
     marks = (("o", "-"), ("s", "--"), ("^", "-."), ("D", ":"))
     colours = (OKABE_ITO["blue"], OKABE_ITO["red"], OKABE_ITO["green"], OKABE_ITO["purple"])
     with matplotlib.rc_context(STYLE):
@@ -482,6 +487,9 @@ def sweep_figure(panels: list[tuple[str, str, dict[str, dict[float, float]], flo
             if trained is not None:
                 axes.axvline(trained, color="#777777", lw=1, ls=(0, (1, 2)), zorder=0)
             axes.set(xlabel=x_label, ylabel=y_label)
+            if zero:
+                low, high = axes.get_ylim()
+                axes.set_ylim(min(0, low), high + 0.06 * (high - min(0, low)))
             if all(float(x).is_integer() for points in curves.values() for x in points):
                 axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.grid(axis="y", color="#DDDDDD", lw=0.7)

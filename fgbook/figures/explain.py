@@ -15,7 +15,7 @@ from ..data.dataset import DataSet
 from ..evaluation import explanation, heatmaps
 from ..papers.spec import Paper
 from ..recipe import Recipe
-from . import OKABE_ITO, STYLE, WIDTH, Shown, _box, _count, _device, _lit, _photo, _seen, figure, measured, setting, spread, sweep_figure, table
+from . import OKABE_ITO, STYLE, WIDTH, Shown, _box, _count, _lit, _photo, _seen, figure, measured, setting, spread, sweep_figure, table
 
 WHERE = {"energy": "in the box", "object": "maximum on the object", "part": "maximum on a part"}
 CURVES = {"insertion": "insertion", "deletion": "deletion"}
@@ -42,7 +42,7 @@ def maps_figure(models: dict[str, nn.Module], data: DataSet, recipe: Recipe, cou
                 _box(axes, known["objects"][line], "#FFFFFF", "-")
             for part in [] if known["parts"] is None else known["parts"][line]:
                 if data.test.part_boxes is not None and not part.isnan().any():
-                    _box(axes, part, OKABE_ITO["orange"], "--")
+                    _box(axes, part.clamp(0, size), OKABE_ITO["orange"], "--")
                 elif not part.isnan().any():
                     axes.plot(*part[:2].tolist(), "o", ms=4, mfc=OKABE_ITO["sky"], mec="black", mew=0.6)
         for column, (name, model) in enumerate(models.items(), 1):
@@ -50,7 +50,7 @@ def maps_figure(models: dict[str, nn.Module], data: DataSet, recipe: Recipe, cou
                 _photo(axes, _lit(views[name][line], maps[name][line], model.backbone))
                 y, x = divmod(int(large[name][line].argmax()), size)
                 axes.plot(x + 0.5, y + 0.5, "P", ms=9, mfc=OKABE_ITO["yellow"], mec="black", mew=0.9)
-                inside = f", in the box {scores[name]['energy'][line]:.2f}" if "energy" in scores[name] else ""
+                inside = f", {scores[name]['energy'][line]:.2f} in box" if "energy" in scores[name] else ""
                 axes.set_xlabel(("right" if right[name][line] else "wrong") + inside, fontsize=9)
         for axes, title in zip(grid[0], ["truth", *models], strict=True):
             axes.set_title(title)
@@ -73,16 +73,16 @@ def focus_table(paper: Paper, found: list[dict]) -> Shown:
             line = {"row": html.escape(title)}
             for measure, column in WHERE.items():
                 line[column] = _mean(of_row, f"focus_{measure}{suffix}")
-                line[f"{column}, mean map of other images"] = "–" if suffix else _mean(of_row, f"focus_{measure}_others")
+                line[f"{column}, others"] = "–" if suffix else _mean(of_row, f"focus_{measure}_others")
             lines.append(line | {"seeds": len(of_row)})
     if lines:
         of_row = next((of_row for of_row in _rows(paper, found).values() if verdicts.holds(of_row[0], "focus_energy")), [found[0]])  # all agree
-        lines.append({"row": "an even map: chance"} | {column: _mean(of_row[:1], f"focus_{measure}_chance") for measure, column in WHERE.items()})
+        lines.append(dict.fromkeys(lines[0], "–") | {"row": "an even map: chance"} | {column: _mean(of_row[:1], f"focus_{measure}_chance") for measure, column in WHERE.items()})
     else:
         lines.append({"row": "–", **dict.fromkeys(WHERE.values(), "not run")})
     quick = any(r["profile"] == "quick" for r in found)
     return table(lines, "Grad-CAM maps of the predicted class: share of the map's sum in the object's box, and the share of the test images where its maximum lies on the object, "
-                 "or on a part or near it. Beside each, the same for a map that knows nothing of the image: the mean of the maps of all other images. "
+                 "or on a part or near it. Others: the same for a map that knows nothing of the image, the mean of the maps of all other images. "
                  f"Means over a fixed sample of the test images. {setting(found)}{_note(quick)}", found, illustration=quick)  # fmt: skip
 
 
@@ -139,7 +139,7 @@ def sanity_table(models: dict[str, nn.Module], data: DataSet, recipe: Recipe, im
             line[f"{name}: accuracy, %"] = f"{100 * (other.predict(seen).argmax(1).cpu() == labels).float().mean().item():.0f}"
         lines[-1] |= {f"{name}: rank correlation": f"{rank_correlation(trained, trained.roll(1, 0)).mean():+.2f}", f"{name}: accuracy, %": "–"}
     return table(lines, "A sanity check of the maps: Spearman's rank correlation, over the cells of the map, with the map of the same class after the weights of layers were shuffled, from the "
-                 f"head down. Means over {_count(len(index), 'test image')}, one network a row.", illustration=data.name.startswith("fieldguide"))  # fmt: skip
+                 f"head down; 0 where one of the two is empty. Means over {_count(len(index), 'test image')}, one network a row.", illustration=data.name.startswith("fieldguide"))  # fmt: skip
 
 
 def shuffled(model: nn.Module, share: float) -> nn.Module:

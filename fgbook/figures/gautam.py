@@ -12,9 +12,8 @@ from ..evaluation import robustness
 from ..evaluation.cost import GATED, TRANSFORMERS, Cost
 from ..papers import gautam
 from ..papers.spec import Paper
-from . import OKABE_ITO, STYLE, WIDTH, Shown, accuracy, figure, hardware, measured, recipe_table, setting, share, table
+from . import OKABE_ITO, QUICK_NOTE, STYLE, WIDTH, Shown, accuracy, figure, hardware, measured, recipe_table, setting, share, table
 
-QUICK_NOTE = " Drawn birds and a network of seconds: it shows how the rows are run and has no bearing on the paper."
 SCORES = {"precision": "precision", "recall": "recall", "f1": "F1", "ece": "calibration error"}  # field of a record -> title, all in per cent
 PARTS = ("attention", *gautam.COMPONENTS)
 # Marker, line and colour of a row; rows that are not here are not drawn.
@@ -160,7 +159,7 @@ def judge_cost(found: list[Cost]) -> list[Finding]:
     else:
         findings.append(Finding(less, "not run", "no transformer was measured."))
     if "mobilenet_v2" in by_name:
-        findings.append(Finding(edge, "no limit given", f"the paper says how much is enough nowhere. {_against(ours, [by_name['mobilenet_v2']])}"))
+        findings.append(Finding(edge, "no limit given", f"the paper names no limit. {_against(ours, [by_name['mobilenet_v2']])}"))
     else:
         findings.append(Finding(edge, "not run", "no network made for phones was measured."))
     return findings
@@ -204,12 +203,14 @@ def damaged(found: list[dict], row: str, seeds: set[int] | None = None) -> dict[
 
 
 def corruption_error(found: list[dict], row: str) -> tuple[float, list[dict], list[dict]] | None:
-    """Mean corruption error of a row in per cent of the plain backbone's, over the seeds that both have; and the records of both."""
+    """Mean corruption error of a row in per cent of the plain backbone's, over the seeds that both have; and the records of both. None without such."""
     both = [[r for r in _row(found, name) if verdicts.holds(r, "damaged")] for name in (row, "plain")]
     seeds = {r["seed"] for r in both[0]} & {r["seed"] for r in both[1]}
     if not seeds:
         return None
     flat = [{kind: right.reshape(*right.shape[:-2], -1) for kind, right in damaged(found, name, seeds).items()} for name in (row, "plain")]
+    if any(right.all() for kind, right in flat[1].items() if kind != "clean"):
+        return None  # the plain backbone makes no error there
     return robustness.mean_corruption_error(*flat), *([r for r in of_row if r["seed"] in seeds] for of_row in both)
 
 
@@ -253,8 +254,8 @@ def severity_figure(found: list[dict]) -> Shown:
             axes.set(xticks=range(6), ylim=(0, 100))
             axes.tick_params(labelsize=9.5)
             axes.grid(axis="y", color="#DDDDDD", lw=0.7)
-        drawn.supxlabel("severity (0: undamaged)")
-        drawn.supylabel("error, %")
+        drawn.supxlabel("severity (0: undamaged)", fontsize=11)
+        drawn.supylabel("error, %", fontsize=11)
         drawn.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=len(curves), fontsize=10, columnspacing=1.2)
     return figure(drawn, f"Twelve panels of error in percent at severities 0 to 5. {'; '.join(said)}.",
                   "Error on damaged test images by kind and severity. All rows saw the same damage on the same images." + (QUICK_NOTE if _quick(found) else ""))  # fmt: skip
@@ -267,11 +268,12 @@ def kinds_figure(found: list[dict]) -> Shown:
         return NOT_YET
     said, metrics = [], {"robust": "all kinds", "robust_change": "all, minus undamaged"} | {f"robust_{kind}": kind.replace("_", " ") for kind in corruptions.NAMES}
     with matplotlib.rc_context(STYLE):
-        drawn = Figure(figsize=(WIDTH, 0.9 + (0.16 * len(rows) + 0.2) * len(metrics)))
+        drawn = Figure(figsize=(WIDTH, 0.9 + (0.1 * len(rows) + 0.15) * len(metrics)))
         axes = drawn.subplots()
         for i, row in enumerate(rows):
             marker, _, colour = LOOKS[row]
-            effects = [_effect(found, row, "plain", metric)[0] for metric in metrics]
+            kept = [[records.load_predictions(r) for r in of_row] for of_row in _effect(found, row, "plain", "robust")[1:]]  # once, not for each kind
+            effects = [verdicts.compare(*(np.stack([one[metric] for one in of_row]) for of_row in kept)) for metric in metrics]
             values = 100 * np.array([(e.effect, e.effect - e.low, e.high - e.effect) for e in effects])
             at = np.arange(len(metrics)) + (i - (len(rows) - 1) / 2) * 0.8 / len(rows)
             axes.errorbar(values[:, 0], at, xerr=values[:, 1:].T, fmt=marker, color=OKABE_ITO[colour], capsize=2, lw=1.4, ms=5, label=row)
@@ -318,7 +320,7 @@ def _curves(points: dict[str, list[tuple[float, float, float]]], at: list[float]
             there = np.isfinite(mean)  # so that a line goes on over what was not run
             x = np.array(at)[there] + (i - (len(points) - 1) / 2) * 0.006 * max(at)  # side by side
             axes.errorbar(x, mean[there], yerr=[(mean - low)[there], (high - mean)[there]], marker=marker, ls=line, color=OKABE_ITO[colour], capsize=3, label=row)
-        axes.set(xlabel=x_label, ylabel="accuracy, %", xticks=at, xticklabels=[f"{x:.0f}" for x in at], ylim=(0, None))
+        axes.set(xlabel=x_label, ylabel="accuracy, %", xticks=at, xticklabels=[f"{x:.0f}" for x in at], ylim=(0, None), xlim=(min(at) - 0.05 * max(at), 1.05 * max(at)))
         axes.grid(axis="y", color="#DDDDDD", lw=0.7)
         axes.legend(ncols=5, fontsize=10, loc="lower left", bbox_to_anchor=(-0.02, 1.0), columnspacing=1.2)
     said = " ".join(f"{row}: " + ", ".join(f"{x:.0f} %: {mean:.1f} ({low:.1f} to {high:.1f})" for x, (mean, low, high) in zip(at, values, strict=True) if np.isfinite(mean)) + "."
@@ -355,7 +357,8 @@ def margins_table(paper: Paper, found: list[dict]) -> Shown:
         used += of_row
         line = {"row": html.escape(paper.row(name).title)}
         for field, title in (("inter", "between classes"), ("intra", "within"), ("ratio", "between over within")):
-            line[f"{title}, measured"] = measured(f"{np.mean([r['metrics']['classes'][field] for r in of_row]):.3f}", f"classes {field}", of_row)
+            values = [r["metrics"]["classes"][field] for r in of_row]  # a ratio is None where all embeddings are one
+            line[f"{title}, measured"] = "–" if None in values else measured(f"{np.mean(values):.3f}", f"classes {field}", of_row)
         line["margin, measured"] = measured(f"{np.mean([np.nanmean(verdicts.per_image(r, 'margin'), dtype=float) for r in of_row]):.3f}", "mean margin", of_row)
         against = None if name == "plain" else _effect(found, name, "plain", "margin")
         line["margin minus plain's, measured"], line["95 % interval"] = _cells(against, "effect margin", 3) if against else ("–", "–")

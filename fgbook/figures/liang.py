@@ -1,4 +1,4 @@
-"""Figures and tables of the chapter on paper D (Liang and Qu): where the foreground's box lies, what is shuffled, and the losses of the three branches."""
+"""Figures and tables of the chapter on paper D (Liang and Qu): where the foreground lies, what is shuffled, and the losses of the branches."""
 
 import html
 import json

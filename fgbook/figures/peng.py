@@ -13,10 +13,9 @@ from ..models.superres import SuperResolution
 from ..papers import peng
 from ..papers.spec import Paper
 from ..recipe import Recipe
-from . import OKABE_ITO, STYLE, WIDTH, Shown, _photo, accuracy, figure, measured, recipe_table, setting, spread, table
+from . import OKABE_ITO, QUICK_NOTE, STYLE, WIDTH, Shown, _photo, accuracy, figure, measured, recipe_table, setting, spread, table
 
 METRICS = {"high": "top1", "low": "low_top1"}  # resolution of the test images -> metric
-QUICK_NOTE = " Drawn birds and a network of seconds: it shows how the rows are run and has no bearing on the paper."
 
 
 def resolution_table(paper: Paper, found: list[dict], printed: str = "cars-cropped") -> Shown:

@@ -13,9 +13,8 @@ from ..data.dataset import DataSet
 from ..models.semantic import Semantic
 from ..papers.spec import Paper
 from ..recipe import Recipe
-from . import OKABE_ITO, STYLE, WIDTH, Shown, _photo, _seen, accuracy, figure, measured, setting, spread, sweep_figure, table
+from . import OKABE_ITO, QUICK_NOTE, STYLE, WIDTH, Shown, _photo, _seen, accuracy, figure, measured, setting, spread, sweep_figure, table
 
-QUICK_NOTE = " Drawn birds and a network of seconds: it shows how the rows are run and has no bearing on the paper."
 
 
 def scores_table(paper: Paper, names: tuple[str, ...], found: list[dict]) -> Shown:
@@ -64,7 +63,7 @@ def stage_figure(firsts: list[dict]) -> Shown:
 
     panels = [("epoch", "cosine of two views", curves("similarity", -1), None), ("epoch", "spread of projections", curves("spread", 1), None)]
     return sweep_figure(panels, "SimSiam's first stage: two views of a picture become alike (above), while different pictures stay different (below: 1 is as different "
-                        "as directions can be, 0 is the collapse in which all pictures have become one).")  # fmt: skip
+                        "as directions can be, 0 is the collapse in which all pictures have become one).", zero=True)  # fmt: skip
 
 
 @torch.no_grad()
@@ -91,10 +90,10 @@ def words_figure(model: Semantic, data: DataSet, recipe: Recipe, count: int = 4,
             _photo(picture, data.test.images[index[i]].float() / 255)
             picture.set_title(_short(true) if true == taken else f"{_short(true)}\n(taken for {_short(taken)})", fontsize=9)
             place = range(len(best))
-            bars.barh(place, heard[i, best], height=0.55, color=OKABE_ITO["sky"], label="the network, of this image")
-            bars.plot(known[i, best], place, "D", mfc="white", mec=OKABE_ITO["red"], ms=6, clip_on=False, label="people, of its class")
+            bars.barh(place, heard[i, best].tolist(), height=0.55, color=OKABE_ITO["sky"], label="the network, of this image")
+            bars.plot(known[i, best].tolist(), place, "D", mfc="white", mec=OKABE_ITO["red"], ms=6, clip_on=False, label="people, of its class")
             bars.axvline(0, color="black", lw=1)
-            bars.set(yticks=place, yticklabels=[data.attribute_names[a] for a in best], ylim=(len(best) - 0.4, -0.6), xticks=[0], xlim=(1.05 * low, 1.05 * high))
+            bars.set(yticks=place, yticklabels=[data.attribute_names[a] for a in best], ylim=(len(best) - 0.4, -0.6), xticks=[0], xlim=(low - 0.1 * (high - low), 1.05 * high))
             bars.tick_params(labelsize=9, length=0)
             bars.spines["left"].set_visible(False)
             alt.append(f"{true}: " + ", ".join(f"{data.attribute_names[a]} ({heard[i, a]:.2f}, class {known[i, a]:.2f})" for a in best))

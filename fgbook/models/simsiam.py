@@ -6,7 +6,6 @@
 Paper C lists "self-supervised learning" and does not say which. SimSiam needs neither large batches, nor negatives, nor a second network.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 

@@ -110,6 +110,7 @@ BOXES = (
     Claim("Q3", "in one network, the box of the pressed maps fits better than that of the same maps before", "flrdf", "flrdf",
           metric="iou_foreground", worse_metric="iou_cam"),
     Claim("Q4", "the box fits better than the middle square with half the area", "flrdf", "flrdf", metric="iou_foreground", worse_metric="iou_centre"),
+    Claim("Q4 whole", "the box fits better than the whole image", "flrdf", "flrdf", metric="iou_foreground", worse_metric="iou_whole"),
     Claim("Q5", "the pressed map is better than a plain class activation map, each cut at its best levels", "flrdf", "cam",
           metric="maxbox_foreground"),
     Claim("Q6", "a threshold at the mean gives better boxes than one at a share of the maximum", "flrdf", "flrdf",
