@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from .. import augment, paths, records, verdicts
+from .. import augment, paths, verdicts
 from ..data.dataset import DataSet, Split
 from ..errors import InputError, unknown
 from ..evaluation import classification
@@ -271,7 +271,9 @@ def recipe_table(paper: Paper) -> Shown:
                 applies = name not in uses or recipe["schedule"] == uses[name]
                 used |= applies and bool(recipe[name]) and not (name in LATER and recipe[name] == getattr(Recipe(), name))
                 by_value.setdefault(html.escape(str(recipe[name])) if applies else "–", []).append(row.name)
-            line[profile] = "; ".join(f"{value} ({', '.join(names)})" if len(by_value) > 1 else value for value, names in by_value.items())
+            most = max(6, sum(map(len, by_value.values())) / 2)  # more names than this are not listed
+            line[profile] = "; ".join(f"{value} ({'all others' if len(names) > most else ', '.join(names)})" if len(by_value) > 1 else value
+                                      for value, names in by_value.items())  # fmt: skip
         if used:
             lines.append(line)
     options = "; ".join(f"{', '.join(f'{k} = {v}' for k, v in row.options.items())} ({row.name})" for row in paper.rows if row.options)
