@@ -184,6 +184,20 @@ def test_a_spot_is_found_and_a_map_without_one_gives_the_whole_image():
     assert model.box(maps, 72).tolist() == [[20.5, 12.5, 52.5, 36.5], [60.5, 44.5, 72, 72], [0, 0, 72, 72], [0, 0, 72, 72]]
 
 
+def test_the_control_looks_at_the_middle_square_whatever_the_map_says():
+    model = make(threshold="middle").eval()
+    boxes = model.box(torch.rand(3, 9, 9), SIDE)
+    width, height = (boxes[:, 2:] - boxes[:, :2]).T
+    torch.testing.assert_close(width * height, torch.full((3,), SIDE**2 / 2))
+    torch.testing.assert_close(width, height)
+    torch.testing.assert_close((boxes[:, :2] + boxes[:, 2:]) / 2, torch.full((3, 2), SIDE / 2))
+    images = torch.rand(2, 3, SIDE, SIDE)
+    assert torch.equal(model.locate(images)["foreground"], boxes[:2])
+    logits = model(images, torch.tensor([0, 1]))["foreground"]
+    again = model._closer_look("foreground", regions.crop_zoom(images, boxes[:2, None], SIDE)[:, 0])
+    torch.testing.assert_close(logits, again)
+
+
 # ---- the whole -------------------------------------------------------------------------------------------------------
 
 

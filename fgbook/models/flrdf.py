@@ -16,7 +16,7 @@ from ..errors import InputError, unknown
 from .backbones import Backbone, SecondStatistics
 from .plain import linear
 
-CHOICES = {"controller": ("learnable", "fixed", "none"), "attention": ("true", "predicted", "max", "channels"), "threshold": ("max", "mean"),
+CHOICES = {"controller": ("learnable", "fixed", "none"), "attention": ("true", "predicted", "max", "channels"), "threshold": ("max", "mean", "middle"),
            "test": ("both", "foreground", "image")}  # fmt: skip
 
 
@@ -80,7 +80,8 @@ class Flrdf(nn.Module):
         images the class with the larger share), the predicted one otherwise; always the "predicted" one; "max" over all classes; or
         "channels", the sum of the pressed maps over channels, which needs no head.
     threshold: what belongs to the foreground (silent): "max": places above `level` of the map's maximum, as usual for class activation maps;
-        "mean": above the map's mean. Of these the largest connected component counts.
+        "mean": above the map's mean. Of these the largest connected component counts. "middle", a control: whatever the map says, the
+        middle square with half of the image's area.
     finer: before that, the map is enlarged by this factor, bilinearly, so that a box is not bound to whole cells (silent; 1: cells).
     test: what predicts (silent): "both" averages the logits of the image head and the foreground head; "foreground" or "image", one of them.
         (c) is for training alone.
@@ -198,8 +199,12 @@ class Flrdf(nn.Module):
 
         A map with nothing above the threshold gives the whole image.
         """
+        threshold = threshold or self.threshold
+        if threshold == "middle":
+            margin = size * (1 - 0.5**0.5) / 2
+            return activation.new_tensor([margin, margin, size - margin, size - margin]).expand(len(activation), 4)
         finer = self.enlarged(activation)
-        limit = self.level * finer.amax((1, 2)) if (threshold or self.threshold) == "max" else finer.mean((1, 2))
+        limit = self.level * finer.amax((1, 2)) if threshold == "max" else finer.mean((1, 2))
         edges = components.bounding_box(components.largest_component(finer > limit[:, None, None]))  # (B, 4), in cells
         return self.to_pixels(edges, finer.shape[-1], size)
 

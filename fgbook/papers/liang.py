@@ -75,6 +75,8 @@ PAPER = Paper(
         row("n8", "the same with n = 8", n=8),  # divides the images of every profile, as 7 does not
         row("cam", "both, plain class activation map", controller="none"),
         row("fixed", "both, maxima pressed to 70 %", controller="fixed"),
+        # Our control, not in the paper: two looks, but nothing is located.
+        row("middle", "second look at the middle square alone (our control)", shuffle=False, controller="none", threshold="middle"),
     ),
     claims=(
         Claim("D1", "foreground localisation improves on the plain backbone", "foreground", "plain"),
@@ -104,6 +106,7 @@ PAPER = Paper(
 # What a reader asks next. Not claims of the paper; judged in the same way.
 QUESTIONS = (
     Claim("Q1", "the whole method beats the plain backbone", "flrdf", "plain"),
+    Claim("Q1 middle", "a second look at the foreground beats one at the middle square", "foreground", "middle"),
     Claim("Q2", "a third look at the foreground helps even when nothing is shuffled", "n1", "foreground"),
 )
 BOXES = (
