@@ -1,10 +1,12 @@
 """Channel and spatial attention and the triplet loss against slow references; the order of images that the loss needs."""
 
+import copy
 import math
 
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fgbook import explain, training
@@ -274,3 +276,66 @@ def test_training_sees_groups(tmp_path):
     torch.testing.assert_close(mixed.sum(1), torch.ones(24))
     assert (mixed[own] > 0).all()
     assert '"triplet"' in (tmp_path / "run" / "log.jsonl").read_text()
+
+
+# ---- gates in the blocks ---------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("backbone", ["small", "resnet18", "resnet50", "mobilenet_v2"])
+def test_gates_in_the_blocks_start_as_the_plain_backbone_and_stand_on_every_residual_branch(backbone):
+    recipe, seen = RECIPE.but(backbone=backbone), images(2)
+    models = []
+    for method, options in (("plain", {}), ("attention", {"where": "blocks"}), ("attention", {"where": "blocks", "start": "usual"})):
+        torch.manual_seed(0)
+        models.append(build(method, CLASSES, recipe, options).eval())
+        models[-1].image_head.weight.copy_(torch.linspace(-1, 1, models[-1].image_head.weight.numel()).view_as(models[-1].image_head.weight))
+    plain, gated, usual = (model.predict(seen) for model in models)
+    assert torch.equal(plain, gated) and (plain - usual).abs().max() > 1e-3 * plain.abs().max()
+    assert len(models[1].blocks) == {"small": 3, "resnet18": 8, "resnet50": 16, "mobilenet_v2": 10}[backbone]
+
+
+@torch.no_grad()
+def test_a_gated_block_is_the_block_with_its_branch_weighed_before_the_sum():
+    torch.manual_seed(0)
+    model, plain = make(where="blocks", start="usual").eval(), make(method="plain").eval()
+    gated, block = model.backbone.network.blocks[2], plain.backbone.network.blocks[2]  # the same weights: the same seed
+    maps = torch.rand(2, 96, 5, 6)
+    branch = block.norm2(block.conv2(block.relu(block.norm1(block.conv1(maps)))))
+    expected = []
+    for one in branch:
+        one = one * slow_channel(model.blocks[2].channel, one, 1)[:, None, None]
+        expected.append(one * slow_spatial(model.blocks[2].spatial, one, 1))
+    torch.testing.assert_close(gated(maps), (torch.stack(expected) + maps).relu(), rtol=1e-4, atol=1e-5)
+
+
+def test_gates_in_the_blocks_learn_at_the_heads_rate_and_survive_copies_and_files(tmp_path):
+    model = make(where="blocks", channel=True, spatial=False)
+    new = {id(p) for p in model.blocks.parameters()}
+    assert new and not new & {id(p) for p in model.backbone.parameters()} and new < {id(p) for p in model.parameters()}
+    model.train()
+    for _ in range(2):  # the first layers of gates that start at 1 get a gradient from the second step on
+        loss = sum(model.losses(model(images()), torch.arange(6)).values())
+        model.zero_grad()
+        loss.backward()
+        with torch.no_grad():
+            for p in model.parameters():
+                p -= 0.1 * p.grad
+    assert all(p.grad.abs().sum() > 0 for p in model.blocks.parameters())
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        for p in twin.blocks.parameters():
+            p.add_(1)
+    model.eval(), twin.eval()
+    assert not torch.allclose(model.predict(images()), twin.predict(images()))  # a copy has gates of its own
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    again = make(seed=5, where="blocks", channel=True, spatial=False).eval()
+    again.load_state_dict(load_file(tmp_path / "model.safetensors"))
+    assert torch.equal(again.predict(images()), model.predict(images()))
+
+
+def test_a_backbone_without_residual_blocks_is_refused():
+    with pytest.raises(InputError, match="vgg16 has no residual blocks"):
+        build("attention", CLASSES, RECIPE.but(backbone="vgg16"), {"where": "blocks"})
+    with pytest.raises(InputError, match="did you mean 'blocks'"):
+        make(where="block")

@@ -38,7 +38,7 @@ def test_a_row_is_its_component_and_all_but_one_is_all_without_it(profile):
     for part, share in (("tenth", 0.1), ("quarter", 0.25), ("half", 0.5)):
         assert on(recipes[f"plain-{part}"]) == {"fraction"} and on(recipes[f"all-{part}"]) == on(recipes["all"]) | {"fraction"}
         assert recipes[f"plain-{part}"].fraction == recipes[f"all-{part}"].fraction == share
-    for name in ("attention", "channel", "spatial", "attention-usual"):
+    for name in ("attention", "channel", "spatial", "attention-usual", "attention-blocks"):
         assert on(recipes[name]) == set()
     plain = recipes["plain"]
     for name, recipe in recipes.items():  # nothing else differs, but for the rows that say so
@@ -49,11 +49,12 @@ def test_a_row_is_its_component_and_all_but_one_is_all_without_it(profile):
 def test_options_switch_gates_and_loss():
     gates = {row.name: tuple(options(row.name)[name] for name in ("channel", "spatial", "triplet")) for row in PAPER.rows if row.method == "attention"}
     assert gates == {
-        "channel": (True, False, False), "spatial": (False, True, False), "attention": (True, True, False), "attention-usual": (True, True, False),
+        "channel": (True, False, False), "spatial": (False, True, False), "attention": (True, True, False), "attention-usual": (True, True, False), "attention-blocks": (True, True, False),
         "triplet": (False, False, True), "no-attention": (False, False, True), "no-triplet": (True, True, False),
         **dict.fromkeys(("all", "no-mixup", "no-cutmix", "no-smoothing", "no-rotation", "all-tenth", "all-quarter", "all-half", "efficientnet"), (True, True, True)),
     }  # fmt: skip
     assert [row.name for row in PAPER.rows if row.options.get("start") == "usual"] == ["attention-usual"]
+    assert [row.name for row in PAPER.rows if row.options.get("where") == "blocks"] == ["attention-blocks"]
 
 
 def test_recipes_say_what_the_paper_says():

@@ -5,20 +5,26 @@
     channels = model.channel(model.backbone(images))    # (B, n, 1, 1) how much each channel counts, and ...
     places = model.spatial(...)                         # ... (B, 1, h, w) each place
 
-The paper says "spatial and channel-wise attention" and no more. These are the two gates of CBAM (Woo et al. 2018), once, after the last stage.
+The paper says "spatial and channel-wise attention" and no more. These are the two gates of CBAM (Woo et al. 2018), once, after the last stage,
+or, as there, in each residual block.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.models.mobilenetv2 import InvertedResidual
+from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from ..errors import InputError, unknown
 from .backbones import Backbone
 from .plain import linear
+from .small import Block
 from .triplet import batch_hard
 
 REDUCTION = 16  # channels of the map over units of the hidden layer
 STARTS = ("identity", "usual")
+PLACES = ("last", "blocks")
+BRANCH_END = {Block: "norm2", BasicBlock: "bn2", Bottleneck: "bn3"}  # the last layer of a residual branch, before the sum
 
 
 class ChannelGate(nn.Module):
@@ -54,6 +60,48 @@ class SpatialGate(nn.Module):
         return self.top * self.norm(self.convolution(pooled)).sigmoid()
 
 
+def weighed(maps: Tensor, *gates: nn.Module | None) -> Tensor:
+    """Maps (B, n, h, w) times each gate in turn, which reads what the one before it has left."""
+    for gate in gates:
+        if gate is not None:
+            maps = maps * gate(maps)
+    return maps
+
+
+class Gates(nn.Module):
+    """Both gates, or one: maps (B, n, h, w) -> the same, weighed; first channels, then places."""
+
+    def __init__(self, channels: int, channel: bool, spatial: bool, start: str):
+        super().__init__()
+        self.channel = ChannelGate(channels, start) if channel else None
+        self.spatial = SpatialGate(start) if spatial else None
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return weighed(maps, self.channel, self.spatial)
+
+
+class Gated(nn.Module):
+    """A layer of the backbone, and gates behind it. The gates belong to another module: they are new, and must not learn at the backbone's rate."""
+
+    def __init__(self, layer: nn.Module, gates: Gates):
+        super().__init__()
+        self.layer, self.elsewhere = layer, (gates,)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return self.elsewhere[0](self.layer(maps))
+
+
+def branch_ends(network: nn.Module) -> list[tuple[nn.Module, str]]:
+    """(module, name of the layer in it) for the last layer of each residual branch: a BatchNorm, whose maps are then added to the block's input."""
+    ends = []
+    for block in network.modules():
+        if isinstance(block, InvertedResidual) and block.use_res_connect:
+            ends.append((block.conv, str(len(block.conv) - 1)))
+        elif type(block) in BRANCH_END:
+            ends.append((block, BRANCH_END[type(block)]))
+    return ends
+
+
 class Attention(nn.Module):
     """Backbone, channel gate, spatial gate, GAP, one linear head; a triplet loss on the pooled features, if wanted.
 
@@ -62,6 +110,8 @@ class Attention(nn.Module):
         sigmoid of 0, exactly 1 at first: training starts from the plain backbone, with the same logits for the same head. Twice a sigmoid is
         1 + tanh of half its argument: the range of a gate with 1 in its middle. The last layer of each gate starts at 0, so the layers behind it
         learn from the second step on; weight decay pulls towards the plain backbone.
+    where: "last": behind the last stage. "blocks": on the residual branch of each block, before the sum, as CBAM was published; for `small`,
+        ResNets and MobileNetV2. The gates' learning rate is that of the heads in either case.
     triplet: whether the batch-hard triplet loss (:mod:`fgbook.models.triplet`) is one of the losses, "triplet"; recipe.loss_weights weights it and
         recipe.per_class puts several images of a class into each batch, without which it is 0 most of the time.
     margin: of that loss, in distances of embeddings of length 1.
@@ -72,25 +122,31 @@ class Attention(nn.Module):
     VERSION = 1
 
     def __init__(self, backbone: Backbone, num_classes: int, *, channel: bool = True, spatial: bool = True, start: str = "identity",
-                 triplet: bool = False, margin: float = 0.3):  # fmt: skip
+                 where: str = "last", triplet: bool = False, margin: float = 0.3):  # fmt: skip
         super().__init__()
         if start not in STARTS:
             raise unknown("start", start, STARTS)
+        if where not in PLACES:
+            raise unknown("where", where, PLACES)
         if not 0 <= margin <= 2:
             raise InputError(f"attention: margin {margin}; distances of embeddings of length 1 lie between 0 and 2, and so must the margin.")
         self.backbone = backbone
         self.image_head = linear(backbone.channels, num_classes)  # first: the plain backbone's head for the same seed
-        self.channel = ChannelGate(backbone.channels, start) if channel else None
-        self.spatial = SpatialGate(start) if spatial else None
+        last, ends = where == "last", branch_ends(backbone.network) if where == "blocks" else []
+        if not (last or ends):
+            raise InputError(f"attention: {backbone.name} has no residual blocks that are known here; take where='last', or small, a ResNet or mobilenet_v2.")
+        self.channel = ChannelGate(backbone.channels, start) if channel and last else None
+        self.spatial = SpatialGate(start) if spatial and last else None
+        self.blocks = nn.ModuleList()
+        for parent, name in ends:
+            layer = getattr(parent, name)
+            self.blocks.append(Gates(layer.num_features, channel, spatial, start))
+            setattr(parent, name, Gated(layer, self.blocks[-1]))
         self.triplet, self.margin = triplet, margin
 
     def maps(self, images: Tensor) -> Tensor:
         """The feature maps (B, n, h, w) after both gates, first channels and then places: what is pooled."""
-        maps = self.backbone(images)
-        for gate in (self.channel, self.spatial):
-            if gate is not None:
-                maps = maps * gate(maps)
-        return maps
+        return weighed(self.backbone(images), self.channel, self.spatial)
 
     def forward(self, images: Tensor, targets: Tensor | None = None) -> dict[str, Tensor]:
         """{"image": logits (B, C)}, with the triplet loss also {"triplet": embeddings (B, n)}; `targets` are not used (other methods do)."""

@@ -104,6 +104,7 @@ PAPER = Paper(
         row("channel", "channel attention", {"spatial": False}, measures=FOCUS),
         row("spatial", "spatial attention", {"channel": False}, measures=FOCUS),
         row("attention", "channel and spatial attention", {}, measures=DAMAGE + FOCUS),
+        row("attention-blocks", "the same in every residual block", {"where": "blocks"}),
         row("attention-usual", "the same, gates that start near 0.5", {"start": "usual"}),
         row("mixup", "mixup", None, ("mixup",), DAMAGE),
         row("cutmix", "CutMix", None, ("cutmix",), DAMAGE),
@@ -188,6 +189,7 @@ MAIN = ("plain", "channel", "spatial", "attention", "attention-usual", "mixup", 
 
 QUESTIONS = (
     Claim("Q1", "gates that start at 1 are better than gates that start near 0.5", "attention", "attention-usual"),
+    Claim("Q1 blocks", "gates in every block are better than one pair behind the last stage", "attention-blocks", "attention"),
     Claim("Q2", "is it the loss, not its batches? The triplet loss improves accuracy over its batches alone", "triplet", "grouped"),
     Claim("Q2 margin", "the same, margin between classes", "triplet", "grouped", metric="margin"),
     Claim("Q3", "what damage costs is less: the whole system loses less accuracy than the plain backbone", "all", "plain", metric="robust_change"),
