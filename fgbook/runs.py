@@ -187,9 +187,7 @@ def tune(paper: str, row: str, profile: str, dataset: str | None = None, *, devi
         return Run(paper, name, profile, dataset, TUNING_SEED, stage.method, stage.options, recipe, "tuning", after=before(stage.after))
 
     found = []
-    for change in tuning.tries[row]:
-        recipe = tuning.base.but(train_on="train", **{k: v for k, v in change.items() if k != "options"})
-        options = {**line.options, **change.get("options", {})}
+    for change, recipe, options in tuning.of(line):
         run = Run(paper, row, profile, dataset, TUNING_SEED, line.method, options, recipe, "tuning", change, before(line.after))
         found.append(execute(run, device=device, progress=progress))
     return sorted(found, key=lambda record: -record["metrics"]["val"]["top1"])

@@ -113,9 +113,7 @@ def test_a_published_record_agrees_with_its_predictions_and_with_the_papers_file
     else:  # a try: no test number, and one of those that the paper's file lists
         assert record["metrics"]["test"] is None and record["predictions"] is None
         tuning = papers.get(record["paper"]).tuning[record["profile"]]
-        tries = [(tuning.base.but(train_on="train", **{k: v for k, v in change.items() if k != "options"}), {**line.options, **change.get("options", {})})
-                 for change in tuning.tries[record["row"]]]  # fmt: skip
-        assert (Recipe.of(record["recipe"]), record["options"]) in tries
+        assert (Recipe.of(record["recipe"]), record["options"]) in [(recipe, options) for _, recipe, options in tuning.of(line)]
 
 
 def test_tuned_rows_of_a_paper_had_equally_many_tries_and_the_plain_backbone_no_fewer():

@@ -99,7 +99,7 @@ PAPER = Paper(
                 {"options": {"level": 0.4}},
                 {"options": {"threshold": "mean"}},
             ),
-        }),
+        }, options={}),
     },
 )  # fmt: skip
 

@@ -58,6 +58,13 @@ class Tuning:
 
     base: Recipe
     tries: dict[str, tuple[dict, ...]]  # row -> changes: Recipe fields, and method options under "options"
+    options: dict | None = None  # of the method, before the changes; None: the row's own
+
+    def of(self, row: "Row") -> list[tuple[dict, Recipe, dict]]:
+        """For each try of a row: the change, the recipe (without the validation images) and the options of the method."""
+        start = row.options if self.options is None else self.options
+        return [(change, self.base.but(train_on="train", **{name: value for name, value in change.items() if name != "options"}),
+                 start | change.get("options", {})) for change in self.tries[row.name]]  # fmt: skip
 
 
 @dataclass(frozen=True)
