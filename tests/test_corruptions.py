@@ -21,7 +21,7 @@ def leaves(n: int, size: int, seed: int = 0) -> torch.Tensor:
     """Discs of all sizes and colours over each other, with some grain: edges and areas much as in photographs. (n, 3, size, size), 8 bits."""
     random = np.random.default_rng(seed)
     y, x = np.mgrid[:size, :size] + 0.5
-    out = np.empty((n, 3, size, size))
+    out = np.zeros((n, 3, size, size))  # what no disc covers is black
     for image in out:
         for radius in size / 2 * np.geomspace(1, 0.05, 60):
             inside = (x - random.uniform(0, size)) ** 2 + (y - random.uniform(0, size)) ** 2 < radius**2
