@@ -12,6 +12,7 @@ from torch import Tensor
 from . import checkpoints, devices, features, models, records, runs, training
 from .data.dataset import DataSet
 from .errors import InputError
+from .evaluation import cost
 from .recipe import Recipe
 
 TIMED_SECONDS = 5.0  # spent on timed steps, at least one
@@ -43,7 +44,7 @@ def measure(run: runs.Run, device: str | None = None) -> Estimate:
     data, recipe = run.data(), run.recipe
     torch.manual_seed(run.seed)
     network = models.build(run.method, data.num_classes, recipe, run.options, data.class_attributes)
-    _, flops = runs.size(network, recipe.image_size)
+    _, flops = cost.size(network, recipe.image_size)
     place = torch.device(device or devices.default_device())
     part, seen, once = runs.trained(network), replace(data, train=data.split(recipe.train_on)), 0.0
     steps = training.steps_per_epoch(len(seen.train), recipe.batch_size)

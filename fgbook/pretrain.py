@@ -20,7 +20,8 @@ from . import paths
 from .data import fieldguide
 from .devices import default_device
 from .evaluation.classification import metrics
-from .models import backbones, build
+from .models import build
+from .models.weights import SHIPPED
 from .recipe import Recipe
 from .training import fit, predict
 
@@ -33,7 +34,7 @@ SEED = 0
 
 
 def pretrain(
-    epochs: int = RECIPE.epochs, out: Path = backbones.SHIPPED.parent, *, device: str | None = None, progress: bool = True
+    epochs: int = RECIPE.epochs, out: Path = SHIPPED.parent, *, device: str | None = None, progress: bool = True
 ) -> dict:
     """Train `small` on the source pool, write its weights and their record into `out`, and return the record.
 

@@ -20,12 +20,11 @@ import torch
 from filelock import FileLock, Timeout
 from safetensors.torch import load_file
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from . import data, devices, features, models, papers, paths, records, training
 from .data.dataset import DataSet
 from .errors import InputError, unknown
-from .evaluation import classification, explanation, heatmaps, localisation, restoration, robustness
+from .evaluation import classification, cost, explanation, heatmaps, localisation, restoration, robustness
 from .models import backbones
 from .papers.spec import PROFILES
 from .recipe import Recipe
@@ -314,7 +313,7 @@ def _measure(run: Run, network: nn.Module, dataset: DataSet, seen: DataSet, outc
         if "focus" in wanted:
             images, curved = explanation.IMAGES[run.profile], explanation.CURVED[run.profile]
             predictions |= explanation.measure(network, dataset.test, recipe, images, curved)
-    parameters, flops = size(network, recipe.image_size)
+    parameters, flops = cost.size(network, recipe.image_size)
     record = {
         "key": run.key, "purpose": run.purpose, "paper": run.paper, "row": run.row, "method": run.method, "options": run.options,
         "profile": run.profile, "dataset": run.dataset, "seed": run.seed, "recipe": recipe.as_dict(), "overrides": run.overrides,
@@ -344,12 +343,3 @@ def _losses(run: Run) -> list[dict[str, float]]:
     """The training losses by name, an entry for each epoch."""
     lines = (run.folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
     return [{name: round(value, 4) for name, value in json.loads(line)["losses"].items()} for line in lines]
-
-
-def size(network: nn.Module, image_size: int) -> tuple[int, int]:
-    """Trainable and fixed parameters, and floating-point operations (2 a multiply-add) of predicting one square image of that side."""
-    network = network.eval()
-    image = torch.rand(1, 3, image_size, image_size, device=next(network.parameters()).device)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network.predict(image)
-    return sum(p.numel() for p in network.parameters()), counter.get_total_flops()

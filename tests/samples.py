@@ -1,11 +1,15 @@
 """Small data that several test files make: pictures in class folders, in CUB's layout, and images with one object each."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
+from fgbook import runs
 from fgbook.data.dataset import DataSet, Split
 
 COLOURS = {"red": (200, 60, 60), "green": (60, 200, 60), "blue": (60, 60, 200)}
@@ -25,6 +29,19 @@ def folder(root: Path, names=("red", "blue"), count: int | dict[str, int] = 12) 
                 pixels = (colour + generator.integers(-40, 40, (40, 48, 3))).clip(0, 255).astype(np.uint8)
                 Image.fromarray(pixels).save(root / split / name / f"{j}.png")
     return f"folder:{root}"
+
+
+@contextmanager
+def trained(top: Path, paper: str, rows: tuple[str, ...], count: dict[str, int], overrides: dict) -> Iterator[list[dict]]:
+    """Records of these rows at the photo profile, shrunk by `overrides`, two seeds, on three classes of coloured noise. Runs and results lie below
+    `top`, also for whoever uses the records, until the end."""
+    dataset = folder(top / "set", COLOURS, count)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FGBOOK_RUNS", str(top / "runs"))
+        patch.setenv("FGBOOK_RESULTS", str(top / "results"))
+        runs._load.cache_clear()
+        yield runs.rows(paper, list(rows), "photo", dataset, 2, overrides=overrides, device="cpu", progress=False)
+        runs._load.cache_clear()
 
 
 def cub(root: Path, count: int, train: int) -> None:

@@ -14,6 +14,7 @@ from fgbook.data import fieldguide, species
 from fgbook.data.dataset import PART_NAMES
 from fgbook.errors import InputError
 from fgbook.models import backbones
+from fgbook.models.weights import SHIPPED
 from fgbook.models.small import Small
 
 
@@ -325,7 +326,7 @@ def test_small_network():
 
 
 def test_shipped_weights_match_their_record():
-    file = backbones.SHIPPED
+    file = SHIPPED
     record = json.loads(file.with_suffix(".json").read_text())
     content = file.read_bytes()
     assert len(content) == record["bytes"] <= 3_000_000

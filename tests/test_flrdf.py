@@ -10,8 +10,9 @@ from scipy import ndimage, stats
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from fgbook import regions, runs
+from fgbook import regions
 from fgbook.errors import InputError
+from fgbook.evaluation import cost
 from fgbook.models import build
 from fgbook.models.flrdf import Suppression, shuffle_patches
 from fgbook.recipe import Recipe
@@ -316,5 +317,5 @@ def test_wrong_options_and_images_are_told():
 
 
 def test_size_counts_the_looks_of_a_prediction():
-    (few, once), (_, twice) = (runs.size(make(test=test), SIDE) for test in ("image", "both"))
+    (few, once), (_, twice) = (cost.size(make(test=test), SIDE) for test in ("image", "both"))
     assert few == sum(p.numel() for p in make().parameters()) and 1.9 < twice / once < 2.1

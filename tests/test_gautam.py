@@ -105,15 +105,9 @@ def test_each_component_has_three_tries_and_the_row_is_one_of_them():
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    """Records of three rows at the photo profile (shrunk), two seeds, on three classes of coloured noise. The runs' folder stays set."""
-    top = tmp_path_factory.mktemp("gautam")
-    dataset = samples.folder(top / "set", samples.COLOURS, {"train": 9, "val": 3, "test": 5})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FGBOOK_RUNS", str(top / "runs"))
-        patch.setenv("FGBOOK_RESULTS", str(top / "results"))
-        runs._load.cache_clear()
-        yield runs.rows("gautam", ["plain", "attention", "all"], "photo", dataset, 2, overrides=TINY, device="cpu", progress=False)
-        runs._load.cache_clear()
+    """Records of three rows at the photo profile (shrunk), two seeds."""
+    with samples.trained(tmp_path_factory.mktemp("gautam"), "gautam", ("plain", "attention", "all"), {"train": 9, "val": 3, "test": 5}, TINY) as found:
+        yield found
 
 
 def test_rows_train_and_their_claims_are_judged(found):

@@ -206,3 +206,14 @@ def test_costs_are_those_counted_in_another_way():
     assert cost.measure("mobilenet_v2", mobile, 128, repeats=1).activations > 3 * found.activations
     with pytest.raises(InputError, match="resnet51"):
         list(cost.networks(7, ("resnet51",)))
+
+
+def test_operations_of_a_transformer_count_its_attention_and_nothing_is_left_behind():
+    base = dict(cost.networks(7, ("vit_b_16",)))["vit_b_16"]
+    tokens, width, heads = 197, 768, 12
+    attention = 3 * width * width * tokens + 2 * heads * tokens * tokens * (width // heads) + width * width * tokens
+    expected = 2 * (12 * (attention + 2 * 4 * width * width * tokens) + 196 * width * 3 * 16 * 16 + 7 * width)
+    fast = torch.backends.mha.get_fastpath_enabled()
+    assert cost.size(base, 224) == (sum(p.numel() for p in base.parameters()), expected) and torch.backends.mha.get_fastpath_enabled() == fast
+    with torch.no_grad():
+        assert base.predict(torch.rand(1, 3, 64, 64)).isfinite().all()

@@ -16,15 +16,9 @@ ROWS = ("gap", "adam", "adamax", "linear", "linear-birds", "plain")
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    """Records of several rows at the photo profile (shrunk), two seeds, on three classes of coloured noise. The runs' folder stays set."""
-    top = tmp_path_factory.mktemp("golodov")
-    dataset = samples.folder(top / "set", samples.COLOURS, {"train": 10, "val": 4, "test": 6})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FGBOOK_RUNS", str(top / "runs"))
-        patch.setenv("FGBOOK_RESULTS", str(top / "results"))
-        runs._load.cache_clear()
-        yield runs.rows("golodov", list(ROWS), "photo", dataset, 2, overrides=TINY, device="cpu", progress=False)
-        runs._load.cache_clear()
+    """Records of several rows at the photo profile (shrunk), two seeds."""
+    with samples.trained(tmp_path_factory.mktemp("golodov"), "golodov", ROWS, {"train": 10, "val": 4, "test": 6}, TINY) as found:
+        yield found
 
 
 def test_rows_say_what_the_paper_says():

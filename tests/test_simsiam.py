@@ -205,28 +205,25 @@ def test_both_parts_fit_each_others_weights_and_start_with_the_plain_rows_head()
         assert torch.equal(second.eval().predict(images), plain.predict(images)) and torch.equal(second(images)["image"], plain.predict(images))
 
 
-# ---- as every method -------------------------------------------------------------------------------------------------
+# ---- the first stage, as every method (the second: test_models.py) ---------------------------------------------------
 
 
-@each_part
 @pytest.mark.parametrize("backbone", ["small", "mobilenet_v2"])
-def test_shapes_finite_and_gradients_reach_every_parameter_that_learns(part, backbone):
-    model, (images, targets) = make(part=part, recipe=RECIPE.but(backbone=backbone)), batch()
+def test_shapes_finite_and_gradients_reach_every_parameter_that_learns(backbone):
+    model, (images, targets) = make(recipe=RECIPE.but(backbone=backbone)), batch()
     if backbone == "mobilenet_v2":
         images = F.interpolate(images, 64)
     outputs = model(images, targets)
-    expected = {"image": (6, 4)} if part == "classifier" else {"projected": (6, 32), "predicted": (6, 32)}
-    assert {name: tuple(value.shape) for name, value in outputs.items()} == expected
+    assert {name: tuple(value.shape) for name, value in outputs.items()} == {"projected": (6, 32), "predicted": (6, 32)}
     total(model, images, targets).backward()
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     assert learning and all(parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any() for parameter in learning)
     assert model.eval().predict(images).shape == (6, 4)
 
 
-@each_part
 @torch.no_grad()
-def test_eval_depends_on_each_image_alone(part):
-    model, (images, _) = make(part=part).eval(), batch()
+def test_eval_depends_on_each_image_alone():
+    model, (images, _) = make().eval(), batch()
     together = model(images)
     together["prediction"] = model.predict(images)
     for i in range(len(images)):
@@ -235,13 +232,11 @@ def test_eval_depends_on_each_image_alone(part):
             torch.testing.assert_close(value[0], together[name][i], atol=1e-5, rtol=1e-4)
 
 
-@each_part
-def test_a_small_step_lowers_the_loss(part):
-    model, (images, targets) = make(part=part, recipe=RECIPE.but(batchnorm="frozen")), batch()
+def test_a_small_step_lowers_the_loss():
+    model, (images, targets) = make(recipe=RECIPE.but(batchnorm="frozen")), batch()
 
     def loss():
-        losses = model.losses(model(images, targets), targets)
-        return losses["image" if part == "classifier" else "similarity"]
+        return model.losses(model(images, targets), targets)["similarity"]
 
     before = loss()
     before.backward()
@@ -253,12 +248,11 @@ def test_a_small_step_lowers_the_loss(part):
     assert loss() < before
 
 
-@each_part
-def test_two_steps_from_one_seed_are_identical_saved_weights_come_back_and_export_takes_the_forward(part, tmp_path):
+def test_two_steps_from_one_seed_are_identical_saved_weights_come_back_and_export_takes_the_forward(tmp_path):
     images, targets = batch()
 
     def trained():
-        model = make(part=part)
+        model = make()
         optimiser = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.05)
         for _ in range(2):
             optimiser.zero_grad()
@@ -269,7 +263,7 @@ def test_two_steps_from_one_seed_are_identical_saved_weights_come_back_and_expor
     one, two = trained(), trained()
     assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
     save_file(one.state_dict(), tmp_path / "model.safetensors")
-    other = make(seed=5, part=part).eval()
+    other = make(seed=5).eval()
     other.load_state_dict(load_file(tmp_path / "model.safetensors"))
     with torch.no_grad():
         expected = one.eval()(images)

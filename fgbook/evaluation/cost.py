@@ -4,7 +4,6 @@
         cost = measure(name, network, 224)
 """
 
-import copy
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import VisionTransformer
 
@@ -74,13 +75,20 @@ def measure(name: str, network: nn.Module, image_size: int, *, repeats: int = 5,
             network.predict(image)
             wait()
             seconds.append(time.perf_counter() - start)
-    parameters = sum(p.numel() for p in network.parameters())
-    return Cost(name, image_size, parameters, operations(network, image_size), kept.bytes, np.array(seconds[warm_up:]), torch.get_num_threads(), str(place))
+    return Cost(name, image_size, *size(network, image_size), kept.bytes, np.array(seconds[warm_up:]), torch.get_num_threads(), str(place))
 
 
 @torch.no_grad()
-def operations(network: nn.Module, image_size: int) -> int:
-    """Floating-point operations (2 a multiply-add) of predicting one square image of that side, counted without computing anything."""
-    with FlopCounterMode(display=False) as counter:
-        copy.deepcopy(network).to("meta").eval().predict(torch.empty(1, 3, image_size, image_size, device="meta"))
-    return counter.get_total_flops()
+def size(network: nn.Module, image_size: int) -> tuple[int, int]:
+    """Trainable and fixed parameters, and floating-point operations (2 a multiply-add) of predicting one square image of that side. Nothing is
+    computed for it: tensors have shapes and no values. Leaves the network in eval mode."""
+    device = next(network.parameters()).device
+    network.eval()
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # attention in plain matrix products: the counter does not know all fused kernels
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            network.predict(torch.rand(1, 3, image_size, image_size, device=device))
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+    return sum(p.numel() for p in network.parameters()), counter.get_total_flops()

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError, unknown
 from .small import Small
-from .weights import SHIPPED, find, identity, load  # noqa: F401 (SHIPPED is also this module's)
+from .weights import find, identity, load
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BatchNorm = nn.modules.batchnorm._BatchNorm

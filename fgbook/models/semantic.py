@@ -57,7 +57,7 @@ class Semantic(nn.Module):
         self.attribute_head = linear(backbone.channels, class_attributes.shape[1])
         self.log_scale = nn.Parameter(torch.tensor(math.log(START)))
         given = class_attributes[_others(num_classes)] if shuffled else class_attributes
-        self.register_buffer("classes", standardised(given.cpu()))  # (C, A)
+        self.register_buffer("classes", standardised(given))  # (C, A)
 
     def forward(self, images: Tensor, targets: Tensor | None = None) -> dict[str, Tensor]:
         """Logits by head; `targets` are not used (other methods do)."""
