@@ -1,4 +1,5 @@
-"""What the benchmarks share: timing in turns, the options that all have, tables, and result files."""
+"""What the benchmarks share: timing in turns, the options that all have, tables, and
+result files."""
 
 import argparse
 import datetime
@@ -15,9 +16,9 @@ from pathlib import Path
 
 import torch
 
-from fgbook import records
-from fgbook.devices import keep_memory
-from fgbook.models import METHODS
+from fgbook.evidence import records
+from fgbook.methods import METHODS
+from fgbook.training.devices import keep_memory
 
 RESULTS = Path(__file__).resolve().parent / "results"
 LAYOUT = "channels_last"  # what fgbook trains in
@@ -25,45 +26,85 @@ LAYOUT = "channels_last"  # what fgbook trains in
 
 def parser(description: str) -> argparse.ArgumentParser:
     """A parser with --save."""
-    found = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    found.add_argument("--save", nargs="?", const=RESULTS, type=Path, metavar="FOLDER", help=f"write the results there (default: {RESULTS.name})")
+    found = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    found.add_argument(
+        "--save",
+        nargs="?",
+        const=RESULTS,
+        type=Path,
+        metavar="FOLDER",
+        help=f"write the results there (default: {RESULTS.name})",
+    )
     return found
 
 
-def on_device(description: str, threads: int = 1, seconds: float | None = 4.0) -> argparse.ArgumentParser:
-    """A parser with --save, --device and --threads and, where something is timed, --seconds (None: nothing is)."""
+def on_device(
+    description: str, threads: int = 1, seconds: float | None = 4.0
+) -> argparse.ArgumentParser:
+    """A parser with --save, --device and --threads and, where something is timed,
+    --seconds (None: nothing is)."""
     found = parser(description)
     found.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
-    found.add_argument("--threads", type=int, default=threads, help=f"CPU threads (default: {threads})")
+    found.add_argument(
+        "--threads", type=int, default=threads, help=f"CPU threads (default: {threads})"
+    )
     if seconds is not None:
-        found.add_argument("--seconds", type=float, default=seconds, help=f"spent on each line at least (default: {seconds:g})")
+        found.add_argument(
+            "--seconds",
+            type=float,
+            default=seconds,
+            help=f"spent on each line at least (default: {seconds:g})",
+        )
     return found
 
 
 def compares_methods(found: argparse.ArgumentParser) -> None:
     """Options of a benchmark that sets methods beside the plain backbone."""
     found.add_argument("--backbone", help="default: mobilenet_v2; resnet50 on a GPU")
-    found.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS), help="default: all; plain is always there")
+    found.add_argument(
+        "--methods",
+        nargs="+",
+        default=list(METHODS),
+        choices=list(METHODS),
+        help="default: all; plain is always there",
+    )
 
 
 def options(found: argparse.ArgumentParser) -> tuple[argparse.Namespace, torch.device]:
-    """What was chosen on the command line, with the defaults that depend on the device, and that device. Sets the number of threads."""
+    """What was chosen on the command line, with the defaults that depend on the device,
+    and that device. Sets the number of threads."""
     chosen = found.parse_args()
     device = torch.device(chosen.device)
     torch.set_num_threads(chosen.threads)
     if "methods" in chosen:
-        chosen.backbone = chosen.backbone or ("resnet50" if device.type == "cuda" else "mobilenet_v2")
+        chosen.backbone = chosen.backbone or (
+            "resnet50" if device.type == "cuda" else "mobilenet_v2"
+        )
         chosen.methods = list(dict.fromkeys(["plain", *chosen.methods]))
     return chosen, device
 
 
 def clock(device: torch.device | str) -> Callable[[], float]:
-    """Wall time; on one CPU thread processor time, which is the same on a quiet machine and suffers little on a busy one."""
-    return time.process_time if torch.device(device).type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
+    """Wall time; on one CPU thread processor time, which is the same on a quiet machine
+    and suffers little on a busy one."""
+    return (
+        time.process_time
+        if torch.device(device).type == "cpu" and torch.get_num_threads() == 1
+        else time.perf_counter
+    )
 
 
-def turns(functions: list[Callable], device: torch.device, seconds: float, least: int = 3, now: Callable | None = None) -> list[list[float]]:
-    """Seconds of each function in each round, by the clock `now` (default: :func:`clock`).
+def turns(
+    functions: list[Callable],
+    device: torch.device,
+    seconds: float,
+    least: int = 3,
+    now: Callable | None = None,
+) -> list[list[float]]:
+    """Seconds of each function in each round, by the clock `now` (default:
+    :func:`clock`).
 
     All run in turn in every round, so that a busy machine disturbs all alike.
     """
@@ -94,55 +135,119 @@ def median(values: list[float]) -> float:
 
 
 def ratio(above: list[float], below: list[float]) -> tuple[float, float, float]:
-    """Median of the rounds' ratios, and their quartiles: rounds are compared with themselves, so slow ones do no harm."""
+    """Median of the rounds' ratios, and their quartiles: rounds are compared with
+    themselves, so slow ones do no harm."""
     each = [a / b for a, b in zip(above, below, strict=True)]
     low, _, high = statistics.quantiles(each, n=4, method="inclusive")
     return statistics.median(each), low, high
 
 
 class Report:
-    """One benchmark's outcome: prints a table and its ratios, and is written as one JSON file.
+    """One benchmark's outcome: prints a table and its ratios, and is written as one
+        JSON file.
 
-    File: <name>-<hardware>-torch<version>-<layout>.json with benchmark, title, command, date, hardware, load (average of the minute before),
-    clock, versions, commit, layout, settings, columns, rows and ratios; nothing in it names the machine or its folders.
+    File: <name>-<hardware>-torch<version>-<layout>.json with benchmark, title, command,
+    date, hardware, load (average of the minute before), clock, versions, commit,
+    layout, settings, columns, rows and ratios; nothing in it names the machine or its
+    folders.
     """
 
-    def __init__(self, name: str, title: str, device: str, columns: list[str], layout: str = LAYOUT, now: Callable | None = None, **settings):
-        times = "processor time" if (now or clock(device)) is time.process_time else "wall time"
+    def __init__(
+        self,
+        name: str,
+        title: str,
+        device: str,
+        columns: list[str],
+        layout: str = LAYOUT,
+        now: Callable | None = None,
+        **settings,
+    ):
+        times = (
+            "processor time"
+            if (now or clock(device)) is time.process_time
+            else "wall time"
+        )
         self.content = {
-            "benchmark": name, "title": title, "command": None, "date": datetime.date.today().isoformat(), "hardware": records.hardware(device),
-            "load": round(os.getloadavg()[0], 1), "clock": times, "versions": records.versions(), **records.commit(), "layout": layout, "settings": settings,
-            "columns": columns, "rows": [], "ratios": [],
-        }  # fmt: skip
-        about = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in settings.items())
-        print(f"{title}\n{hardware(self.content['hardware'])}; torch {torch.__version__}; {times}; load {self.content['load']}; {about}\n")
+            "benchmark": name,
+            "title": title,
+            "command": None,
+            "date": datetime.date.today().isoformat(),
+            "hardware": records.hardware(device),
+            "load": round(os.getloadavg()[0], 1),
+            "clock": times,
+            "versions": records.versions(),
+            **records.commit(),
+            "layout": layout,
+            "settings": settings,
+            "columns": columns,
+            "rows": [],
+            "ratios": [],
+        }
+        about = ", ".join(
+            f"{key.replace('_', ' ')} {value}" for key, value in settings.items()
+        )
+        print(
+            f"{title}\n{hardware(self.content['hardware'])}; torch {torch.__version__};"
+            f" {times}; load {self.content['load']}; {about}\n"
+        )
         print(self._line(columns))
 
     def row(self, *cells) -> None:
-        """A line of the table, printed at once; numbers are rounded to four digits, None is a dash."""
-        cells = [float(f"{cell:.4g}") if isinstance(cell, float) else cell for cell in cells]
+        """A line of the table, printed at once; numbers are rounded to four digits,
+        None is a dash."""
+        cells = [
+            float(f"{cell:.4g}") if isinstance(cell, float) else cell for cell in cells
+        ]
         self.content["rows"].append(cells)
         print(self._line(cells), flush=True)
 
-    def ratio(self, what: str, value: float, low: float | None = None, high: float | None = None, wanted: str = "") -> None:
-        """A ratio with its quartiles and what was wanted: "" or a comparison such as ">= 5"."""
-        rounded = [None if number is None else float(f"{number:.3g}") for number in (value, low, high)]
-        self.content["ratios"].append(dict(zip(("what", "value", "low", "high", "wanted"), (what, *rounded, wanted), strict=True)))
+    def ratio(
+        self,
+        what: str,
+        value: float,
+        low: float | None = None,
+        high: float | None = None,
+        wanted: str = "",
+    ) -> None:
+        """A ratio with its quartiles and what was wanted: "" or a comparison such as
+        ">= 5"."""
+        rounded = [
+            None if number is None else float(f"{number:.3g}")
+            for number in (value, low, high)
+        ]
+        self.content["ratios"].append(
+            dict(
+                zip(
+                    ("what", "value", "low", "high", "wanted"),
+                    (what, *rounded, wanted),
+                    strict=True,
+                )
+            )
+        )
 
     def finish(self, save: Path | None) -> None:
         """Print the ratios; write the file when a folder is given."""
         print()
         for found in self.content["ratios"]:
-            print(f"ratio, {found['what']}: {spread(found)}" + (f" (wanted: {found['wanted']})" if found["wanted"] else ""))
+            print(
+                f"ratio, {found['what']}: {spread(found)}"
+                + (f" (wanted: {found['wanted']})" if found["wanted"] else "")
+            )
         if save:
             self.content["command"] = command()
             path = save / f"{self.content['benchmark']}-{slug(self.content)}.json"
-            records.write_atomically(path, (json.dumps(self.content, indent=1, allow_nan=False) + "\n").encode())
+            records.write_atomically(
+                path,
+                (json.dumps(self.content, indent=1, allow_nan=False) + "\n").encode(),
+            )
             print(f"written: {path.name}")
 
     def _line(self, cells: list) -> str:
         first, *rest = (shown(cell) for cell in cells)
-        return f"{first:<34}" + "".join(f"  {text:>{len(name)}}" for text, name in zip(rest, self.content["columns"][1:], strict=True))
+        return f"{first:<34}" + "".join(
+            f"  {text:>{len(name)}}"
+            for text, name in zip(rest, self.content["columns"][1:], strict=True)
+        )
 
 
 def shown(cell) -> str:
@@ -153,30 +258,53 @@ def shown(cell) -> str:
 
 
 def spread(found: dict) -> str:
-    quartiles = "" if found["low"] is None else f" [{shown(found['low'])}, {shown(found['high'])}]"
+    quartiles = (
+        ""
+        if found["low"] is None
+        else f" [{shown(found['low'])}, {shown(found['high'])}]"
+    )
     return f"{shown(found['value'])}{quartiles}"
 
 
 def hardware(about: dict) -> str:
     """One line about the processor or GPU of a record."""
-    threads = f"{about['threads']} thread{'s' * (about['threads'] > 1)} on {about['cores']} core{'s' * (about['cores'] > 1)}"
-    return f"{about['gpu']}, {threads} of {about['cpu']}" if "gpu" in about else f"{about['cpu']}, {threads}"
+    threads = (
+        f"{about['threads']} thread{'s' * (about['threads'] > 1)} on {about['cores']}"
+        f" core{'s' * (about['cores'] > 1)}"
+    )
+    return (
+        f"{about['gpu']}, {threads} of {about['cpu']}"
+        if "gpu" in about
+        else f"{about['cpu']}, {threads}"
+    )
 
 
 def slug(content: dict) -> str:
-    """<hardware>-torch<version>-<layout>, as in "amd-epyc-2-threads-torch2.9.1-channels_last"."""
+    """<hardware>-torch<version>-<layout>, as in
+    "amd-epyc-2-threads-torch2.9.1-channels_last"."""
     about = content["hardware"]
-    machine = about["gpu"] if "gpu" in about else f"{about['cpu']} {about['threads']} thread{'s' * (about['threads'] > 1)}"
-    machine = re.sub(r"[^a-z0-9]+", "-", re.sub(r"\((r|tm)\)", "", machine.lower())).strip("-")
+    machine = (
+        about["gpu"]
+        if "gpu" in about
+        else f"{about['cpu']} {about['threads']} thread{'s' * (about['threads'] > 1)}"
+    )
+    machine = re.sub(
+        r"[^a-z0-9]+", "-", re.sub(r"\((r|tm)\)", "", machine.lower())
+    ).strip("-")
     return f"{machine}-torch{content['versions']['torch'].split('+')[0]}-{content['layout']}"
 
 
 def command() -> str:
-    """How this process was called, without the folders that --save and a data set may name."""
+    """How this process was called, without the folders that --save and a data set may
+    name."""
     words = iter(sys.argv[1:])
     kept = []
     for word in words:
-        kept.append("--save" if word.startswith("--save=") else re.sub("folder:.*", "folder:PATH", word))
+        kept.append(
+            "--save"
+            if word.startswith("--save=")
+            else re.sub("folder:.*", "folder:PATH", word)
+        )
         if word == "--save":
             rest = list(words)
             words = iter(rest[1:] if rest and not rest[0].startswith("-") else rest)

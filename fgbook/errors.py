@@ -1,17 +1,20 @@
-"""What a person is told when the input is wrong: one sentence that names the thing, what was expected and what to do."""
+"""What a person is told when the input is wrong: one sentence that names the thing,
+what was expected and what to do."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 
 class InputError(ValueError):
-    """Wrong input from outside (a name, a file, a setting). The command line prints its message and exits with 2."""
+    """Wrong input from outside (a name, a file, a setting). The command line prints its
+    message and exits with 2."""
 
 
 def unknown(kind: str, name: object, valid: Iterable[str]) -> InputError:
     """The error for a name that does not exist, with the nearest valid ones first.
 
-    ``raise unknown("row", "hybird", ["plain", "hybrid"])`` says: unknown row 'hybird'; did you mean 'hybrid'? Valid: hybrid, plain.
+    ``raise unknown("row", "hybird", ["plain", "hybrid"])`` says: unknown row 'hybird';
+    did you mean 'hybrid'? Valid: hybrid, plain.
     """
     valid = sorted(valid)
     near = get_close_matches(str(name), valid, n=3, cutoff=0.5)

@@ -1,7 +1,8 @@
 """Where data, weights, runs and published results live.
 
-Each place has an environment variable and a default: inside a clone of the repository the folders of that name at its top, elsewhere
-``~/.cache/fgbook``. The variables are read at every call, so that a notebook can set them.
+Each place has an environment variable and a default: inside a clone of the repository
+the folders of that name at its top, elsewhere ``~/.cache/fgbook``. The variables are
+read at every call, so that a notebook can set them.
 """
 
 import hashlib
@@ -9,12 +10,16 @@ import os
 import re
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-"""The top of the clone that this package is imported from (an editable install); without meaning for a plain install."""
+PACKAGE = Path(__file__).resolve().parent
+REPOSITORY = PACKAGE.parent
+"""The top of the clone that this package is imported from (an editable install);
+without meaning for a plain install."""
 
 
 def _home() -> Path:
-    in_clone = (REPOSITORY / "pyproject.toml").is_file() and (REPOSITORY / "notebooks").is_dir()
+    in_clone = (REPOSITORY / "pyproject.toml").is_file() and (
+        REPOSITORY / "notebooks"
+    ).is_dir()
     return REPOSITORY if in_clone else Path.home() / ".cache" / "fgbook"
 
 
@@ -24,17 +29,20 @@ def _place(variable: str, default: str) -> Path:
 
 
 def data() -> Path:
-    """Folder with one folder a data set (``FGBOOK_DATA``, default ``data``). Only read, except by ``fgbook data get``."""
+    """Folder with one folder a data set (``FGBOOK_DATA``, default ``data``). Only read,
+    except by ``fgbook data get``."""
     return _place("FGBOOK_DATA", "data")
 
 
 def weights() -> Path:
-    """Folder with pretrained backbones (``FGBOOK_WEIGHTS``, default ``weights``). Only read."""
+    """Folder with pretrained backbones (``FGBOOK_WEIGHTS``, default ``weights``). Only
+    read."""
     return _place("FGBOOK_WEIGHTS", "weights")
 
 
 def runs() -> Path:
-    """Folder with one folder a run key, and the image store (``FGBOOK_RUNS``, default ``runs``). Everything in it can be made again."""
+    """Folder with one folder a run key, and the image store (``FGBOOK_RUNS``, default
+    ``runs``). Everything in it can be made again."""
     return _place("FGBOOK_RUNS", "runs")
 
 
@@ -44,11 +52,17 @@ def store() -> Path:
 
 
 def results() -> Path:
-    """Folder with the published records that the book prints (``FGBOOK_RESULTS``, default ``results``)."""
+    """Folder with the published records that the book prints (``FGBOOK_RESULTS``,
+    default ``results``)."""
     return _place("FGBOOK_RESULTS", "results")
 
 
 def file_name(name: str) -> str:
-    """`name` where a file may be called that; else its last readable part and a hash of the whole."""
+    """`name` where a file may be called that; else its last readable part and a hash of
+    the whole."""
     readable = re.sub(r"[^A-Za-z0-9_.]+", "-", name)[-60:].strip("-.")
-    return readable if readable == name else f"{readable}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return (
+        readable
+        if readable == name
+        else f"{readable}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    )

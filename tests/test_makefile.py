@@ -1,4 +1,5 @@
-"""The Makefile's set-up, with real make and a stand-in for Python that only notes what it is asked to do."""
+"""The Makefile's set-up, with real make and a stand-in for Python that only notes what
+it is asked to do."""
 
 import os
 import shutil
@@ -32,17 +33,35 @@ def clone(tmp_path):
 def make(clone: Path, *words: str) -> tuple[subprocess.CompletedProcess, list[str]]:
     """What make did, and what Python was asked for in this call."""
     (clone / "asked").unlink(missing_ok=True)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE") and name != "MFLAGS"}
-    done = subprocess.run(["make", *words, f"PYTHON={clone / 'stand-in'}"], cwd=clone, env=environment, capture_output=True, text=True)
-    return done, (clone / "asked").read_text().splitlines() if (clone / "asked").exists() else []
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("MAKE") and name != "MFLAGS"
+    }
+    done = subprocess.run(
+        ["make", *words, f"PYTHON={clone / 'stand-in'}"],
+        cwd=clone,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    return done, (
+        (clone / "asked").read_text().splitlines() if (clone / "asked").exists() else []
+    )
 
 
 def test_set_up_happens_once_and_again_when_the_project_file_changes(clone):
     done, asked = make(clone, "test")
     assert done.returncode == 0, done.stderr
-    assert asked[0] == "-m pip install -e .[book,test]" and asked[1].startswith("-m pytest")
-    assert [line.split()[1] for line in make(clone, "reproduce", "ARGS=--force")[1]] == ["fgbook"]
-    assert make(clone, "reproduce", "ARGS=--force")[1] == ["-m fgbook reproduce --force"]
+    assert asked[0] == "-m pip install -e .[book,test]" and asked[1].startswith(
+        "-m pytest"
+    )
+    assert [
+        line.split()[1] for line in make(clone, "reproduce", "ARGS=--force")[1]
+    ] == ["fgbook"]
+    assert make(clone, "reproduce", "ARGS=--force")[1] == [
+        "-m fgbook reproduce --force"
+    ]
     newer = (clone / ".venv" / "ready").stat().st_mtime + 10
     os.utime(clone / "pyproject.toml", (newer, newer))
     assert make(clone, "test")[1][0].startswith("-m pip install")
@@ -50,7 +69,10 @@ def test_set_up_happens_once_and_again_when_the_project_file_changes(clone):
 
 def test_lab_brings_its_own_packages_once(clone):
     first, second = make(clone, "lab")[1], make(clone, "lab")[1]
-    assert [line for line in first if "install" in line] == ["-m pip install -e .[book,test]", "-m pip install -e .[lab]"]
+    assert [line for line in first if "install" in line] == [
+        "-m pip install -e .[book,test]",
+        "-m pip install -e .[lab]",
+    ]
     assert second == ["-m jupyterlab notebooks"]
 
 
@@ -63,7 +85,8 @@ def test_a_set_up_that_was_broken_off_is_made_anew(clone, target):
         os.utime(clone / "pyproject.toml", (later, later))
     (clone / "offline").touch()
     done, asked = make(clone, target)
-    assert done.returncode != 0 and len(asked) == 1  # nothing is run in a half-made environment
+    # nothing is run in a half-made environment
+    assert done.returncode != 0 and len(asked) == 1
     (clone / "offline").unlink()
     done, asked = make(clone, "test")
     assert done.returncode == 0 and "broken off" in done.stdout and len(asked) == 2
@@ -81,11 +104,18 @@ def test_torch_comes_from_the_chosen_index_only_where_one_is_chosen(clone):
     assert not any("index-url" in line for line in make(clone, "test")[1])
     shutil.rmtree(clone / ".venv")
     asked = make(clone, "test", "TORCH_INDEX=file:///somewhere")[1]
-    assert asked[:2] == ["-m pip install --index-url file:///somewhere torch torchvision", "-m pip install -e .[book,test]"]
+    assert asked[:2] == [
+        "-m pip install --index-url file:///somewhere torch torchvision",
+        "-m pip install -e .[book,test]",
+    ]
 
 
 def test_an_old_python_gets_a_sentence(clone):
     (clone / "old").touch()
     done, asked = make(clone, "reproduce")
     assert done.returncode != 0 and not asked and not (clone / ".venv").exists()
-    assert "3.11 or newer" in done.stderr and "is Python 3.9.18." in done.stderr and "make reproduce PYTHON=" in done.stderr
+    assert (
+        "3.11 or newer" in done.stderr
+        and "is Python 3.9.18." in done.stderr
+        and "make reproduce PYTHON=" in done.stderr
+    )

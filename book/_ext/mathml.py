@@ -1,4 +1,5 @@
-"""Formulas as MathML, converted while the book is built: they need no script from the network, so the book reads offline too."""
+"""Formulas as MathML, converted while the book is built: they need no script from the
+network, so the book reads offline too."""
 
 from docutils import nodes
 from latex2mathml.converter import convert
@@ -10,7 +11,10 @@ def inline(self, node: nodes.math) -> None:
 
 
 def display(self, node: nodes.math_block) -> None:
-    self.body.append(f'<div class="math-block">{convert(node.astext().strip(), display="block")}</div>')
+    self.body.append(
+        "<div"
+        f' class="math-block">{convert(node.astext().strip(), display="block")}</div>'
+    )
     raise nodes.SkipNode
 
 

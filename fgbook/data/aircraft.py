@@ -1,4 +1,5 @@
-"""FGVC-Aircraft (Maji et al. 2013): 100 variants, with the authors' train, val and test parts and boxes."""
+"""FGVC-Aircraft (Maji et al. 2013): 100 variants, with the authors' train, val and test
+parts and boxes."""
 
 from pathlib import Path
 
@@ -9,7 +10,9 @@ from .photos import SPLITS, Photos, locate
 
 HOME = "https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/"
 OFFICIAL = {"classes": 100, "train": 3334, "val": 3333, "test": 3333}
-BANNER = 20  # rows of copyright notice at the bottom of every picture, which its authors ask to remove before training
+# rows of copyright notice at the bottom of every picture, which its authors ask to
+# remove before training
+BANNER = 20
 
 
 def photos() -> Photos:
@@ -17,15 +20,28 @@ def photos() -> Photos:
 
     Raises InputError for missing or contradictory lists.
     """
-    places = ["aircraft/fgvc-aircraft-2013b/data", "fgvc-aircraft-2013b/data", "aircraft/data", "aircraft"]
-    root = locate("aircraft", places, "variants.txt",
-                  f"run `fgbook data get aircraft`, or unpack fgvc-aircraft-2013b.tar.gz from {HOME} there")  # fmt: skip
+    places = [
+        "aircraft/fgvc-aircraft-2013b/data",
+        "fgvc-aircraft-2013b/data",
+        "aircraft/data",
+        "aircraft",
+    ]
+    root = locate(
+        "aircraft",
+        places,
+        "variants.txt",
+        "run `fgbook data get aircraft`, or unpack fgvc-aircraft-2013b.tar.gz from"
+        f" {HOME} there",
+    )
     classes, families = _lines(root / "variants.txt"), _lines(root / "families.txt")
     files, labels, splits, family = [], [], [], {}
     for part in SPLITS:
         for picture, variant in _pairs(root / f"images_variant_{part}.txt"):
             if variant not in classes:
-                raise InputError(f"{root / f'images_variant_{part}.txt'} names the variant {variant!r}, which variants.txt lacks.")
+                raise InputError(
+                    f"{root / f'images_variant_{part}.txt'} names the variant"
+                    f" {variant!r}, which variants.txt lacks."
+                )
             files.append(f"{picture}.jpg")
             labels.append(classes.index(variant))
             splits.append(part)
@@ -37,16 +53,34 @@ def photos() -> Photos:
             boxes[i] = [float(v) for v in box[file[:-4]].split()]
             genus[labels[i]] = families.index(family[file[:-4]])
         except (KeyError, ValueError) as error:
-            raise InputError(f"aircraft: the lists in {root} say nothing usable of the box or family of {file} ({error}).") from error
+            raise InputError(
+                f"aircraft: the lists in {root} say nothing usable of the box or family"
+                f" of {file} ({error})."
+            ) from error
     boxes[:, :2] -= 1  # counted from 1, both ends included
     rows, parts = np.array(labels, np.int64), np.array(splits)
-    return Photos("aircraft", root / "images", classes, files, rows, parts, boxes, genus=genus, official=OFFICIAL, trim=BANNER)
+    return Photos(
+        "aircraft",
+        root / "images",
+        classes,
+        files,
+        rows,
+        parts,
+        boxes,
+        genus=genus,
+        official=OFFICIAL,
+        trim=BANNER,
+    )
 
 
 def _lines(path: Path) -> list[str]:
     if not path.is_file():
         raise InputError(f"{path} is missing; unpack the official archive again.")
-    return [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return [
+        line.strip()
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines()
+        if line.strip()
+    ]
 
 
 def _pairs(path: Path) -> list[tuple[str, str]]:

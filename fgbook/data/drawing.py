@@ -1,11 +1,15 @@
-"""How fieldguide draws a bird: signed distance functions, painted over one another, on batches of images.
+"""How fieldguide draws a bird: signed distance functions, painted over one another, on
+    batches of images.
 
-Bird coordinates: the bird faces right, x to the right, y down, the origin in the middle of the breast; from the bill to the tail it is
-about 1.6 long. Every shape is a distance in these units; its coverage of a pixel is a ramp as wide as the pixel (and the blur), hence
-antialiased at any size.
+Bird coordinates: the bird faces right, x to the right, y down, the origin in the middle
+of the breast; from the bill to the tail it is about 1.6 long. Every shape is a distance
+in these units; its coverage of a pixel is a ramp as wide as the pixel (and the blur),
+hence antialiased at any size.
 
-Only operations that IEEE 754 rounds exactly are used on pixels (+ - * / sqrt, minimum, maximum, floor, comparisons, integers; no sin, exp,
-lerp or fused multiply-add, whose last bit depends on where in a vector an element stands). So an image is the same bit by bit in any batch.
+Only operations that IEEE 754 rounds exactly are used on pixels (+ - * / sqrt, minimum,
+maximum, floor, comparisons, integers; no sin, exp, lerp or fused multiply-add, whose
+last bit depends on where in a vector an element stands). So an image is the same bit by
+bit in any batch.
 """
 
 from dataclasses import dataclass
@@ -17,16 +21,20 @@ from torch import Tensor
 from .species import ATTRIBUTES, BUILDS, LOCAL, MARKS, PALETTES
 
 HEAD = 0.165  # radius of the head at head size 1
-EYE = (0.42, -0.14, 0.896)  # direction of the near eye from the middle of the head: forward, down, towards the viewer
+# direction of the near eye from the middle of the head: forward, down, towards the
+# viewer
+EYE = (0.42, -0.14, 0.896)
 HIP = (0.17, -0.20)  # where the legs begin: along and across the body
 DARK = (0.13, 0.11, 0.10)
 WHITE = (0.98, 0.97, 0.94)
 
 
-# ---------------------------------------------------------------- numbers
+# ---- numbers
+
 
 def sine(x: Tensor) -> Tensor:
-    """sin(x) for |x| <= pi, within 1e-6, by its Taylor series in double precision: the same bits whatever the batch."""
+    """sin(x) for |x| <= pi, within 1e-6, by its Taylor series in double precision: the
+    same bits whatever the batch."""
     x = x.double()
     square = x * x
     total = torch.ones_like(x)
@@ -41,7 +49,8 @@ def cosine(x: Tensor) -> Tensor:
 
 
 def scramble(key: Tensor) -> Tensor:
-    """A 32-bit integer hash (two rounds of multiply and xor-shift) of int64 numbers; results 0 .. 2^32 - 1."""
+    """A 32-bit integer hash (two rounds of multiply and xor-shift) of int64 numbers;
+    results 0 .. 2^32 - 1."""
     key = key & 0xFFFFFFFF
     key = ((key ^ (key >> 16)) * 0x7FEB352D) & 0xFFFFFFFF
     key = ((key ^ (key >> 15)) * 0x846CA68B) & 0xFFFFFFFF
@@ -49,27 +58,38 @@ def scramble(key: Tensor) -> Tensor:
 
 
 def uniform(key: Tensor, count: int, stream: int) -> Tensor:
-    """(B,) int64 keys -> (B, count) float32 in [0, 1); another `stream`, other numbers."""
+    """(B,) int64 keys -> (B, count) float32 in [0, 1); another `stream`, other
+    numbers."""
     counter = torch.arange(count, device=key.device) + stream * 65536
-    return (scramble(scramble(counter * 0x9E3779B1 + 1) + key[:, None]) >> 8).float() * 2.0**-24
+    return (
+        scramble(scramble(counter * 0x9E3779B1 + 1) + key[:, None]) >> 8
+    ).float() * 2.0**-24
 
 
 def grow(values: Tensor, size: int) -> Tensor:
-    """(B, h, w) random numbers -> (B, size, size) smooth textures by quadratic B-splines, their spread restored to about 0 .. 1."""
+    """(B, h, w) random numbers -> (B, size, size) smooth textures by quadratic
+    B-splines, their spread restored to about 0 .. 1."""
     for dim in (1, 2):
-        place = (torch.arange(size, device=values.device).float() + 0.5) * ((values.shape[dim] - 2) / size)
+        place = (torch.arange(size, device=values.device).float() + 0.5) * (
+            (values.shape[dim] - 2) / size
+        )
         low = place.floor().long().clamp_(max=values.shape[dim] - 3)
         f = place - low
         weights = ((1 - f) * (1 - f) * 0.5, 0.5 + f * (1 - f), f * f * 0.5)
-        taps = [values.index_select(dim, low + k).mul_(w[:, None] if dim == 1 else w) for k, w in enumerate(weights)]
+        taps = [
+            values.index_select(dim, low + k).mul_(w[:, None] if dim == 1 else w)
+            for k, w in enumerate(weights)
+        ]
         values = taps[0].add_(taps[1]).add_(taps[2])
     return values.sub_(0.5).mul_(1.7).add_(0.5)
 
 
-# ---------------------------------------------------------------- shapes: distance in bird units, negative inside
+# ---- shapes: distance in bird units, negative inside
+
 
 def segment(x: Tensor, y: Tensor, a: tuple, b: tuple, ra, rb, bulge=0.0) -> Tensor:
-    """A tapered capsule from `a` (radius ra) to `b` (radius rb), fatter by `bulge` / 4 in the middle; nearly exact for mild tapers."""
+    """A tapered capsule from `a` (radius ra) to `b` (radius rb), fatter by `bulge` / 4
+    in the middle; nearly exact for mild tapers."""
     dx, dy = b[0] - a[0], b[1] - a[1]
     inverse = 1 / (dx * dx + dy * dy)
     px, py = x - a[0], y - a[1]
@@ -89,24 +109,34 @@ def disc(x: Tensor, y: Tensor, cx, cy, radius) -> Tensor:
 
 
 def ellipse(x: Tensor, y: Tensor, cx, cy, rx, ry) -> Tensor:
-    """Approximate distance: exact on the axes' crossing points, right sign everywhere."""
+    """Approximate distance: exact on the axes' crossing points, right sign
+    everywhere."""
     px, py = (x - cx).mul_(1 / rx), (y - cy).mul_(1 / ry)
-    return px.mul_(px).add_(py.mul_(py)).sqrt_().sub_(1).mul_(torch.minimum(rx, ry) if isinstance(rx, Tensor) else min(rx, ry))
+    return (
+        px.mul_(px)
+        .add_(py.mul_(py))
+        .sqrt_()
+        .sub_(1)
+        .mul_(torch.minimum(rx, ry) if isinstance(rx, Tensor) else min(rx, ry))
+    )
 
 
 def fade(distance: Tensor, width: float) -> Tensor:
-    """1 inside, 0 outside, a ramp of that width between: for edges that are soft on the bird itself."""
+    """1 inside, 0 outside, a ramp of that width between: for edges that are soft on the
+    bird itself."""
     return (distance * (-1 / width)).add_(0.5).clamp_(0, 1)
 
 
 def blend(a: Tensor, b: Tensor, k: float) -> Tensor:
-    """Union of two shapes with the inner corner filled over a width of about k (polynomial smooth minimum)."""
+    """Union of two shapes with the inner corner filled over a width of about k
+    (polynomial smooth minimum)."""
     h = (a - b).abs_().mul_(-1 / k).add_(1).clamp_(min=0)
     return torch.minimum(a, b).sub_(h.mul_(h).mul_(k / 4))
 
 
 class Brush:
-    """Paints on (B, 3, H, W) canvases; `soft` (B, 1, 1) is the width of an edge in bird units: a pixel plus the blur."""
+    """Paints on (B, 3, H, W) canvases; `soft` (B, 1, 1) is the width of an edge in bird
+    units: a pixel plus the blur."""
 
     def __init__(self, soft: Tensor):
         self.soft, self.sharp = soft, 1 / soft
@@ -116,50 +146,93 @@ class Brush:
         return (distance * -self.sharp).add_(0.5).clamp_(0, 1)
 
     def line(self, offset: Tensor, half: Tensor | float) -> Tensor:
-        """Share of a pixel inside a stroke of half width `half` whose middle is `offset` away; right also below a pixel's width."""
+        """Share of a pixel inside a stroke of half width `half` whose middle is
+        `offset` away; right also below a pixel's width."""
         reach = half * self.sharp
         offset = (offset.abs() * self.sharp).sub_(0.5)
         return (reach - offset).clamp_(0, 1).sub_((-reach - offset).clamp_(0, 1))
 
 
 def paint(canvas: Tensor, alpha: Tensor, colour: Tensor) -> None:
-    """Lays `colour` (B, 3, 1, 1) or (B, 3, H, W) over the canvas where `alpha` (B, H, W) says, in place."""
-    canvas.add_((colour - canvas).mul_(alpha[:, None]))  # where alpha is 0 not even the last bit changes
+    """Lays `colour` (B, 3, 1, 1) or (B, 3, H, W) over the canvas where `alpha` (B, H,
+    W) says, in place."""
+    # where alpha is 0 not even the last bit changes
+    canvas.add_((colour - canvas).mul_(alpha[:, None]))
 
 
-# ---------------------------------------------------------------- geometry: what depends on species and pose only, (B,) numbers
+# ---- geometry: what depends on species and pose only, (B,) numbers
+
 
 @dataclass
 class Pose:
-    """How a bird holds itself, (B,) each: radians; yaw > 0 turns the head towards the viewer."""
+    """How a bird holds itself, (B,) each: radians; yaw > 0 turns the head towards the
+    viewer."""
 
     tilt: Tensor
     yaw: Tensor
     pitch: Tensor
 
     def repeat(self, times: int) -> "Pose":
-        return Pose(*(value.repeat_interleave(times) for value in (self.tilt, self.yaw, self.pitch)))
+        return Pose(
+            *(
+                value.repeat_interleave(times)
+                for value in (self.tilt, self.yaw, self.pitch)
+            )
+        )
 
 
 class Bird:
-    """Geometry and colours of B birds: `values` (B, A) as in species.ATTRIBUTES, one Pose. Points are (x, y) pairs of (B,) tensors."""
+    """Geometry and colours of B birds: `values` (B, A) as in species.ATTRIBUTES, one
+    Pose. Points are (x, y) pairs of (B,) tensors."""
 
     def __init__(self, values: Tensor, pose: Pose):
         device = values.device
         code = {name: values[:, i] for i, name in enumerate(ATTRIBUTES)}
         index = {name: code[name].long() for name in ATTRIBUTES}
-        build = torch.tensor(list(BUILDS.values()), device=device)[index["build"]].unbind(1)
-        self.plump, self.head, upright, self.leg, self.wing, self.tail, bill, self.bill_depth = build
+        build = torch.tensor(list(BUILDS.values()), device=device)[
+            index["build"]
+        ].unbind(1)
+        (
+            self.plump,
+            self.head,
+            upright,
+            self.leg,
+            self.wing,
+            self.tail,
+            bill,
+            self.bill_depth,
+        ) = build
         self.code, self.pose = code, pose
 
-        tint = torch.tensor(list(PALETTES.values()), device=device)[index["palette"]] / 255.0
-        self.upper, self.under, self.coverts, self.flight, self.cap, self.accent, self.tail_colour = tint.unbind(1)
-        pick = {name: torch.tensor(rows, device=device)[index[name]] / 255.0 for name, rows in MARKS.items()}
-        self.bill_colour, self.leg_colour, self.ring_colour = pick["bill colour"], pick["leg colour"], pick["eye ring"]
+        tint = (
+            torch.tensor(list(PALETTES.values()), device=device)[index["palette"]]
+            / 255.0
+        )
+        (
+            self.upper,
+            self.under,
+            self.coverts,
+            self.flight,
+            self.cap,
+            self.accent,
+            self.tail_colour,
+        ) = tint.unbind(1)
+        pick = {
+            name: torch.tensor(rows, device=device)[index[name]] / 255.0
+            for name, rows in MARKS.items()
+        }
+        self.bill_colour, self.leg_colour, self.ring_colour = (
+            pick["bill colour"],
+            pick["leg colour"],
+            pick["eye ring"],
+        )
 
         angle = upright * (pi / 180) + pose.tilt
-        self.dx, self.dy = -cosine(angle), sine(angle)  # unit vector from breast to tail; its normal towards the back is (-dy, dx)
-        self.bill = torch.tensor([0.15, 0.22, 0.34], device=device)[index["bill length"]] * bill
+        # unit vector from breast to tail; its normal towards the back is (-dy, dx)
+        self.dx, self.dy = -cosine(angle), sine(angle)
+        self.bill = (
+            torch.tensor([0.15, 0.22, 0.34], device=device)[index["bill length"]] * bill
+        )
         self.bill_curve = code["bill curve"]
         self.crest = torch.tensor([0.0, 0.12, 0.24], device=device)[index["crest"]]
 
@@ -167,13 +240,22 @@ class Bird:
         turn_cos, turn_sin = cosine(pose.tilt), sine(pose.tilt)
         hx, hy = 0.165, -0.325
         self.hx, self.hy = hx * turn_cos + hy * turn_sin, hy * turn_cos - hx * turn_sin
-        self.fx, self.fy = cosine(pose.pitch), -sine(pose.pitch)  # unit vector forward along the head; down is (-fy, fx)
+        # unit vector forward along the head; down is (-fy, fx)
+        self.fx, self.fy = cosine(pose.pitch), -sine(pose.pitch)
         self.yaw_cos, self.yaw_sin = cosine(pose.yaw), sine(pose.yaw)
 
         self.perch = self.leg + 0.235  # height of the feet below the breast
-        self.base = self.on_head(torch.where(pose.yaw > 0, self.yaw_cos, 1.0) * 0.98, 0.13)
-        self.tip = (self.base[0] + self.fx * self.bill * self.yaw_cos + -self.fy * self.bill * self.bill_curve * 0.28,
-                    self.base[1] + self.fy * self.bill * self.yaw_cos + self.fx * self.bill * self.bill_curve * 0.28)
+        self.base = self.on_head(
+            torch.where(pose.yaw > 0, self.yaw_cos, 1.0) * 0.98, 0.13
+        )
+        self.tip = (
+            self.base[0]
+            + self.fx * self.bill * self.yaw_cos
+            + -self.fy * self.bill * self.bill_curve * 0.28,
+            self.base[1]
+            + self.fy * self.bill * self.yaw_cos
+            + self.fx * self.bill * self.bill_curve * 0.28,
+        )
 
     def on_body(self, t, s) -> tuple[Tensor, Tensor]:
         """A point t along the body towards the tail and s towards the back."""
@@ -181,10 +263,15 @@ class Bird:
 
     def on_head(self, forward, down) -> tuple[Tensor, Tensor]:
         """A point of the head's disc, in radii from its middle."""
-        return self.hx + self.r * (self.fx * forward - self.fy * down), self.hy + self.r * (self.fy * forward + self.fx * down)
+        return self.hx + self.r * (
+            self.fx * forward - self.fy * down
+        ), self.hy + self.r * (self.fy * forward + self.fx * down)
 
-    def on_face(self, forward: float, down: float, side: float) -> tuple[tuple[Tensor, Tensor], Tensor]:
-        """Where a point of the head's sphere (head's own axes) is seen, and how far it faces the viewer (negative: hidden)."""
+    def on_face(
+        self, forward: float, down: float, side: float
+    ) -> tuple[tuple[Tensor, Tensor], Tensor]:
+        """Where a point of the head's sphere (head's own axes) is seen, and how far it
+        faces the viewer (negative: hidden)."""
         seen = self.on_head(forward * self.yaw_cos - side * self.yaw_sin, down)
         return seen, forward * self.yaw_sin + side * self.yaw_cos
 
@@ -204,43 +291,91 @@ class Bird:
         tail = [self.on_body(0.40 + self.tail, 0.02 + side) for side in (-0.15, 0.15)]
         wing = self.on_body(self.wing - 0.1, 0.0)
         crest = self.crest_tip()
-        points = [self.tip, *tail, wing, crest, self.on_head(0, -1.08), self.on_head(1.08, 0), self.on_body(-0.27 * self.plump, 0.0),
-                  (self.feet()[0][0] + 0.10, self.perch + 0.05), (self.feet()[1][0] - 0.06, self.perch + 0.05)]
+        points = [
+            self.tip,
+            *tail,
+            wing,
+            crest,
+            self.on_head(0, -1.08),
+            self.on_head(1.08, 0),
+            self.on_body(-0.27 * self.plump, 0.0),
+            (self.feet()[0][0] + 0.10, self.perch + 0.05),
+            (self.feet()[1][0] - 0.06, self.perch + 0.05),
+        ]
         x, y = torch.stack([p[0] for p in points]), torch.stack([p[1] for p in points])
         return torch.stack([x.amin(0), y.amin(0), x.amax(0), y.amax(0)], 1)
 
     def parts(self) -> Tensor:
-        """(B, 15, 3): x, y and whether the pose shows it, in PART_NAMES' order for a bird that faces right (so its right side is seen)."""
+        """(B, 15, 3): x, y and whether the pose shows it, in PART_NAMES' order for a
+        bird that faces right (so its right side is seen)."""
         eye, eye_depth = self.on_face(*EYE)
         crown, _ = self.on_face(0.0, -0.86, 0.25)
         forehead, _ = self.on_face(0.62, -0.52, 0.4)
         beak = tuple((a + b) / 2 for a, b in zip(self.base, self.tip, strict=True))
         ones, zeros = torch.ones_like(self.hx), torch.zeros_like(self.hx)
-        legs = [tuple((a + b) / 2 for a, b in zip(self.ankle(foot), foot, strict=True)) for foot in self.feet()]
-        points = [(*self.on_body(0.06, 0.17), ones), (*beak, ones), (*self.on_body(0.20, -0.16), ones), (*self.on_body(-0.06, -0.13), ones),
-                  (*crown, ones), (*forehead, ones), (*eye, zeros), (*legs[0], ones), (*self.on_body(0.22, 0.02), zeros),
-                  (*self.on_head(-0.8, 0.3), ones), (*eye, (eye_depth > 0).float()), (*legs[1], ones), (*self.on_body(0.22, 0.02), ones),
-                  (*self.on_body(0.42 + 0.6 * self.tail, 0.0), ones), (*self.on_head(0.42, 0.98), ones)]
+        legs = [
+            tuple((a + b) / 2 for a, b in zip(self.ankle(foot), foot, strict=True))
+            for foot in self.feet()
+        ]
+        points = [
+            (*self.on_body(0.06, 0.17), ones),
+            (*beak, ones),
+            (*self.on_body(0.20, -0.16), ones),
+            (*self.on_body(-0.06, -0.13), ones),
+            (*crown, ones),
+            (*forehead, ones),
+            (*eye, zeros),
+            (*legs[0], ones),
+            (*self.on_body(0.22, 0.02), zeros),
+            (*self.on_head(-0.8, 0.3), ones),
+            (*eye, (eye_depth > 0).float()),
+            (*legs[1], ones),
+            (*self.on_body(0.22, 0.02), ones),
+            (*self.on_body(0.42 + 0.6 * self.tail, 0.0), ones),
+            (*self.on_head(0.42, 0.98), ones),
+        ]
         return torch.stack([torch.stack(p, 1) for p in points], 1)
 
     def areas(self) -> Tensor:
         """(B, len(LOCAL), 4) xyxy: where on the bird each local attribute is drawn."""
+
         def around(points, margin):
-            x, y = torch.stack([p[0] for p in points]), torch.stack([p[1] for p in points])
-            return torch.stack([x.amin(0) - margin, y.amin(0) - margin, x.amax(0) + margin, y.amax(0) + margin], 1)
+            x, y = (
+                torch.stack([p[0] for p in points]),
+                torch.stack([p[1] for p in points]),
+            )
+            return torch.stack(
+                [
+                    x.amin(0) - margin,
+                    y.amin(0) - margin,
+                    x.amax(0) + margin,
+                    y.amax(0) + margin,
+                ],
+                1,
+            )
 
         def head(back, top, front, bottom):
             return [self.on_head(x, y) for x in (back, front) for y in (top, bottom)]
 
         hip, (far, near) = self.on_body(*HIP), self.feet()
         shape = self.code["tail shape"]
-        shortest = 1 - 0.30 * (shape == 1) - 0.26 * (shape == 2) - 0.42 * (shape == 3)  # where the tail ends nearest to the body
+        # where the tail ends nearest to the body
+        shortest = 1 - 0.30 * (shape == 1) - 0.26 * (shape == 2) - 0.42 * (shape == 3)
         reach = self.tail + 0.04
-        tail, ends = ([self.on_body(t, 0.02 + side) for t in (start, 0.36 + 1.05 * reach) for side in (-0.13, 0.13)]
-                      for start in (0.36, 0.36 + reach * shortest - 0.16))  # fmt: skip
+        tail, ends = (
+            [
+                self.on_body(t, 0.02 + side)
+                for t in (start, 0.36 + 1.05 * reach)
+                for side in (-0.13, 0.13)
+            ]
+            for start in (0.36, 0.36 + reach * shortest - 0.16)
+        )
         crest, breast = self.crest_tip(), self.on_body(0.03, -0.15)
         # half the sides of the box around the tilted ellipse that holds the marks
-        wide, high = (((0.265 * a) ** 2 + (0.16 * b) ** 2).sqrt() for a, b in ((self.dx, self.dy), (self.dy, self.dx)))
+        wide, high = (
+            ((0.265 * a) ** 2 + (0.16 * b) ** 2).sqrt()
+            for a, b in ((self.dx, self.dy), (self.dy, self.dx))
+        )
         boxes = {
             "bill": around([self.base, self.tip], 0.07),
             "crown": around([*head(-1.02, -1.08, 1.02, -0.36), crest], 0.01),
@@ -248,26 +383,53 @@ class Bird:
             "eye ring": around([self.on_face(*EYE)[0]], 0.43 * self.r),
             "face": around(head(-1.22, -0.64, 1.12, 0.08), 0.0),
             "throat": around(head(-0.28, 0.28, 1.28, 1.6), 0.0),
-            "breast": torch.stack([breast[0] - wide, breast[1] - high, breast[0] + wide, breast[1] + high], 1),
-            "wing bars": around([self.wing_point(u, w) for u in (0.14, 0.3, 0.4, 0.46) for w in (-1.0, 1.0)], 0.025),
-            "tail shape": around(tail, 0.01), "tail tip": around(ends, 0.01),
+            "breast": torch.stack(
+                [
+                    breast[0] - wide,
+                    breast[1] - high,
+                    breast[0] + wide,
+                    breast[1] + high,
+                ],
+                1,
+            ),
+            "wing bars": around(
+                [
+                    self.wing_point(u, w)
+                    for u in (0.14, 0.3, 0.4, 0.46)
+                    for w in (-1.0, 1.0)
+                ],
+                0.025,
+            ),
+            "tail shape": around(tail, 0.01),
+            "tail tip": around(ends, 0.01),
             "leg colour": around(
-                [(hip[0] - 0.04, hip[1] + 0.03), (near[0] - 0.065, self.perch), (far[0] + 0.09, self.perch + 0.055)], 0.01),
+                [
+                    (hip[0] - 0.04, hip[1] + 0.03),
+                    (near[0] - 0.065, self.perch),
+                    (far[0] + 0.09, self.perch + 0.055),
+                ],
+                0.01,
+            ),
         }
         return torch.stack([boxes.get(name, boxes["bill"]) for name in LOCAL], 1)
 
     def wing_point(self, u: float, w: float) -> tuple[Tensor, Tensor]:
-        """A point of the folded wing: u from shoulder (0) to tip (1), w across, from -1 (lower edge) to 1 (upper edge)."""
+        """A point of the folded wing: u from shoulder (0) to tip (1), w across, from -1
+        (lower edge) to 1 (upper edge)."""
         half = wing_half(torch.tensor(u)) * w
-        return self.on_body(-0.13 + u * self.wing + 0.06 * half, 0.035 - 0.06 * u * self.wing + half)
+        return self.on_body(
+            -0.13 + u * self.wing + 0.06 * half, 0.035 - 0.06 * u * self.wing + half
+        )
 
 
 def wing_half(u: Tensor) -> Tensor:
-    """Half the width of the folded wing at u in [0, 1]: a rounded shoulder, a tapered tip."""
+    """Half the width of the folded wing at u in [0, 1]: a rounded shoulder, a tapered
+    tip."""
     return (u.sqrt() * (1 - u * 0.6 - u * u * 0.4)).mul_(0.335)
 
 
-# ---------------------------------------------------------------- the bird
+# ---- the bird
+
 
 def column(value: Tensor) -> Tensor:
     """(B,) -> (B, 1, 1), for maps; (B, 3) -> (B, 3, 1, 1), for canvases."""
@@ -284,8 +446,11 @@ def fraction(x: Tensor) -> Tensor:
     return x - (x + 0.5).floor()
 
 
-def draw_bird(canvas: Tensor, bird: Bird, x: Tensor, y: Tensor, brush: Brush, texture: Tensor) -> Tensor:
-    """Paints birds on (B, 3, H, W) in place; x, y (B, H, W) are bird coordinates, texture (B, H, W) any soft noise in about [0, 1].
+def draw_bird(
+    canvas: Tensor, bird: Bird, x: Tensor, y: Tensor, brush: Brush, texture: Tensor
+) -> Tensor:
+    """Paints birds on (B, 3, H, W) in place; x, y (B, H, W) are bird coordinates,
+    texture (B, H, W) any soft noise in about [0, 1].
 
     Returns the birds' coverage (B, H, W).
     """
@@ -306,10 +471,15 @@ class Painter:
     def __init__(self, canvas: Tensor, bird: Bird, x: Tensor, y: Tensor, brush: Brush):
         self.canvas, self.bird, self.x, self.y = canvas, bird, x, y
         self.cover, self.line = brush.cover, brush.line
-        self.t = (x * column(bird.dx)).add_(y * column(bird.dy))  # along the body towards the tail
-        self.s = (y * column(bird.dx)).sub_(x * column(bird.dy))  # across it, towards the back
+        # along the body towards the tail
+        self.t = (x * column(bird.dx)).add_(y * column(bird.dy))
+        # across it, towards the back
+        self.s = (y * column(bird.dx)).sub_(x * column(bird.dy))
         self.coverage = torch.zeros_like(x)
-        self.white, self.dark = (torch.tensor(colour, device=x.device)[None, :, None, None] for colour in (WHITE, DARK))
+        self.white, self.dark = (
+            torch.tensor(colour, device=x.device)[None, :, None, None]
+            for colour in (WHITE, DARK)
+        )
 
     def is_(self, attribute: str, value: int) -> Tensor:
         """(B, 1, 1): 1 where a bird's attribute has this value, else 0."""
@@ -321,74 +491,133 @@ class Painter:
         self.coverage = torch.maximum(self.coverage, alpha)
 
     def stroke(self, distance: Tensor, half: float) -> Tensor:
-        """Coverage of a stroke of half width `half`, given the distance to its outline."""
+        """Coverage of a stroke of half width `half`, given the distance to its
+        outline."""
         return self.line((distance + half).clamp_(min=0), half)
 
     def leg(self, foot: tuple[Tensor, Tensor], start: float) -> Tensor:
         hip, ankle = self.bird.on_body(*HIP), point(self.bird.ankle(foot))
         top = (column(hip[0]) + start - 0.02, column(hip[1]) + 0.05)
-        return torch.minimum(segment(self.x, self.y, top, ankle, 0.016, 0.014), segment(self.x, self.y, ankle, point(foot), 0.014, 0.016))
+        return torch.minimum(
+            segment(self.x, self.y, top, ankle, 0.016, 0.014),
+            segment(self.x, self.y, ankle, point(foot), 0.014, 0.016),
+        )
 
     def far_leg(self) -> None:
-        self.add(self.stroke(self.leg(self.bird.feet()[0], 0.05), 0.014), column(self.bird.leg_colour) * 0.72)
+        self.add(
+            self.stroke(self.leg(self.bird.feet()[0], 0.05), 0.014),
+            column(self.bird.leg_colour) * 0.72,
+        )
 
     def near_leg(self) -> None:
-        """The near leg below its feathered thigh, and the toes of both feet around the perch."""
+        """The near leg below its feathered thigh, and the toes of both feet around the
+        perch."""
         shape = self.leg(self.bird.feet()[1], 0.0)
         for foot in self.bird.feet():
             fx, fy = point(foot)
             for tx, ty in ((0.075, 0.022), (0.050, 0.042), (-0.050, 0.020)):
-                shape = torch.minimum(shape, segment(self.x, self.y, (fx, fy), (fx + tx, fy + ty), 0.013, 0.010))
-        self.add(self.stroke(shape, 0.013) * (1 - self.thigh), column(self.bird.leg_colour))
+                shape = torch.minimum(
+                    shape,
+                    segment(self.x, self.y, (fx, fy), (fx + tx, fy + ty), 0.013, 0.010),
+                )
+        self.add(
+            self.stroke(shape, 0.013) * (1 - self.thigh), column(self.bird.leg_colour)
+        )
 
     def tail(self) -> None:
-        """It ends at reach * (a + b |w| + c w^2), w from -1 to 1 across: square, forked, rounded or pointed."""
+        """It ends at reach * (a + b |w| + c w^2), w from -1 to 1 across: square,
+        forked, rounded or pointed."""
         along, across = self.t - 0.36, self.s - 0.02
         reach = column(self.bird.tail) + 0.04
         half = (along * 0.11).add_(0.055).clamp_(0.03, 0.125)
         w = across / half
         forked, rounded, pointed = (self.is_("tail shape", k) for k in (1, 2, 3))
         end = w.abs().clamp_(max=1)
-        end = (end * (forked * 0.34 - pointed * 0.42)).add_(end * end * (rounded * -0.26)).add_(1 - forked * 0.30).mul_(reach)
+        end = (
+            (end * (forked * 0.34 - pointed * 0.42))
+            .add_(end * end * (rounded * -0.26))
+            .add_(1 - forked * 0.30)
+            .mul_(reach)
+        )
         past = along - end
         tail = torch.maximum(torch.maximum(past, across.abs() - half), -along)
         feathers = column(self.bird.tail_colour).expand_as(self.canvas).clone()
-        paint(feathers, self.line(fraction(w * 2.5).mul_(half * 0.4), 0.006) * 0.55, self.dark)
-        band = 0.028 + 0.075 * self.is_("tail tip", 2)  # how far before the end the middle of the white lies
-        paint(feathers, self.line(past + band, 0.029) * (1 - self.is_("tail tip", 0)), self.white)
+        paint(
+            feathers,
+            self.line(fraction(w * 2.5).mul_(half * 0.4), 0.006) * 0.55,
+            self.dark,
+        )
+        # how far before the end the middle of the white lies
+        band = 0.028 + 0.075 * self.is_("tail tip", 2)
+        paint(
+            feathers,
+            self.line(past + band, 0.029) * (1 - self.is_("tail tip", 0)),
+            self.white,
+        )
         self.add(self.cover(tail), feathers)
         paint(self.canvas, self.line(tail, 0.005) * 0.35, self.dark)
 
     def body(self, texture: Tensor) -> None:
-        """Body, neck and head are one silhouette, painted as one plumage; thigh and crest stick out from under it."""
+        """Body, neck and head are one silhouette, painted as one plumage; thigh and
+        crest stick out from under it."""
         bird, x, y, t, s, c = self.bird, self.x, self.y, self.t, self.s, column
         plump, r = c(bird.plump), c(bird.r)
         hx, hy = c(bird.hx), c(bird.hy)
         trunk = segment(t, s, (-0.02, -0.01), (0.46, 0.03), 0.232 * plump, 0.055, 0.30)
-        skull = blend(disc(x, y, hx, hy, r), disc(x, y, *point(bird.on_head(bird.yaw_cos * 0.40, 0.14)), r * 0.68), 0.06)
-        neck = segment(x, y, (0.0, -0.05), (hx - 0.02, hy + 0.03), 0.20 * plump, r * 0.84)
+        skull = blend(
+            disc(x, y, hx, hy, r),
+            disc(x, y, *point(bird.on_head(bird.yaw_cos * 0.40, 0.14)), r * 0.68),
+            0.06,
+        )
+        neck = segment(
+            x, y, (0.0, -0.05), (hx - 0.02, hy + 0.03), 0.20 * plump, r * 0.84
+        )
         shape = blend(blend(trunk, neck, 0.10), skull, 0.07)
 
         upper, under = c(bird.upper), c(bird.under)
         plumage = under.expand_as(self.canvas).clone()
         paint(plumage, fade((texture - 0.5) * 0.05 - s - 0.02, 0.05), upper)
-        paint(plumage, fade(ellipse(t, s, -0.02, -0.05, 0.30, 0.20), 0.45) * 0.22, (upper + under) * 0.5)
+        paint(
+            plumage,
+            fade(ellipse(t, s, -0.02, -0.05, 0.30, 0.20), 0.45) * 0.22,
+            (upper + under) * 0.5,
+        )
         self.breast(plumage)
         self.head(plumage)
-        edge = (shape * (1 / 0.11)).add_(1).clamp_(0, 1)  # light from above, darker towards the outline
-        plumage.mul_((s * 0.55).clamp_(-0.16, 0.12).sub_(edge.mul_(edge).mul_(0.26)).add_(1.03)[:, None])
+        # light from above, darker towards the outline
+        edge = (shape * (1 / 0.11)).add_(1).clamp_(0, 1)
+        plumage.mul_(
+            (s * 0.55)
+            .clamp_(-0.16, 0.12)
+            .sub_(edge.mul_(edge).mul_(0.26))
+            .add_(1.03)[:, None]
+        )
 
-        tuft = segment(x, y, point(bird.on_head(-0.12, -0.46)), point(bird.crest_tip()), r * 0.50, 0.010)
+        tuft = segment(
+            x,
+            y,
+            point(bird.on_head(-0.12, -0.46)),
+            point(bird.crest_tip()),
+            r * 0.50,
+            0.010,
+        )
         plume = upper + (c(bird.cap) - upper) * self.is_("crown", 1)[:, None]
         self.add(self.cover(torch.where(c(bird.crest) > 0, tuft, 9.0)), plume)
         hip, near = point(bird.on_body(*HIP)), point(bird.feet()[1])
-        top, end = (hip[0] - 0.02, hip[1] + 0.04), (hip[0] - 0.02, hip[1] * 0.75 + near[1] * 0.25)
+        top, end = (
+            (hip[0] - 0.02, hip[1] + 0.04),
+            (
+                hip[0] - 0.02,
+                hip[1] * 0.75 + near[1] * 0.25,
+            ),
+        )
         self.thigh = self.cover(segment(x, y, top, end, 0.075, 0.028))
         self.add(self.thigh, under * 0.82)
         self.add(self.cover(shape), plumage)
 
     def breast(self, plumage: Tensor) -> None:
-        """One lattice of marks: streaks, spots and bands differ in the sides of its cells and of the marks."""
+        """One lattice of marks: streaks, spots and bands differ in the sides of its
+        cells and of the marks."""
         t, s = self.t, self.s
         streaked, spotted, banded = (self.is_("breast", k) for k in (1, 2, 3))
         marked = streaked + spotted + banded
@@ -396,7 +625,11 @@ class Painter:
         wide = streaked * 0.046 + spotted * 0.078 + banded * 2 + (1 - marked)
         across = (s + 0.14) / wide
         row = (across + 0.5).floor()
-        u = fraction((t + row * row * 0.11 * (1 - banded)) / long + row * (0.5 * (1 - banded)) + across * across * banded * 2.2).mul_(long)
+        u = fraction(
+            (t + row * row * 0.11 * (1 - banded)) / long
+            + row * (0.5 * (1 - banded))
+            + across * across * banded * 2.2
+        ).mul_(long)
         v = fraction(across).mul_(wide)
         u.mul_(streaked * 0.20 + spotted + banded)
         v.mul_(1 - banded)
@@ -406,37 +639,67 @@ class Painter:
         paint(plumage, stroke.mul_(where).mul_(0.92), column(self.bird.flight) * 0.75)
 
     def head(self, plumage: Tensor) -> None:
-        """Cap, eyebrow or eye stripe, and throat. The head's disc is the picture of a sphere, so they turn with it."""
+        """Cap, eyebrow or eye stripe, and throat. The head's disc is the picture of a
+        sphere, so they turn with it."""
         bird, c = self.bird, column
         r = c(bird.r)
-        fx, fy, yaw_cos, yaw_sin = c(bird.fx), c(bird.fy), c(bird.yaw_cos), c(bird.yaw_sin)
+        fx, fy, yaw_cos, yaw_sin = (
+            c(bird.fx),
+            c(bird.fy),
+            c(bird.yaw_cos),
+            c(bird.yaw_sin),
+        )
         px, py = (self.x - c(bird.hx)) / r, (self.y - c(bird.hy)) / r
         forward, down = (px * fx).add_(py * fy), (py * fx).sub_(px * fy)
         depth = (1 - forward * forward).sub_(down * down).clamp_(min=0).sqrt_()
-        ahead = (forward * yaw_cos).add_(depth * yaw_sin)  # along the head's own axis, towards the bill
+        # along the head's own axis, towards the bill
+        ahead = (forward * yaw_cos).add_(depth * yaw_sin)
         aside = (depth * yaw_cos).sub_(forward * yaw_sin)
         self.sphere = ahead, down, aside
         cap = ((down + 0.40).mul_(r)).add_((ahead * ahead).mul_(0.16 * r))
         cap = torch.maximum(cap, (-1.02 - forward) * r)
-        brow = torch.maximum((down + 0.44 - ahead * 0.06).abs() * r - 0.02, ((ahead + 0.08).abs() - 0.74) * r)
-        stripe = torch.maximum((down + 0.17 - ahead * 0.10).abs() * r - 0.024, (ahead.abs() - 0.93) * r)
-        bib = torch.maximum(ellipse(forward, down, 0.50, 0.82, 0.76, 0.76), 0.30 - down + (0.5 - forward).clamp_(min=0) * 0.35) * r
+        brow = torch.maximum(
+            (down + 0.44 - ahead * 0.06).abs() * r - 0.02,
+            ((ahead + 0.08).abs() - 0.74) * r,
+        )
+        stripe = torch.maximum(
+            (down + 0.17 - ahead * 0.10).abs() * r - 0.024, (ahead.abs() - 0.93) * r
+        )
+        bib = (
+            torch.maximum(
+                ellipse(forward, down, 0.50, 0.82, 0.76, 0.76),
+                0.30 - down + (0.5 - forward).clamp_(min=0) * 0.35,
+            )
+            * r
+        )
         paint(plumage, self.cover(cap) * self.is_("crown", 1), c(bird.cap))
         paint(plumage, self.cover(brow) * self.is_("face", 1), self.white)
         paint(plumage, self.cover(stripe) * self.is_("face", 2), self.dark)
         paint(plumage, self.cover(bib) * self.is_("throat", 1), c(bird.accent))
 
     def wing(self) -> None:
-        """The folded wing in its own coordinates: u from shoulder to tip, w from the lower (-1) to the upper edge (1)."""
+        """The folded wing in its own coordinates: u from shoulder to tip, w from the
+        lower (-1) to the upper edge (1)."""
         bird, cover, line = self.bird, self.cover, self.line
-        length, coverts, flight = column(bird.wing), column(bird.coverts), column(bird.flight)
+        length, coverts, flight = (
+            column(bird.wing),
+            column(bird.coverts),
+            column(bird.flight),
+        )
         u = (self.t + 0.13) / length
         v = self.s - 0.035 + u * (0.06 * length)
         u = u - v * 0.06 / length
         half = wing_half(u.clamp(0.0005, 1))
         w = v / half.clamp(min=0.004)
-        shape = torch.maximum((v.abs() - half).mul_(0.85), (u - 0.5).abs_().sub_(0.5).mul_(length))
-        paint(self.canvas, fade(shape - 0.012 + (v * 0.08), 0.06) * 0.25 * self.coverage, self.dark)  # a shadow lifts it off the flank
+        shape = torch.maximum(
+            (v.abs() - half).mul_(0.85), (u - 0.5).abs_().sub_(0.5).mul_(length)
+        )
+        # a shadow lifts it off the flank
+        paint(
+            self.canvas,
+            fade(shape - 0.012 + (v * 0.08), 0.06) * 0.25 * self.coverage,
+            self.dark,
+        )
 
         feathers = coverts.expand_as(self.canvas).clone()
         paint(feathers, fade((0.47 - u + w * w * 0.05) * length, 0.03), flight)
@@ -444,12 +707,23 @@ class Painter:
         row = rows.floor()
         p, q = fraction(v * (1 / 0.058) + row * 0.5), rows - row - 0.25
         scallop = p.mul_(p).add_(q.mul_(q)).sqrt_().sub_(0.58).mul_(0.06)
-        paint(feathers, line(scallop, 0.005) * cover((u - 0.45) * length) * 0.45, flight)
+        paint(
+            feathers, line(scallop, 0.005) * cover((u - 0.45) * length) * 0.45, flight
+        )
         # long feathers: pale edges that meet at the tip
-        edges = line(fraction(w * 2.6 + u * 0.8).mul_(half * (1 / 2.6)), 0.0065) * fade((0.50 - u) * length, 0.03)
+        edges = line(fraction(w * 2.6 + u * 0.8).mul_(half * (1 / 2.6)), 0.0065) * fade(
+            (0.50 - u) * length, 0.03
+        )
         paint(feathers, edges * 0.55, (coverts + self.white) * 0.5)
-        for place, wide, wanted in ((0.34, 0.036, 1), (0.26, 0.020, 2), (0.42, 0.020, 2)):  # one broad bar or two narrow: as much white
-            bar = line((u - place - w * 0.03 + w * w * 0.05) * length, wide) * cover((w.abs() - 0.94) * half)
+        # one broad bar or two narrow: as much white
+        for place, wide, wanted in (
+            (0.34, 0.036, 1),
+            (0.26, 0.020, 2),
+            (0.42, 0.020, 2),
+        ):
+            bar = line((u - place - w * 0.03 + w * w * 0.05) * length, wide) * cover(
+                (w.abs() - 0.94) * half
+            )
             paint(feathers, bar * self.is_("wing bars", wanted), self.white)
         feathers.mul_((w * 0.09 + 0.99)[:, None].clamp_(0.86, 1.08))
         self.add(cover(shape), feathers)
@@ -466,17 +740,36 @@ class Painter:
         k = (along / length).clamp(0, 1)
         across = across + (k * (1 - k)).mul_(length * (0.45 * c(bird.bill_curve)))
         half = (1 - k * k * 0.35 - k * 0.65).mul_(deep) + 0.004
-        rear = across * across * (0.5 / deep) - along - 0.03  # feathers cover the base in an arc
-        inside = self.cover(torch.maximum(across.abs() - half, torch.maximum(along - length, rear)))
+        # feathers cover the base in an arc
+        rear = across * across * (0.5 / deep) - along - 0.03
+        inside = self.cover(
+            torch.maximum(across.abs() - half, torch.maximum(along - length, rear))
+        )
         self.add(inside, c(bird.bill_colour))
         paint(self.canvas, inside * self.cover(-across) * 0.28, self.dark)
         paint(self.canvas, self.line(across, 0.005) * inside * 0.55, self.dark)
 
     def eye(self) -> None:
         """Ring, dark disc, highlight; distances are chords of the head's sphere."""
-        ox, oy, oz = (place - middle for place, middle in zip(self.sphere, EYE, strict=True))
-        gap = ox.mul_(ox).add_(oy.mul_(oy)).add_(oz.mul_(oz)).sqrt_().mul_(column(self.bird.r))
-        paint(self.canvas, self.cover(gap - 0.062) * (1 - self.is_("eye ring", 0)), column(self.bird.ring_colour))
+        ox, oy, oz = (
+            place - middle for place, middle in zip(self.sphere, EYE, strict=True)
+        )
+        gap = (
+            ox.mul_(ox)
+            .add_(oy.mul_(oy))
+            .add_(oz.mul_(oz))
+            .sqrt_()
+            .mul_(column(self.bird.r))
+        )
+        paint(
+            self.canvas,
+            self.cover(gap - 0.062) * (1 - self.is_("eye ring", 0)),
+            column(self.bird.ring_colour),
+        )
         paint(self.canvas, self.cover(gap - 0.040), self.dark * 0.6)
         ex, ey = point(self.bird.on_face(*EYE)[0])
-        paint(self.canvas, self.cover(disc(self.x, self.y, ex + 0.010, ey - 0.014, 0.0125)) * 0.95, self.white)
+        paint(
+            self.canvas,
+            self.cover(disc(self.x, self.y, ex + 0.010, ey - 0.014, 0.0125)) * 0.95,
+            self.white,
+        )

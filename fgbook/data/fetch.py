@@ -1,4 +1,5 @@
-"""Downloading the official archives: resumed where they broke off, verified, unpacked with suspicion, and in place only when whole."""
+"""Downloading the official archives: resumed where they broke off, verified, unpacked
+with suspicion, and in place only when whole."""
 
 import gzip
 import lzma
@@ -40,50 +41,122 @@ _VGG = ("https://www.robots.ox.ac.uk/~vgg/data/",)
 _DOGS = ("http://vision.stanford.edu/aditya86/ImageNetDogs/",)
 
 
-def _at(bases: tuple[str, ...], place: str, checksum: str, size: int | None = None) -> Archive:
-    return Archive(place.rsplit("/", 1)[-1], checksum, tuple(base + place for base in bases), size)
+def _at(
+    bases: tuple[str, ...], place: str, checksum: str, size: int | None = None
+) -> Archive:
+    return Archive(
+        place.rsplit("/", 1)[-1], checksum, tuple(base + place for base in bases), size
+    )
 
 
 SOURCES: dict[str, tuple[Archive, ...]] = {
     "cub": (
-        _at(("https://data.caltech.edu/records/65de6-vp158/files/",), "CUB_200_2011.tgz",
-            "sha256:0c685df5597a8b24909f6a7c9db6d11e008733779a671760afef78feb49bf081", 1_150_585_339),
+        _at(
+            ("https://data.caltech.edu/records/65de6-vp158/files/",),
+            "CUB_200_2011.tgz",
+            "sha256:0c685df5597a8b24909f6a7c9db6d11e008733779a671760afef78feb49bf081",
+            1_150_585_339,
+        ),
     ),
-    "aircraft": (_at(_VGG, "fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz", "md5:d4acdd33327262359767eeaa97a4f732"),),
+    "aircraft": (
+        _at(
+            _VGG,
+            "fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz",
+            "md5:d4acdd33327262359767eeaa97a4f732",
+        ),
+    ),
     "dogs": (
-        _at(_DOGS, "images.tar", "sha256:a443fc2f9a851aa1a7b8e4fa4af94b8459fce2c9f5a2f4dd4669cf9673a4ec58", 793_579_520),
-        _at(_DOGS, "annotation.tar", "sha256:662ed36f707be6b195c2fda392d8e153e83af28cedc8e2134a649f198def30fd", 21_852_160),
-        _at(_DOGS, "lists.tar", "sha256:34b47cacd9a98b5d150e084f24d29391c084c55272295ec65c85651bc35f4d6c", 481_280),
+        _at(
+            _DOGS,
+            "images.tar",
+            "sha256:a443fc2f9a851aa1a7b8e4fa4af94b8459fce2c9f5a2f4dd4669cf9673a4ec58",
+            793_579_520,
+        ),
+        _at(
+            _DOGS,
+            "annotation.tar",
+            "sha256:662ed36f707be6b195c2fda392d8e153e83af28cedc8e2134a649f198def30fd",
+            21_852_160,
+        ),
+        _at(
+            _DOGS,
+            "lists.tar",
+            "sha256:34b47cacd9a98b5d150e084f24d29391c084c55272295ec65c85651bc35f4d6c",
+            481_280,
+        ),
     ),
     "flowers": (
-        _at(_VGG, "flowers/102/102flowers.tgz", "sha256:2d01ecc807db462958cfe3d92f57a8c252b4abd240eb955770201e45f783b246", 344_862_509),
-        _at(_VGG, "flowers/102/imagelabels.mat", "sha256:4903e94206bac23bf772aadf06451916df56b58fc483a62db32a97b82656651d", 502),
-        _at(_VGG, "flowers/102/setid.mat", "sha256:46b8678f91fd95d3c8f4feab80d271a6c834a1dd896fe29fd3e6ad9ce5c8dccd", 14_989),
+        _at(
+            _VGG,
+            "flowers/102/102flowers.tgz",
+            "sha256:2d01ecc807db462958cfe3d92f57a8c252b4abd240eb955770201e45f783b246",
+            344_862_509,
+        ),
+        _at(
+            _VGG,
+            "flowers/102/imagelabels.mat",
+            "sha256:4903e94206bac23bf772aadf06451916df56b58fc483a62db32a97b82656651d",
+            502,
+        ),
+        _at(
+            _VGG,
+            "flowers/102/setid.mat",
+            "sha256:46b8678f91fd95d3c8f4feab80d271a6c834a1dd896fe29fd3e6ad9ce5c8dccd",
+            14_989,
+        ),
     ),
     "imagewoof": (
-        _at(("https://s3.amazonaws.com/fast-ai-imageclas/",), "imagewoof2-320.tgz",
-            "sha256:4e4905ed7643120daaf9bf3b2ef7f3a7e8396d9bdaf254a38c6f01f618b4973d", 328_288_506),
+        _at(
+            ("https://s3.amazonaws.com/fast-ai-imageclas/",),
+            "imagewoof2-320.tgz",
+            "sha256:4e4905ed7643120daaf9bf3b2ef7f3a7e8396d9bdaf254a38c6f01f618b4973d",
+            328_288_506,
+        ),
     ),
     "cars": (  # the links have been dead for years
-        Archive("cars_train.tgz", "sha256:512b227b30e2f0a8aab9e09485786ab4479582073a144998da74d64b801fd288", (), 979_269_282),
-        Archive("cars_test.tgz", "sha256:bffea656d6f425cba3c91c6d83336e4c5f86c6cffd8975b0f375d3a10da8e243", (), 977_350_468),
-        Archive("car_devkit.tgz", "sha256:b97deb463af7d58b6bfaa18b2a4de9829f0f79e8ce663dfa9261bf7810e9accd", (), 330_960),
-        Archive("cars_test_annos_withlabels.mat", "sha256:790f75be8ea34eeded134cc559332baf23e30e91367e9ddca97d26ed9b895f05", (), 185_758),
+        Archive(
+            "cars_train.tgz",
+            "sha256:512b227b30e2f0a8aab9e09485786ab4479582073a144998da74d64b801fd288",
+            (),
+            979_269_282,
+        ),
+        Archive(
+            "cars_test.tgz",
+            "sha256:bffea656d6f425cba3c91c6d83336e4c5f86c6cffd8975b0f375d3a10da8e243",
+            (),
+            977_350_468,
+        ),
+        Archive(
+            "car_devkit.tgz",
+            "sha256:b97deb463af7d58b6bfaa18b2a4de9829f0f79e8ce663dfa9261bf7810e9accd",
+            (),
+            330_960,
+        ),
+        Archive(
+            "cars_test_annos_withlabels.mat",
+            "sha256:790f75be8ea34eeded134cc559332baf23e30e91367e9ddca97d26ed9b895f05",
+            (),
+            185_758,
+        ),
     ),
-}  # fmt: skip
-"""Checksums and sizes as torchvision's and TensorFlow Datasets' loaders publish them."""
+}
+"""Checksums and sizes as torchvision's and TensorFlow Datasets' loaders publish
+them."""
 
 PARTS = {"cub50": "cub", "dogs21": "dogs"}
 """Data sets that are part of another."""
 
 
 def get(name: str, *, progress: bool = True) -> Path:
-    """Download a data set into the data folder and unpack it there; the folder it then is in. One that is there already is left alone.
+    """Download a data set into the data folder and unpack it there; the folder it then
+    is in. One that is there already is left alone.
 
-    Broken downloads go on where they stopped, in this call or the next; archives that somebody put into ``downloads/NAME`` of the data
-    folder are used. Every archive is verified before it is unpacked. The data set's folder appears when all of it is there. Raises
-    InputError: unknown name, no source left (with the reason of each), a checksum that does not fit, an archive that reaches outside its
-    folder or is far too large, a full or read-only disk.
+    Broken downloads go on where they stopped, in this call or the next; archives that
+    somebody put into ``downloads/NAME`` of the data folder are used. Every archive is
+    verified before it is unpacked. The data set's folder appears when all of it is
+    there. Raises InputError: unknown name, no source left (with the reason of each), a
+    checksum that does not fit, an archive that reaches outside its folder or is far too
+    large, a full or read-only disk.
     """
     whole = PARTS.get(name, name)
     if whole not in SOURCES:
@@ -93,31 +166,45 @@ def get(name: str, *, progress: bool = True) -> Path:
         keep.mkdir(parents=True, exist_ok=True)
         with _turn(keep.with_suffix(".lock"), whole):
             if not final.exists():
-                missing = [archive for archive in SOURCES[whole] if not archive.urls and not (keep / archive.file).is_file()]
+                missing = [
+                    archive
+                    for archive in SOURCES[whole]
+                    if not archive.urls and not (keep / archive.file).is_file()
+                ]
                 if missing:
-                    listed = ", ".join(f"{archive.file} ({archive.checksum})" for archive in missing)
+                    listed = ", ".join(
+                        f"{archive.file} ({archive.checksum})" for archive in missing
+                    )
                     raise InputError(
-                        f"data set {whole} can no longer be downloaded from its authors; find these files elsewhere, put them into {keep} "
-                        f"and give the same command again, which verifies and unpacks them: {listed}."
+                        f"data set {whole} can no longer be downloaded from its"
+                        f" authors; find these files elsewhere, put them into {keep}"
+                        " and give the same command again, which verifies and unpacks"
+                        f" them: {listed}."
                     )
                 files = [_fetch(archive, keep, progress) for archive in SOURCES[whole]]
                 _unpack_all(files, final)
-                if all(archive.urls for archive in SOURCES[whole]):  # what somebody put there stays
+                # what somebody put there stays
+                if all(archive.urls for archive in SOURCES[whole]):
                     shutil.rmtree(keep, ignore_errors=True)
     except OSError as error:
         raise InputError(
-            f"cannot write in {paths.data()} ({error.strerror or error}); make room, or set FGBOOK_DATA to a folder that can be written."
+            f"cannot write in {paths.data()} ({error.strerror or error}); make room, or"
+            " set FGBOOK_DATA to a folder that can be written."
         ) from error
     return final
 
 
 def _turn(path: Path, name: str):
-    """Held while a data set is fetched. A second process that wants it says so, and waits."""
+    """Held while a data set is fetched. A second process that wants it says so, and
+    waits."""
     lock = FileLock(path)
     try:
         return lock.acquire(timeout=0)
     except Timeout:
-        print(f"data set {name} is being fetched by another process; waiting for it.", flush=True)
+        print(
+            f"data set {name} is being fetched by another process; waiting for it.",
+            flush=True,
+        )
         return lock.acquire()
 
 
@@ -125,7 +212,8 @@ def _turn(path: Path, name: str):
 
 
 def _fetch(archive: Archive, folder: Path, progress: bool) -> Path:
-    """An archive in `folder`, verified; downloaded from the first source that delivers it."""
+    """An archive in `folder`, verified; downloaded from the first source that delivers
+    it."""
     pooch.get_logger().setLevel("WARNING")  # the progress bar says it already
     known, failures = archive.checksum, []
     path = folder / archive.file
@@ -133,12 +221,22 @@ def _fetch(archive: Archive, folder: Path, progress: bool) -> Path:
         if pooch.hashes.hash_matches(str(path), known):
             return path
         if not archive.urls:
-            raise InputError(f"{path} is not the official file: its checksum is not {known}.")
+            raise InputError(
+                f"{path} is not the official file: its checksum is not {known}."
+            )
     for url in archive.urls:
-        for _ in range(2):  # a second time from the beginning where the first was resumed: the beginning may have been another file's
-            download = _Download(folder / f"{archive.file}.part", archive.size, progress)
+        # a second time from the beginning where the first was resumed: the beginning
+        # may have been another file's
+        for _ in range(2):
+            download = _Download(
+                folder / f"{archive.file}.part", archive.size, progress
+            )
             try:
-                return Path(pooch.retrieve(url, known, fname=archive.file, path=folder, downloader=download))
+                return Path(
+                    pooch.retrieve(
+                        url, known, fname=archive.file, path=folder, downloader=download
+                    )
+                )
             except ValueError:
                 failures.append(f"{url}: what it sends has not the checksum {known}")
                 if not download.resumed:
@@ -146,7 +244,10 @@ def _fetch(archive: Archive, folder: Path, progress: bool) -> Path:
             except _GivenUp as error:
                 failures.append(f"{url}: {error}")
                 break
-    raise InputError(f"{archive.file} could not be downloaded ({'; '.join(failures)}); try again later, or put the file into {folder}.")
+    raise InputError(
+        f"{archive.file} could not be downloaded ({'; '.join(failures)}); try again"
+        f" later, or put the file into {folder}."
+    )
 
 
 class _GivenUp(Exception):
@@ -154,10 +255,16 @@ class _GivenUp(Exception):
 
 
 class _Download:
-    """What pooch calls to download one file: goes on from `part`, which outlives this process, and moves it to where pooch verifies it."""
+    """What pooch calls to download one file: goes on from `part`, which outlives this
+    process, and moves it to where pooch verifies it."""
 
     def __init__(self, part: Path, size: int | None, progress: bool):
-        self.part, self.limit, self.exact, self.progress = part, size or MAX_DOWNLOAD, size is not None, progress
+        self.part, self.limit, self.exact, self.progress = (
+            part,
+            size or MAX_DOWNLOAD,
+            size is not None,
+            progress,
+        )
         self.resumed = False
 
     def __call__(self, url: str, output_file: str, _pooch, check_only: bool = False):
@@ -183,33 +290,61 @@ class _Download:
         return self.part.stat().st_size if self.part.is_file() else 0
 
     def _more(self, url: str, start: int) -> bool:
-        """Ask for what is still missing and write it behind what is there. Whether the file is then as long as the server says."""
-        # Unencoded, and read raw: some servers call an archive's own compression an encoding, and would have it unpacked on the way.
-        headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={start}-"} if start else {})}
-        with requests.get(url, headers=headers, stream=True, timeout=PATIENCE) as answer:
-            if answer.status_code == 416:  # there is nothing behind what we have: it is all of it, or not this file's beginning
+        """Ask for what is still missing and write it behind what is there. Whether the
+        file is then as long as the server says."""
+        # Unencoded, and read raw: some servers call an archive's own compression an
+        # encoding, and would have it unpacked on the way.
+        headers = {
+            "Accept-Encoding": "identity",
+            **({"Range": f"bytes={start}-"} if start else {}),
+        }
+        with requests.get(
+            url, headers=headers, stream=True, timeout=PATIENCE
+        ) as answer:
+            # there is nothing behind what we have: it is all of it, or not this file's
+            # beginning
+            if answer.status_code == 416:
                 if _range(answer)[1] == start:
                     return True
                 self.part.unlink(missing_ok=True)
                 return False
             answer.raise_for_status()
-            first, total = _range(answer) if answer.status_code == 206 else (0, _number(answer.headers.get("Content-Length")))
+            first, total = (
+                _range(answer)
+                if answer.status_code == 206
+                else (0, _number(answer.headers.get("Content-Length")))
+            )
             if first != start:  # the server starts again, or somewhere else
                 if answer.status_code == 206:
                     self.part.unlink(missing_ok=True)
                     return False
                 start = 0
-            if total is not None and (total > self.limit or self.exact and total != self.limit):
+            if total is not None and (
+                total > self.limit or (self.exact and total != self.limit)
+            ):
                 raise _GivenUp(f"it offers {total} bytes, not {self.limit}")
-            style = {"unit": "B", "unit_scale": True, "leave": False, "mininterval": 1, "disable": not self.progress}
-            with open(self.part, "ab" if start else "wb") as file, tqdm(total=total, initial=start, desc=self.part.stem, **style) as bar:
+            style = {
+                "unit": "B",
+                "unit_scale": True,
+                "leave": False,
+                "mininterval": 1,
+                "disable": not self.progress,
+            }
+            with (
+                open(self.part, "ab" if start else "wb") as file,
+                tqdm(total=total, initial=start, desc=self.part.stem, **style) as bar,
+            ):
                 have = start
-                for block in answer.raw.stream(1 << 14, decode_content=False):  # small: when it breaks off, the block under way is lost
+                # small: when it breaks off, the block under way is lost
+                for block in answer.raw.stream(1 << 14, decode_content=False):
                     have += len(block)
                     if have > self.limit:
                         file.close()
                         self.part.unlink()
-                        raise _GivenUp(f"it sends more than the {self.limit} bytes that are expected")
+                        raise _GivenUp(
+                            f"it sends more than the {self.limit} bytes that are"
+                            " expected"
+                        )
                     file.write(block)
                     bar.update(len(block))
         return total is None or have == total
@@ -217,7 +352,9 @@ class _Download:
 
 def _range(answer: requests.Response) -> tuple[int, int | None]:
     """First byte and total length, of a header such as "bytes 200-999/1000"."""
-    span, _, total = answer.headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
+    span, _, total = (
+        answer.headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
+    )
     return _number(span.partition("-")[0]) or 0, _number(total)
 
 
@@ -228,8 +365,13 @@ def _number(text: str | None) -> int | None:
 def _hopeless(error: Exception) -> bool:
     """Whether the same question will get the same answer."""
     if isinstance(error, requests.HTTPError):
-        return error.response.status_code < 500 and error.response.status_code not in (408, 429)  # too slow, too many questions
-    return isinstance(error, (requests.TooManyRedirects, ValueError))  # ValueError: an address that is none
+        # too slow, too many questions
+        return error.response.status_code < 500 and error.response.status_code not in (
+            408,
+            429,
+        )
+    # ValueError: an address that is none
+    return isinstance(error, (requests.TooManyRedirects, ValueError))
 
 
 def _reason(error: Exception) -> str:
@@ -239,16 +381,24 @@ def _reason(error: Exception) -> str:
         return "it redirects in circles"
     if isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError)):
         return "it does not answer in time"
-    if isinstance(error, (requests.exceptions.ChunkedEncodingError, urllib3.exceptions.ProtocolError)):
+    if isinstance(
+        error,
+        (requests.exceptions.ChunkedEncodingError, urllib3.exceptions.ProtocolError),
+    ):
         return "it breaks off"
-    return "no connection" if isinstance(error, requests.ConnectionError) else type(error).__name__
+    return (
+        "no connection"
+        if isinstance(error, requests.ConnectionError)
+        else type(error).__name__
+    )
 
 
 # Unpacking
 
 
 def _unpack_all(files: list[Path], final: Path):
-    """All archives into one folder (other files as they are), which gets its name when everything is in it."""
+    """All archives into one folder (other files as they are), which gets its name when
+    everything is in it."""
     partial = final.with_name(f".{final.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
     partial.mkdir()
@@ -265,11 +415,11 @@ def _unpack_all(files: list[Path], final: Path):
 
 
 def unpack(archive: Path, target: Path, limit: int = MAX_UNPACKED) -> int:
-    """The files of a tar archive, under `target`; the bytes written. Links that stay inside are left out; owners and permissions are not
-    taken over.
+    """The files of a tar archive, under `target`; the bytes written. Links that stay
+    inside are left out; owners and permissions are not taken over.
 
-    Raises InputError, possibly with some files written: not a whole tar archive, a path or link out of the folder, a device, more than
-    `limit` bytes.
+    Raises InputError, possibly with some files written: not a whole tar archive, a path
+    or link out of the folder, a device, more than `limit` bytes.
     """
     written = members = 0
     try:
@@ -279,24 +429,44 @@ def unpack(archive: Path, target: Path, limit: int = MAX_UNPACKED) -> int:
                 path = _inside(member.name, archive)
                 if member.issym() or member.islnk():
                     base = posixpath.dirname(member.name) if member.issym() else ""
-                    _inside(posixpath.normpath(posixpath.join(base, member.linkname)), archive)
+                    _inside(
+                        posixpath.normpath(posixpath.join(base, member.linkname)),
+                        archive,
+                    )
                 elif member.isdir():
                     (target / path).mkdir(parents=True, exist_ok=True)
                 elif member.isreg():
                     written += member.size
                     if written > limit or members > MAX_MEMBERS:
-                        raise InputError(f"{archive} holds more than {limit} bytes or {MAX_MEMBERS} files; it is not unpacked.")
+                        raise InputError(
+                            f"{archive} holds more than {limit} bytes or {MAX_MEMBERS}"
+                            " files; it is not unpacked."
+                        )
                     (target / path).parent.mkdir(parents=True, exist_ok=True)
                     with open(target / path, "wb") as file:
                         shutil.copyfileobj(tar.extractfile(member), file, 1 << 20)
                 else:
-                    raise InputError(f"{archive} holds {member.name!r}, which is neither file nor folder; it is not unpacked.")
+                    raise InputError(
+                        f"{archive} holds {member.name!r}, which is neither file nor"
+                        " folder; it is not unpacked."
+                    )
     except InputError:
         raise
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError) as error:
-        raise InputError(f"{archive} is not a whole tar archive ({error}); remove it and fetch it again.") from error
+    except (
+        tarfile.TarError,
+        EOFError,
+        zlib.error,
+        gzip.BadGzipFile,
+        lzma.LZMAError,
+    ) as error:
+        raise InputError(
+            f"{archive} is not a whole tar archive ({error}); remove it and fetch it"
+            " again."
+        ) from error
     except ValueError as error:
-        raise InputError(f"{archive} holds a name that cannot be used ({error}); it is not unpacked.") from error
+        raise InputError(
+            f"{archive} holds a name that cannot be used ({error}); it is not unpacked."
+        ) from error
     if not members:
         raise InputError(f"{archive} is empty; remove it and fetch it again.")
     return written
@@ -304,6 +474,15 @@ def unpack(archive: Path, target: Path, limit: int = MAX_UNPACKED) -> int:
 
 def _inside(name: str, archive: Path) -> PurePosixPath:
     path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name or Path(name).drive:
-        raise InputError(f"{archive} holds {name!r}, which lies outside its folder; it is not unpacked.")
+    if (
+        path.is_absolute()
+        or ".." in path.parts
+        or "\\" in name
+        or "\0" in name
+        or Path(name).drive
+    ):
+        raise InputError(
+            f"{archive} holds {name!r}, which lies outside its folder; it is not"
+            " unpacked."
+        )
     return path

@@ -1,7 +1,9 @@
-"""fieldguide: procedurally drawn birds with full ground truth; the data set that needs no download.
+"""fieldguide: procedurally drawn birds with full ground truth; the data set that needs
+    no download.
 
-An image is a function of (seed, pool, split, index) and its species' attribute vector: all that varies is hashed from those numbers, so
-that an image is the same, bit by bit, in any order, process or batch size.
+An image is a function of (seed, pool, split, index) and its species' attribute vector:
+all that varies is hashed from those numbers, so that an image is the same, bit by bit,
+in any order, process or batch size.
 """
 
 import hashlib
@@ -16,16 +18,31 @@ from torch import Tensor
 from ..errors import InputError
 from . import species as tables
 from .dataset import DataSet, Split
-from .drawing import Bird, Brush, Pose, column, draw_bird, fraction, grow, paint, scramble, segment, uniform
+from .drawing import (
+    Bird,
+    Brush,
+    Pose,
+    column,
+    draw_bird,
+    fraction,
+    grow,
+    paint,
+    scramble,
+    segment,
+    uniform,
+)
 from .store import cached_arrays
 
 VERSION = 1
 """Raised when pixels or ground truth change; part of every fingerprint."""
 
 SPLITS = ("train", "val", "test")
-BLOCK = 160_000  # pixels drawn at once: what keeps the working set of a drawing near the processor's cache
+# pixels drawn at once: what keeps the working set of a drawing near the processor's
+# cache
+BLOCK = 160_000
 
-# Backgrounds: far colours (top, bottom), third colour for clouds or leaves; and the strength of each ingredient.
+# Backgrounds: far colours (top, bottom), third colour for clouds or leaves; and the
+# strength of each ingredient.
 SCENES = ("sky", "foliage", "water", "branch")
 _TOP = ((118, 168, 220), (74, 106, 58), (146, 176, 182), (132, 138, 112))
 _BOTTOM = ((206, 226, 240), (122, 146, 74), (72, 112, 128), (96, 98, 80))
@@ -38,9 +55,25 @@ _BOUGHS = (0.0, 0.12, 0.0, 1.0)  # unsharp branches
 
 # The uniform numbers behind an image, by name and count.
 _DRAWS = (
-    ("scene", 1), ("flip", 1), ("tilt", 1), ("yaw", 1), ("pitch", 1), ("scale", 1), ("place", 2), ("blur", 1), ("noise", 1), ("light", 1),
-    ("warmth", 1), ("contrast", 1), ("tint", 3), ("perch", 3), ("bokeh", 24), ("boughs", 10), ("twigs", 12), ("leaves", 28),
-)  # fmt: skip
+    ("scene", 1),
+    ("flip", 1),
+    ("tilt", 1),
+    ("yaw", 1),
+    ("pitch", 1),
+    ("scale", 1),
+    ("place", 2),
+    ("blur", 1),
+    ("noise", 1),
+    ("light", 1),
+    ("warmth", 1),
+    ("contrast", 1),
+    ("tint", 3),
+    ("perch", 3),
+    ("bokeh", 24),
+    ("boughs", 10),
+    ("twigs", 12),
+    ("leaves", 28),
+)
 
 
 @dataclass
@@ -55,7 +88,8 @@ class Drawing:
 
 
 class Nuisance:
-    """All that varies between images of one species; (B,) or (B, k) numbers in [0, 1) under the names of _DRAWS."""
+    """All that varies between images of one species; (B,) or (B, k) numbers in [0, 1)
+    under the names of _DRAWS."""
 
     def __init__(self, key: Tensor):
         numbers = uniform(key, sum(count for _, count in _DRAWS), stream=1)
@@ -69,33 +103,69 @@ class Nuisance:
 def keys(seed: int, pool: str, split: str, index: Tensor) -> Tensor:
     """(B,) int64 hash keys of images `index` (B,)."""
     place = tables.POOLS.index(pool) * len(SPLITS) + SPLITS.index(split)
-    start = scramble(scramble(torch.tensor(seed, device=index.device) * 64 + place + 0x5F3759DF))
+    start = scramble(
+        scramble(torch.tensor(seed, device=index.device) * 64 + place + 0x5F3759DF)
+    )
     return scramble(start + scramble(index + 0x1F123BB5))
 
 
-def load(size: int, pool: str = "target", species: int = 20, per_class: tuple[int, int, int] = (40, 10, 25), seed: int = 0) -> DataSet:
+def load(
+    size: int,
+    pool: str = "target",
+    species: int = 20,
+    per_class: tuple[int, int, int] = (40, 10, 25),
+    seed: int = 0,
+) -> DataSet:
     """The data set at `size` x `size` pixels, drawn once and then read from the store.
 
-    pool "target" or "source" (no species in common); species 2 .. species.limit(); per_class: training, validation and test images of each
-    species; seed: another one draws other images of the same species. Raises InputError for anything else.
+    pool "target" or "source" (no species in common); species 2 .. species.limit();
+    per_class: training, validation and test images of each species; seed: another one
+    draws other images of the same species. Raises InputError for anything else.
     """
     if not _whole(size, 16, 4096):
-        raise InputError(f"fieldguide: size {size!r}; a whole number of pixels from 16 to 4096 is possible.")
+        raise InputError(
+            f"fieldguide: size {size!r}; a whole number of pixels from 16 to 4096 is"
+            " possible."
+        )
     table = tables.table(pool, species)
-    if not (isinstance(per_class, tuple | list) and len(per_class) == 3 and all(_whole(count, 1, 100_000) for count in per_class)):
-        raise InputError(f"fieldguide: per_class {per_class!r}; three whole numbers from 1 to 100000 (train, val, test) are needed.")
+    if not (
+        isinstance(per_class, tuple | list)
+        and len(per_class) == 3
+        and all(_whole(count, 1, 100_000) for count in per_class)
+    ):
+        raise InputError(
+            f"fieldguide: per_class {per_class!r}; three whole numbers from 1 to 100000"
+            " (train, val, test) are needed."
+        )
     if not _whole(seed, 0, 2**31 - 1):
-        raise InputError(f"fieldguide: seed {seed!r}; a whole number from 0 to {2**31 - 1} is possible.")
-    recipe = f"version {VERSION}, pool {pool}, species {species}, per class {tuple(per_class)}, seed {seed}, size {size}"
-    fingerprint = hashlib.sha256(recipe.encode() + table.values.numpy().tobytes()).hexdigest()[:16]
+        raise InputError(
+            f"fieldguide: seed {seed!r}; a whole number from 0 to {2**31 - 1} is"
+            " possible."
+        )
+    recipe = (
+        f"version {VERSION}, pool {pool}, species {species}, per class"
+        f" {tuple(per_class)}, seed {seed}, size {size}"
+    )
+    fingerprint = hashlib.sha256(
+        recipe.encode() + table.values.numpy().tobytes()
+    ).hexdigest()[:16]
 
     def build() -> dict[str, np.ndarray]:
         arrays = {}
         for split, count in zip(SPLITS, per_class, strict=True):
             index = torch.arange(count * species)
             label = index % species
-            drawing = render(table.values[label], table.siblings[label], table.differ[label], keys(seed, pool, split, index), size)
-            arrays |= {f"{split}_{name}": value.numpy() for name, value in vars(drawing).items()}
+            drawing = render(
+                table.values[label],
+                table.siblings[label],
+                table.differ[label],
+                keys(seed, pool, split, index),
+                size,
+            )
+            arrays |= {
+                f"{split}_{name}": value.numpy()
+                for name, value in vars(drawing).items()
+            }
         return arrays
 
     arrays = cached_arrays(f"fieldguide-{pool}-{size}-{fingerprint}", build)
@@ -103,15 +173,31 @@ def load(size: int, pool: str = "target", species: int = 20, per_class: tuple[in
     for split, count in zip(SPLITS, per_class, strict=True):
         label = torch.arange(count * species) % species
         files = [f"{pool}/{split}/{i:05d}.png" for i in range(len(label))]
-        truth = {name: torch.from_numpy(arrays[f"{split}_{name}"]) for name in Drawing.__dataclass_fields__}
-        splits.append(Split(labels=label, files=files, attributes=table.values[label], **truth))
+        truth = {
+            name: torch.from_numpy(arrays[f"{split}_{name}"])
+            for name in Drawing.__dataclass_fields__
+        }
+        splits.append(
+            Split(labels=label, files=files, attributes=table.values[label], **truth)
+        )
     name = "fieldguide" if pool == "target" else f"fieldguide-{pool}"
     words, known = tables.one_hot(table.values)
-    return DataSet(name, table.names, size, fingerprint, *splits, genus=table.genus, class_attributes=known, attribute_names=words)
+    return DataSet(
+        name,
+        table.names,
+        size,
+        fingerprint,
+        *splits,
+        genus=table.genus,
+        class_attributes=known,
+        attribute_names=words,
+    )
 
 
 def _whole(value: object, low: int, high: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+    return (
+        isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+    )
 
 
 def species_names(pool: str = "target", count: int = 20) -> list[str]:
@@ -120,11 +206,15 @@ def species_names(pool: str = "target", count: int = 20) -> list[str]:
 
 
 def plate(species: int = 20, size: int = 224, pool: str = "target") -> Tensor:
-    """(species, 3, S, S) uint8: the species as a field guide prints them, in profile on paper, siblings at one scale."""
+    """(species, 3, S, S) uint8: the species as a field guide prints them, in profile on
+    paper, siblings at one scale."""
     table, c = tables.table(pool, species), column
     zero = torch.zeros(species)
     pose = Pose(zero, zero, zero)
-    extent = _union(Bird(table.siblings.flatten(0, 1), pose.repeat(tables.SIBLINGS)).extent(), species)
+    extent = _union(
+        Bird(table.siblings.flatten(0, 1), pose.repeat(tables.SIBLINGS)).extent(),
+        species,
+    )
     middle, sides = (extent[:, :2] + extent[:, 2:]) / 2, extent[:, 2:] - extent[:, :2]
     scale = 0.88 / sides.amax(1)
     images = []
@@ -136,49 +226,84 @@ def plate(species: int = 20, size: int = 224, pool: str = "target") -> Tensor:
         brush = Brush(c((1 / (size * scale[i]))[None]))
         nuisance = Nuisance(torch.zeros(1, dtype=torch.int64))
         nuisance.perch = torch.tensor([[0.62, 0.1, 0.4]])
-        grain = grow(uniform(torch.full((1,), 7), 400, stream=2).reshape(1, 20, 20), size)
-        canvas = torch.tensor([0.93, 0.91, 0.86])[None, :, None, None].expand(1, 3, size, size).clone()
+        grain = grow(
+            uniform(torch.full((1,), 7), 400, stream=2).reshape(1, 20, 20), size
+        )
+        canvas = (
+            torch.tensor([0.93, 0.91, 0.86])[None, :, None, None]
+            .expand(1, 3, size, size)
+            .clone()
+        )
         _perch(canvas, nuisance, one, x, y, brush, grain)
         draw_bird(canvas, one, x, y, brush, grain)
         images.append(canvas.clamp_(0, 1).mul_(255).add_(0.5).to(torch.uint8))
     return torch.cat(images)
 
 
-def render(values: Tensor, siblings: Tensor, differ: Tensor, key: Tensor, size: int) -> Drawing:
+def render(
+    values: Tensor, siblings: Tensor, differ: Tensor, key: Tensor, size: int
+) -> Drawing:
     """Draws B birds in the wild, on the device of `key`.
 
-    values (B, A) attribute vectors; siblings (B, K, A) those of their genus, so that siblings are framed alike and the boxes of their
-    telling parts agree; differ (B, 2) indices into species.LOCAL; key (B,) from :func:`keys`; size S in pixels.
+    values (B, A) attribute vectors; siblings (B, K, A) those of their genus, so that
+    siblings are framed alike and the boxes of their telling parts agree; differ (B, 2)
+    indices into species.LOCAL; key (B,) from :func:`keys`; size S in pixels.
     """
     step = max(1, BLOCK // (size * size))
-    blocks = list(zip(*(value.split(step) for value in (values, siblings, differ, key)), strict=True))
+    blocks = list(
+        zip(
+            *(value.split(step) for value in (values, siblings, differ, key)),
+            strict=True,
+        )
+    )
     threads = torch.get_num_threads()
     if key.device.type != "cpu" or threads == 1:
         out = [_render(*block, size) for block in blocks]
-    else:  # a block a thread is far cheaper than all threads meeting after each of a block's thousand small steps
+    # a block a thread is far cheaper than all threads meeting after each of a block's
+    # thousand small steps
+    else:
         try:
-            with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            with ThreadPoolExecutor(
+                threads, initializer=torch.set_num_threads, initargs=(1,)
+            ) as pool:
                 out = list(pool.map(lambda block: _render(*block, size), blocks))
         finally:
             torch.set_num_threads(threads)
-    return Drawing(*(torch.cat([getattr(d, name) for d in out]) for name in ("images", "masks", "boxes", "parts", "part_boxes")))
+    return Drawing(
+        *(
+            torch.cat([getattr(d, name) for d in out])
+            for name in ("images", "masks", "boxes", "parts", "part_boxes")
+        )
+    )
 
 
-def _render(values: Tensor, siblings: Tensor, differ: Tensor, key: Tensor, size: int) -> Drawing:
+def _render(
+    values: Tensor, siblings: Tensor, differ: Tensor, key: Tensor, size: int
+) -> Drawing:
     n, device, c = len(key), key.device, column
     nuisance = Nuisance(key)
-    pose = Pose((nuisance.tilt - 0.5) * (28 / 180 * pi), (nuisance.yaw - 0.5) * (80 / 180 * pi), (nuisance.pitch - 0.5) * (30 / 180 * pi))
+    pose = Pose(
+        (nuisance.tilt - 0.5) * (28 / 180 * pi),
+        (nuisance.yaw - 0.5) * (80 / 180 * pi),
+        (nuisance.pitch - 0.5) * (30 / 180 * pi),
+    )
     bird = Bird(values, pose)
     kin = Bird(siblings.flatten(0, 1), pose.repeat(siblings.shape[1]))
 
-    # Frame: the box around all siblings in this pose takes 0.45 to 0.9 of the image, at any place.
+    # Frame: the box around all siblings in this pose takes 0.45 to 0.9 of the image, at
+    # any place.
     extent = _union(kin.extent(), n)
     width, height = extent[:, 2] - extent[:, 0], extent[:, 3] - extent[:, 1]
     scale = (nuisance.scale * 0.45 + 0.45) / torch.maximum(width, height)
     facing = torch.where(nuisance.flip < 0.5, -1.0, 1.0)
     left = nuisance.place[:, 0] * (1 - width * scale)
     top = nuisance.place[:, 1] * (1 - height * scale)
-    frame = _Frame(scale, facing, left - torch.where(facing > 0, extent[:, 0], -extent[:, 2]) * scale, top - extent[:, 1] * scale)
+    frame = _Frame(
+        scale,
+        facing,
+        left - torch.where(facing > 0, extent[:, 0], -extent[:, 2]) * scale,
+        top - extent[:, 1] * scale,
+    )
 
     grid = (torch.arange(size, device=device).float() + 0.5) * (1 / size)
     gx, gy = grid.expand(n, size, size), grid[:, None].expand(n, size, size)
@@ -202,12 +327,21 @@ def _render(values: Tensor, siblings: Tensor, differ: Tensor, key: Tensor, size:
     masks = coverage > 0.5
     parts = bird.parts()
     px, py = frame.pixels(parts[..., 0], parts[..., 1], size)
-    # A bird that faces left shows its left side: the names of the paired parts change places.
-    swap = torch.tensor([0, 1, 2, 3, 4, 5, 10, 11, 12, 9, 6, 7, 8, 13, 14], device=device)
+    # A bird that faces left shows its left side: the names of the paired parts change
+    # places.
+    swap = torch.tensor(
+        [0, 1, 2, 3, 4, 5, 10, 11, 12, 9, 6, 7, 8, 13, 14], device=device
+    )
     shown = parts[..., 2]
-    column_, row = px.floor().long().clamp(0, size - 1), py.floor().long().clamp(0, size - 1)
+    column_, row = (
+        px.floor().long().clamp(0, size - 1),
+        py.floor().long().clamp(0, size - 1),
+    )
     inside = (px >= 0) & (px < size) & (py >= 0) & (py < size)
-    shown = shown * (inside & masks.flatten(1).gather(1, row * size + column_).bool()).float()
+    shown = (
+        shown
+        * (inside & masks.flatten(1).gather(1, row * size + column_).bool()).float()
+    )
     parts = torch.stack([px, py, shown], 2)
     parts = torch.where((facing > 0)[:, None, None], parts, parts[:, swap])
 
@@ -216,7 +350,15 @@ def _render(values: Tensor, siblings: Tensor, differ: Tensor, key: Tensor, size:
     x0, y0 = frame.pixels(telling[..., 0], telling[..., 1], size)
     x1, y1 = frame.pixels(telling[..., 2], telling[..., 3], size)
     margin = (soft * size)[:, None]  # edges are this soft
-    part_boxes = torch.stack([torch.minimum(x0, x1) - margin, y0 - margin, torch.maximum(x0, x1) + margin, y1 + margin], 2).clamp(0, size)
+    part_boxes = torch.stack(
+        [
+            torch.minimum(x0, x1) - margin,
+            y0 - margin,
+            torch.maximum(x0, x1) + margin,
+            y1 + margin,
+        ],
+        2,
+    ).clamp(0, size)
     return Drawing(images, masks.to(torch.uint8), _bounds(masks), parts, part_boxes)
 
 
@@ -231,7 +373,10 @@ class _Frame:
 
     def pixels(self, bx: Tensor, by: Tensor, size: int) -> tuple[Tensor, Tensor]:
         """(B, k) bird coordinates -> (B, k) pixels."""
-        return ((bx * (self.facing * self.scale)[:, None] + self.x[:, None]) * size, (by * self.scale[:, None] + self.y[:, None]) * size)
+        return (
+            (bx * (self.facing * self.scale)[:, None] + self.x[:, None]) * size,
+            (by * self.scale[:, None] + self.y[:, None]) * size,
+        )
 
 
 def _union(boxes: Tensor, n: int) -> Tensor:
@@ -247,63 +392,125 @@ def _bounds(masks: Tensor) -> Tensor:
     sides = []
     for dim in (1, 2):  # columns, then rows
         some = masks.any(dim)
-        sides.append((torch.where(some, place, size).amin(1), torch.where(some, place + 1, 0).amax(1)))
+        sides.append(
+            (
+                torch.where(some, place, size).amin(1),
+                torch.where(some, place + 1, 0).amax(1),
+            )
+        )
     (x0, x1), (y0, y1) = sides
     box = torch.stack([x0, y0, x1, y1], 1).float()
     return box * (x1 > 0).float()[:, None]
 
 
-def _background(nuisance: Nuisance, gx: Tensor, gy: Tensor, clouds: Tensor, ripples: Tensor, grain: Tensor, soft: Tensor) -> Tensor:
+def _background(
+    nuisance: Nuisance,
+    gx: Tensor,
+    gy: Tensor,
+    clouds: Tensor,
+    ripples: Tensor,
+    grain: Tensor,
+    soft: Tensor,
+) -> Tensor:
     """(B, 3, S, S): sky, foliage, water or branches, out of focus."""
     c, device = column, gx.device
     scene = (nuisance.scene * len(SCENES)).long()
-    top, bottom, third = (torch.tensor(rows, device=device)[scene] / 255.0 for rows in (_TOP, _BOTTOM, _THIRD))
-    cloud, ripple, leafy, bokeh, boughs = (torch.tensor(w, device=device)[scene] for w in (_CLOUD, _RIPPLE, _LEAFY, _BOKEH, _BOUGHS))
+    top, bottom, third = (
+        torch.tensor(rows, device=device)[scene] / 255.0
+        for rows in (_TOP, _BOTTOM, _THIRD)
+    )
+    cloud, ripple, leafy, bokeh, boughs = (
+        torch.tensor(w, device=device)[scene]
+        for w in (_CLOUD, _RIPPLE, _LEAFY, _BOKEH, _BOUGHS)
+    )
     shift = (nuisance.tint - 0.5) * 0.16
     top, bottom, third = (c(colour + shift) for colour in (top, bottom, third))
     flow = (gy + (clouds - 0.5) * 0.3).clamp_(0, 1)
     canvas = (bottom - top) * flow[:, None] + top
     paint(canvas, (clouds - 0.42).mul_(2.4).clamp_(0, 0.9) * c(cloud), third)
     paint(canvas, (ripples - 0.5).mul_(2.2).clamp_(0, 0.6) * c(ripple), third)
-    canvas.mul_(1 + ((grain - 0.5) * c(leafy) + (0.5 - ripples) * c(ripple) * 0.22)[:, None])
+    canvas.mul_(
+        1 + ((grain - 0.5) * c(leafy) + (0.5 - ripples) * c(ripple) * 0.22)[:, None]
+    )
     brush = Brush(torch.ones_like(c(soft)) * 0.05)
     for i in range(6):
         u = nuisance.bokeh[:, 4 * i : 4 * i + 4]
         px, py = gx - c(u[:, 0]), gy - c(u[:, 1])
-        spot = brush.cover(px.mul_(px).add_(py.mul_(py)).sqrt_().sub_(c(u[:, 2]) * 0.09 + 0.03))
-        paint(canvas, spot * c(bokeh * (0.25 + 0.75 * u[:, 3])), third if i % 2 else bottom * 0.6)
+        spot = brush.cover(
+            px.mul_(px).add_(py.mul_(py)).sqrt_().sub_(c(u[:, 2]) * 0.09 + 0.03)
+        )
+        paint(
+            canvas,
+            spot * c(bokeh * (0.25 + 0.75 * u[:, 3])),
+            third if i % 2 else bottom * 0.6,
+        )
     for i in range(2):
         u = nuisance.boughs[:, 5 * i : 5 * i + 5]
-        a, b = (c(u[:, 0] * 0.6 - 0.3), c(u[:, 1])), (c(1.2 - u[:, 2] * 0.3), c(u[:, 3] * 1.6 - 0.3))
-        bough = segment(gx, gy, a, b, c(u[:, 4]) * 0.05 + 0.03, c(u[:, 4]) * 0.03 + 0.015)
-        bark = torch.tensor([0.06, 0.03, 0.0], device=device)[:, None, None] + bottom * 0.5
+        a, b = (
+            (c(u[:, 0] * 0.6 - 0.3), c(u[:, 1])),
+            (
+                c(1.2 - u[:, 2] * 0.3),
+                c(u[:, 3] * 1.6 - 0.3),
+            ),
+        )
+        bough = segment(
+            gx, gy, a, b, c(u[:, 4]) * 0.05 + 0.03, c(u[:, 4]) * 0.03 + 0.015
+        )
+        bark = (
+            torch.tensor([0.06, 0.03, 0.0], device=device)[:, None, None] + bottom * 0.5
+        )
         paint(canvas, brush.cover(bough) * c(boughs) * 0.8, bark)
     return canvas
 
 
-def _perch(canvas: Tensor, nuisance: Nuisance, bird: Bird, x: Tensor, y: Tensor, brush: Brush, grain: Tensor) -> None:
+def _perch(
+    canvas: Tensor,
+    nuisance: Nuisance,
+    bird: Bird,
+    x: Tensor,
+    y: Tensor,
+    brush: Brush,
+    grain: Tensor,
+) -> None:
     """A branch under the feet, in place."""
     c = column
     slope = c((nuisance.perch[:, 0] - 0.5) * 0.3)
     thick = c(nuisance.perch[:, 1] * 0.035 + 0.04)
     far, near = bird.feet()
-    offset = (y - c(bird.perch)).sub_((x - c((far[0] + near[0]) / 2)) * slope).sub_(thick * 0.75)
+    offset = (
+        (y - c(bird.perch))
+        .sub_((x - c((far[0] + near[0]) / 2)) * slope)
+        .sub_(thick * 0.75)
+    )
     offset.add_((grain - 0.5) * 0.03)
-    bark = torch.tensor([[0.40, 0.31, 0.23], [0.47, 0.43, 0.38], [0.33, 0.25, 0.20]], device=x.device)[(nuisance.perch[:, 2] * 3).long()]
+    bark = torch.tensor(
+        [[0.40, 0.31, 0.23], [0.47, 0.43, 0.38], [0.33, 0.25, 0.20]], device=x.device
+    )[(nuisance.perch[:, 2] * 3).long()]
     round_ = (offset / thick).clamp_(-1, 1)
     lines = brush.line(fraction(round_ * 2.2 + grain * 1.6) * 0.03, 0.004)
     light = (1.12 - round_ * 0.38).sub_(lines * 0.25).clamp_(min=0.5)
     paint(canvas, brush.cover(offset.abs() - thick), c(bark) * light[:, None])
 
 
-def _front(canvas: Tensor, nuisance: Nuisance, gx: Tensor, gy: Tensor, brush: Brush) -> Tensor:
-    """Twigs and leaves in front of the bird, in place; returns their coverage (B, S, S)."""
+def _front(
+    canvas: Tensor, nuisance: Nuisance, gx: Tensor, gy: Tensor, brush: Brush
+) -> Tensor:
+    """Twigs and leaves in front of the bird, in place; returns their coverage (B, S,
+    S)."""
     c, hidden = column, torch.zeros_like(gx)
     wood = torch.tensor([0.30, 0.23, 0.16], device=gx.device)[None, :, None, None]
     for i in range(2):
         u = nuisance.twigs[:, 6 * i : 6 * i + 6]
-        a, b = (c(u[:, 0] * 1.2 - 0.1), c(torch.where(u[:, 4] < 0.5, -0.05, 1.05))), (c(u[:, 1]), c(u[:, 2] * 0.5 + 0.25))
-        twig = brush.cover(segment(gx, gy, a, b, 0.010, 0.004)) * c((u[:, 5] < 0.35).float())
+        a, b = (
+            (c(u[:, 0] * 1.2 - 0.1), c(torch.where(u[:, 4] < 0.5, -0.05, 1.05))),
+            (
+                c(u[:, 1]),
+                c(u[:, 2] * 0.5 + 0.25),
+            ),
+        )
+        twig = brush.cover(segment(gx, gy, a, b, 0.010, 0.004)) * c(
+            (u[:, 5] < 0.35).float()
+        )
         paint(canvas, twig, wood)
         hidden = torch.maximum(hidden, twig)
     for i in range(4):
@@ -315,25 +522,44 @@ def _front(canvas: Tensor, nuisance: Nuisance, gx: Tensor, gy: Tensor, brush: Br
         reach = c(u[:, 4] * 0.035 + 0.04)
         along, across = ((px * dx).add_(py * dy)).div_(reach), (py * dx).sub_(px * dy)
         blade = across.abs().sub_((1 - along * along).mul_(reach * 0.42))
-        leaf = brush.cover(torch.maximum(blade, along.abs().sub_(1).mul_(reach))) * c((u[:, 5] < 0.5).float())
-        green = torch.stack([0.26 + 0.34 * u[:, 6], 0.42 + 0.20 * u[:, 6], 0.16 + 0.06 * u[:, 6]], 1)
-        light = 1 + (across * (1 / 0.12)).clamp_(-0.22, 0.22) - brush.line(across, 0.002) * 0.25
+        leaf = brush.cover(torch.maximum(blade, along.abs().sub_(1).mul_(reach))) * c(
+            (u[:, 5] < 0.5).float()
+        )
+        green = torch.stack(
+            [0.26 + 0.34 * u[:, 6], 0.42 + 0.20 * u[:, 6], 0.16 + 0.06 * u[:, 6]], 1
+        )
+        light = (
+            1
+            + (across * (1 / 0.12)).clamp_(-0.22, 0.22)
+            - brush.line(across, 0.002) * 0.25
+        )
         paint(canvas, leaf, c(green) * light[:, None])
         hidden = torch.maximum(hidden, leaf)
     return hidden
 
 
 def _camera(canvas: Tensor, nuisance: Nuisance, key: Tensor) -> Tensor:
-    """Light, colour temperature, contrast and sensor noise; (B, 3, S, S) in about [0, 1] -> uint8."""
+    """Light, colour temperature, contrast and sensor noise; (B, 3, S, S) in about [0,
+    1] -> uint8."""
     warm = (nuisance.warmth - 0.5) * 0.30
-    gain = torch.stack([1 + warm, 1 + warm * 0.1, 1 - warm], 1) * (nuisance.light * 0.42 + 0.72)[:, None]
+    gain = (
+        torch.stack([1 + warm, 1 + warm * 0.1, 1 - warm], 1)
+        * (nuisance.light * 0.42 + 0.72)[:, None]
+    )
     contrast = nuisance.contrast * 0.35 + 0.75
-    canvas.mul_(column(gain * contrast[:, None])).add_(column((1 - contrast) * 0.45)[:, None])
+    canvas.mul_(column(gain * contrast[:, None])).add_(
+        column((1 - contrast) * 0.45)[:, None]
+    )
     size = canvas.shape[-1]
     pixel = torch.arange(size * size, device=key.device).reshape(size, size)
     noise = scramble((pixel * 0x9E3779B1 + 0x632BE5AB) ^ column(key))
     shared = ((noise >> 24) & 255).float()
     strength = column(nuisance.noise * (0.055 / 255))
-    for channel in range(3):  # triangular: a channel's own byte plus one that all three share
-        canvas[:, channel].add_((((noise >> (8 * channel)) & 255).float().add_(shared).sub_(255)).mul_(strength))
+    # triangular: a channel's own byte plus one that all three share
+    for channel in range(3):
+        canvas[:, channel].add_(
+            (((noise >> (8 * channel)) & 255).float().add_(shared).sub_(255)).mul_(
+                strength
+            )
+        )
     return canvas.clamp_(0, 1).mul_(255).add_(0.5).floor_().to(torch.uint8)

@@ -1,4 +1,5 @@
-"""The fixed rule that divides pictures where a data set's authors did not: by a hash of the file's name, class by class."""
+"""The fixed rule that divides pictures where a data set's authors did not: by a hash of
+the file's name, class by class."""
 
 import hashlib
 import unicodedata
@@ -11,14 +12,19 @@ SHARE = 0.2
 
 
 def rank(file: str) -> str:
-    """What pictures are ordered by: sha256 of the name (Unicode NFC, "/" between folders). It depends on nothing but the name."""
+    """What pictures are ordered by: sha256 of the name (Unicode NFC, "/" between
+    folders). It depends on nothing but the name."""
     return hashlib.sha256(unicodedata.normalize("NFC", file).encode()).hexdigest()
 
 
-def validation(files: list[str], labels: np.ndarray, share: float = SHARE) -> np.ndarray:
-    """Which training pictures (N names, N labels) become the validation part: (N,) bool.
+def validation(
+    files: list[str], labels: np.ndarray, share: float = SHARE
+) -> np.ndarray:
+    """Which training pictures (N names, N labels) become the validation part: (N,)
+    bool.
 
-    Of each class's n pictures the round(share * n) with the smallest :func:`rank`, at least one, but never the only one.
+    Of each class's n pictures the round(share * n) with the smallest :func:`rank`, at
+    least one, but never the only one.
     """
     chosen = np.zeros(len(files), bool)
     for members in _by_class(files, labels):
@@ -26,23 +32,33 @@ def validation(files: list[str], labels: np.ndarray, share: float = SHARE) -> np
     return chosen
 
 
-def cut_validation(files: list[str], labels: np.ndarray, splits: np.ndarray) -> np.ndarray:
-    """`splits` (N,) of "train" and "test", with the validation part cut from the training pictures by :func:`validation`."""
+def cut_validation(
+    files: list[str], labels: np.ndarray, splits: np.ndarray
+) -> np.ndarray:
+    """`splits` (N,) of "train" and "test", with the validation part cut from the
+    training pictures by :func:`validation`."""
     splits, inside = splits.astype("<U5"), np.flatnonzero(splits == "train")
     splits[inside[validation([files[i] for i in inside], labels[inside])]] = "val"
     return splits
 
 
-def three_parts(files: list[str], labels: np.ndarray, share: float = SHARE) -> np.ndarray:
-    """Test, validation and training parts for pictures without any split: (N,) of "train", "val", "test".
+def three_parts(
+    files: list[str], labels: np.ndarray, share: float = SHARE
+) -> np.ndarray:
+    """Test, validation and training parts for pictures without any split: (N,) of
+    "train", "val", "test".
 
-    Of each class's n pictures the round(share * n) with the smallest :func:`rank` are the test part, as many that follow are the validation
-    part, at least one each. Raises InputError for a class of fewer than three pictures.
+    Of each class's n pictures the round(share * n) with the smallest :func:`rank` are
+    the test part, as many that follow are the validation part, at least one each.
+    Raises InputError for a class of fewer than three pictures.
     """
     parts = np.full(len(files), "train", dtype="<U5")
     for members in _by_class(files, labels):
         if len(members) < 3:
-            raise InputError(f"the class of {files[members[0]]} has {len(members)} picture(s); three are needed for train, val and test.")
+            raise InputError(
+                f"the class of {files[members[0]]} has {len(members)} picture(s); three"
+                " are needed for train, val and test."
+            )
         count = min(_count(len(members), share), (len(members) - 1) // 2)
         parts[members[:count]] = "test"
         parts[members[count : 2 * count]] = "val"
@@ -50,9 +66,17 @@ def three_parts(files: list[str], labels: np.ndarray, share: float = SHARE) -> n
 
 
 def part(files: list[str], labels: np.ndarray, share: float) -> np.ndarray:
-    """Places (K,) of the first round(share * n) of each class's n pictures, at least one, in the order of :func:`rank`: a smaller part lies
-    within a larger one. In the order of `files`."""
-    return np.sort(np.concatenate([members[: _count(len(members), share)] for members in _by_class(files, labels)]))
+    """Places (K,) of the first round(share * n) of each class's n pictures, at least
+    one, in the order of :func:`rank`: a smaller part lies within a larger one. In the
+    order of `files`."""
+    return np.sort(
+        np.concatenate(
+            [
+                members[: _count(len(members), share)]
+                for members in _by_class(files, labels)
+            ]
+        )
+    )
 
 
 def _count(n: int, share: float) -> int:

@@ -1,9 +1,11 @@
-"""What a prediction and a training step cost: parameters, operations, memory and time, of networks with random weights.
+"""What a prediction and a training step cost: parameters, operations, memory and time,
+of networks with random weights.
 
     for name, network in networks(200).items():
         cost = measure(name, network, 224)
 """
 
+import copy
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,8 +18,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import VisionTransformer
 
-from ..memory import Activations
-from ..models import Attention, backbones
+from .. import backbones
+from ..methods import Attention
+from ..training.memory import Activations
 
 GATED = "resnet50 with attention"  # paper C's system
 TRANSFORMERS = ("vit_ti_16", "vit_b_16")
@@ -32,7 +35,8 @@ class Cost:
     image_size: int  # pixels
     parameters: int
     flops: int  # of a prediction; 2 a multiply-add
-    activations: int  # bytes that a forward pass in training keeps for the backward pass, in float32
+    # bytes that a forward pass in training keeps for the backward pass, in float32
+    activations: int
     seconds: np.ndarray  # (repeats,) of a prediction
     threads: int  # of torch, on the CPU
     device: str
@@ -42,27 +46,55 @@ class Cost:
         return float(np.median(self.seconds))
 
 
-def networks(classes: int, names: tuple[str, ...] = NAMES) -> Iterator[tuple[str, nn.Module]]:
-    """Classifiers with random weights, one after the other (together they would need a gigabyte): backbone, mean over space, linear head.
+def networks(
+    classes: int, names: tuple[str, ...] = NAMES
+) -> Iterator[tuple[str, nn.Module]]:
+    """Classifiers with random weights, one after the other (together they would need a
+    gigabyte): backbone, mean over space, linear head.
 
-    GATED has both gates of :class:`fgbook.models.Attention`, all others none. vit_ti_16 is the vision transformer of 12 layers, 192 channels and 3
-    heads (Touvron et al. 2021), vit_b_16 that of 768 channels and 12 heads (Dosovitskiy et al. 2021). Raises InputError for an unknown name.
+    GATED has both gates of :class:`fgbook.methods.Attention`, all others none.
+    vit_ti_16 is the vision transformer of 12 layers, 192 channels and 3 heads (Touvron
+    et al. 2021), vit_b_16 that of 768 channels and 12 heads (Dosovitskiy et al. 2021).
+    Raises InputError for an unknown name.
     """
     for name in names:
         if name == "vit_ti_16":
-            tiny = VisionTransformer(image_size=224, patch_size=16, num_layers=12, num_heads=3, hidden_dim=192, mlp_dim=768)
+            tiny = VisionTransformer(
+                image_size=224,
+                patch_size=16,
+                num_layers=12,
+                num_heads=3,
+                hidden_dim=192,
+                mlp_dim=768,
+            )
             tiny.heads = nn.Identity()
-            backbone = backbones.Backbone(name, tiny, backbones._vit, backbones.geometry((192, (16, 16, 0))))
+            backbone = backbones.Backbone(
+                name, tiny, backbones._vit, backbones.geometry((192, (16, 16, 0)))
+            )
         else:
             backbone = backbones.create("resnet50" if name == GATED else name, "none")
-        yield name, Attention(backbone, classes, channel=name == GATED, spatial=name == GATED)
+        yield (
+            name,
+            Attention(backbone, classes, channel=name == GATED, spatial=name == GATED),
+        )
 
 
-def measure(name: str, network: nn.Module, image_size: int, *, repeats: int = 5, warm_up: int = 1, device: str = "cpu") -> Cost:
-    """The cost of one image, in float32. Times wait for the device to finish; the first `warm_up` do not count. Leaves the network in eval mode."""
+def measure(
+    name: str,
+    network: nn.Module,
+    image_size: int,
+    *,
+    repeats: int = 5,
+    warm_up: int = 1,
+    device: str = "cpu",
+) -> Cost:
+    """The cost of one image, in float32. Times wait for the device to finish; the first
+    `warm_up` do not count. Leaves the network in eval mode."""
     place = torch.device(device)
     network.to(place, memory_format=torch.channels_last)
-    image = torch.rand(1, 3, image_size, image_size, device=place).contiguous(memory_format=torch.channels_last)
+    image = torch.rand(1, 3, image_size, image_size, device=place).contiguous(
+        memory_format=torch.channels_last
+    )
     with Activations(network.train()) as kept:
         network(image)
     network.eval()
@@ -75,20 +107,35 @@ def measure(name: str, network: nn.Module, image_size: int, *, repeats: int = 5,
             network.predict(image)
             wait()
             seconds.append(time.perf_counter() - start)
-    return Cost(name, image_size, *size(network, image_size), kept.bytes, np.array(seconds[warm_up:]), torch.get_num_threads(), str(place))
+    return Cost(
+        name,
+        image_size,
+        *size(network, image_size),
+        kept.bytes,
+        np.array(seconds[warm_up:]),
+        torch.get_num_threads(),
+        str(place),
+    )
 
 
 @torch.no_grad()
 def size(network: nn.Module, image_size: int) -> tuple[int, int]:
-    """Trainable and fixed parameters, and floating-point operations (2 a multiply-add) of predicting one square image of that side. Nothing is
-    computed for it: tensors have shapes and no values. Leaves the network in eval mode."""
+    """Trainable and fixed parameters, and floating-point operations (2 a multiply-add)
+    of predicting one square image of that side. Nothing is computed for it: tensors
+    have shapes and no values."""
     device = next(network.parameters()).device
-    network.eval()
+    # A copy: methods keep constants of an image size, and these would have no values.
+    copied = copy.deepcopy(network).eval()
     fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # attention in plain matrix products: the counter does not know all fused kernels
+    # attention in plain matrix products: the counter does not know all fused kernels
+    torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-            network.predict(torch.rand(1, 3, image_size, image_size, device=device))
+        with (
+            FakeTensorMode(allow_non_fake_inputs=True),
+            sdpa_kernel(SDPBackend.MATH),
+            FlopCounterMode(display=False) as counter,
+        ):
+            copied.predict(torch.rand(1, 3, image_size, image_size, device=device))
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
     return sum(p.numel() for p in network.parameters()), counter.get_total_flops()

@@ -3,17 +3,19 @@
 import torch
 from torch import Tensor
 
-from ..augment import centre
 from ..data.dataset import Split
-from ..models.superres import SuperResolution
+from ..images.augment import centre
+from ..methods.superres import SuperResolution
 from ..recipe import Recipe
 
 
 @torch.no_grad()
 def psnr(model: SuperResolution, split: Split, recipe: Recipe) -> dict[str, Tensor]:
-    """PSNR in dB of each image of a split against its sharp view: {"psnr_low", "psnr_restored"}, each (N,) float32 on the CPU.
+    """PSNR in dB of each image of a split against its sharp view: {"psnr_low",
+    "psnr_restored"}, each (N,) float32 on the CPU.
 
-    low: reduced and enlarged again; restored: what the network makes of that. On the model's device; leaves it in eval mode.
+    low: reduced and enlarged again; restored: what the network makes of that. On the
+        model's device; leaves it in eval mode.
     """
     device, low, restored = next(model.parameters()).device, [], []
     model.eval()
@@ -22,9 +24,13 @@ def psnr(model: SuperResolution, split: Split, recipe: Recipe) -> dict[str, Tens
         reduced = model.reduce(sharp)
         low.append(decibels(reduced, sharp))
         restored.append(decibels(model.restore(reduced), sharp))
-    return {"psnr_low": torch.cat(low).cpu(), "psnr_restored": torch.cat(restored).cpu()}
+    return {
+        "psnr_low": torch.cat(low).cpu(),
+        "psnr_restored": torch.cat(restored).cpu(),
+    }
 
 
 def decibels(images: Tensor, sharp: Tensor) -> Tensor:
-    """-10 log10 of the mean squared difference of images (B, 3, H, W) in [0, 1], for each: (B,). Equal images: limited to 120 dB."""
+    """-10 log10 of the mean squared difference of images (B, 3, H, W) in [0, 1], for
+    each: (B,). Equal images: limited to 120 dB."""
     return -10 * (images - sharp).square().mean((1, 2, 3)).clamp(min=1e-12).log10()

@@ -1,4 +1,5 @@
-"""The papers, one file each: what is printed, which rows reproduce it, which claims it makes."""
+"""The papers, one file each: what is printed, which rows reproduce it, which claims it
+makes."""
 
 from importlib import import_module
 

@@ -1,52 +1,128 @@
-"""Golodov, Dubrovina, Paziya: Transfer learning approach to fine-grained image classification (2018)."""
+"""Golodov, Dubrovina, Paziya: Transfer learning approach to fine-grained image
+classification (2018)."""
 
 from ..recipe import Recipe
 from .spec import Claim, Paper, Row, Table, Tuning
 
-# Section IV says: Adam, then Adamax at 1e-4; 90 epochs for the simple network. All else is silent: Keras's defaults of its year (Adam at 1e-3,
-# batches of 32, constant rates, no weight decay, no augmentation), the epoch that is best on the validation images.
-KERAS = {"optimiser": "adam", "lr": 1e-3, "schedule": "constant", "weight_decay": 0.0, "batch_size": 32, "flip": False}
+# Section IV says: Adam, then Adamax at 1e-4; 90 epochs for the simple network. All else
+# is silent: Keras's defaults of its year (Adam at 1e-3, batches of 32, constant rates,
+# no weight decay, no augmentation), the epoch that is best on the validation images.
+KERAS = {
+    "optimiser": "adam",
+    "lr": 1e-3,
+    "schedule": "constant",
+    "weight_decay": 0.0,
+    "batch_size": 32,
+    "flip": False,
+}
 
-SCRATCH_PAPER = Recipe(image_size=224, store_size=224, backbone="none", weights="none", epochs=90, **KERAS)
+SCRATCH_PAPER = Recipe(
+    image_size=224, store_size=224, backbone="none", weights="none", epochs=90, **KERAS
+)
 SCRATCH_PHOTO = SCRATCH_PAPER.but(image_size=64, store_size=64, epochs=40)
 SCRATCH_QUICK = SCRATCH_PAPER.but(image_size=72, store_size=80, epochs=6)
 
-FROZEN_PAPER = Recipe(image_size=299, store_size=299, backbone="inception_v3", epochs=50, **KERAS)
-FROZEN_PHOTO = FROZEN_PAPER.but(image_size=224, store_size=224, backbone="mobilenet_v2", epochs=30)
-FLAT = {"batch_size": 64, "epochs": 8}  # at photo: 16 million weights on 63 thousand features learn within a few hundred steps, each of them slow
-FROZEN_QUICK = FROZEN_PAPER.but(image_size=72, store_size=80, backbone="small", epochs=6)
+FROZEN_PAPER = Recipe(
+    image_size=299, store_size=299, backbone="inception_v3", epochs=50, **KERAS
+)
+FROZEN_PHOTO = FROZEN_PAPER.but(
+    image_size=224, store_size=224, backbone="mobilenet_v2", epochs=30
+)
+# at photo: 16 million weights on 63 thousand features learn within a few hundred steps,
+# each of them slow
+FLAT = {"batch_size": 64, "epochs": 8}
+FROZEN_QUICK = FROZEN_PAPER.but(
+    image_size=72, store_size=80, backbone="small", epochs=6
+)
 
-# Full fine-tuning learns the backbone too, and needs another recipe: the one that was tuned for the plain backbone in the chapter on paper B
-# (fgbook/papers/feng.py), at this chapter's image size and with its validation images kept.
+# Full fine-tuning learns the backbone too, and needs another recipe: the one that was
+# tuned for the plain backbone in the chapter on paper B (fgbook/papers/feng.py), at
+# this chapter's image size and with its validation images kept.
 FINE_PAPER = Recipe(
-    image_size=299, store_size=342, backbone="inception_v3", epochs=30, batch_size=32, lr=0.01, backbone_lr_factor=0.1, weight_decay=5e-4,
-)  # fmt: skip
+    image_size=299,
+    store_size=342,
+    backbone="inception_v3",
+    epochs=30,
+    batch_size=32,
+    lr=0.01,
+    backbone_lr_factor=0.1,
+    weight_decay=5e-4,
+)
 FINE_PHOTO = Recipe(
-    image_size=224, store_size=256, backbone="mobilenet_v2", epochs=6, batch_size=16, lr=0.02, backbone_lr_factor=0.3, clip_norm=2.0, batchnorm="frozen",
-)  # fmt: skip
+    image_size=224,
+    store_size=256,
+    backbone="mobilenet_v2",
+    epochs=6,
+    batch_size=16,
+    lr=0.02,
+    backbone_lr_factor=0.3,
+    clip_norm=2.0,
+    batchnorm="frozen",
+)
 FINE_QUICK = Recipe(
-    image_size=72, store_size=80, backbone="small", epochs=6, batch_size=32, optimiser="adamw", lr=0.02, backbone_lr_factor=0.1, weight_decay=0.05,
+    image_size=72,
+    store_size=80,
+    backbone="small",
+    epochs=6,
+    batch_size=32,
+    optimiser="adamw",
+    lr=0.02,
+    backbone_lr_factor=0.1,
+    weight_decay=0.05,
     schedule="onecycle",
-)  # fmt: skip
-BIRDS = "mobilenet_v2-inat_birds"  # weights of the same network from iNaturalist's birds
+)
+# weights of the same network from iNaturalist's birds
+BIRDS = "mobilenet_v2-inat_birds"
 
-HEAD_TRIES = ({}, {"lr": 1e-4}, {"lr": 3e-3}, {"optimiser": "adamax"}, {"optimiser": "adamax", "lr": 1e-4})
+HEAD_TRIES = (
+    {},
+    {"lr": 1e-4},
+    {"lr": 3e-3},
+    {"optimiser": "adamax"},
+    {"optimiser": "adamax", "lr": 1e-4},
+)
 
 
-def row(name: str, title: str, method: str, options: dict, paper: Recipe | None, photo: Recipe | None = None, quick: Recipe | None = None) -> Row:
+def row(
+    name: str,
+    title: str,
+    method: str,
+    options: dict,
+    paper: Recipe | None,
+    photo: Recipe | None = None,
+    quick: Recipe | None = None,
+) -> Row:
     """A row at the profiles that have a recipe."""
     recipes = {"quick": quick, "photo": photo, "paper": paper}
-    return Row(name, title, method, options, {profile: recipe for profile, recipe in recipes.items() if recipe})
+    return Row(
+        name,
+        title,
+        method,
+        options,
+        {profile: recipe for profile, recipe in recipes.items() if recipe},
+    )
 
 
 def scratch(head: str, title: str) -> Row:
     """A simple network."""
-    return row(head, title, "simple", {"head": head}, SCRATCH_PAPER, SCRATCH_PHOTO, SCRATCH_QUICK)
+    return row(
+        head,
+        title,
+        "simple",
+        {"head": head},
+        SCRATCH_PAPER,
+        SCRATCH_PHOTO,
+        SCRATCH_QUICK,
+    )
 
 
 def frozen(name: str, title: str, options: dict, photo: dict, **changes) -> Row:
-    """A classifier on frozen features; `changes` at every profile, `photo` at that one (what tuning on validation chose, or FLAT)."""
-    recipes = [recipe.but(**changes) for recipe in (FROZEN_PAPER, FROZEN_PHOTO.but(**photo), FROZEN_QUICK)]
+    """A classifier on frozen features; `changes` at every profile, `photo` at that one
+    (what tuning on validation chose, or FLAT)."""
+    recipes = [
+        recipe.but(**changes)
+        for recipe in (FROZEN_PAPER, FROZEN_PHOTO.but(**photo), FROZEN_QUICK)
+    ]
     return row(name, title, "transfer", options, *recipes)
 
 
@@ -80,35 +156,124 @@ PAPER = Paper(
     rows=(
         scratch("fc", "from scratch, fully connected last layer"),
         scratch("gap", "from scratch, global average pooling"),
-        row("vgg16", "frozen VGG16, classifier trained with Adam", "transfer", {}, FROZEN_PAPER.but(backbone="vgg16", image_size=224, store_size=224)),
+        row(
+            "vgg16",
+            "frozen VGG16, classifier trained with Adam",
+            "transfer",
+            {},
+            FROZEN_PAPER.but(backbone="vgg16", image_size=224, store_size=224),
+        ),
         frozen("adam", "frozen trunk, classifier trained with Adam", {}, FLAT),
-        frozen("adamax", "frozen trunk, classifier trained with Adamax at 1e-4", {}, FLAT, optimiser="adamax", lr=1e-4),
+        frozen(
+            "adamax",
+            "frozen trunk, classifier trained with Adamax at 1e-4",
+            {},
+            FLAT,
+            optimiser="adamax",
+            lr=1e-4,
+        ),
         # From here on: not in the paper.
-        row("adam-slow", "the same with Adam at 1e-4", "transfer", {}, FROZEN_PAPER.but(lr=1e-4), FROZEN_PHOTO.but(lr=1e-4, **FLAT)),
-        frozen("gap-features", "frozen trunk, map averaged, the same classifier", {"pool": "gap"}, {"optimiser": "adamax"}),
-        frozen("linear", "frozen trunk, map averaged, one linear layer", {"pool": "gap", "hidden": 0}, {}),
-        row("linear-birds", "the same, trunk pretrained on birds", "transfer", {"pool": "gap", "hidden": 0}, None, FROZEN_PHOTO.but(weights=BIRDS)),
-        row("plain", "whole network fine-tuned", "plain", {}, FINE_PAPER, FINE_PHOTO, FINE_QUICK),
-        # MAEN of He, Peng and Zhao (2017), which section II reviews: maps at three depths. Silent there, and so as the row above: the recipe.
-        row("levels", "whole network fine-tuned, a classifier at each of three depths", "levels", {}, None, FINE_PHOTO, FINE_QUICK),
-        row("levels-vgg16", "the same with the reviewed system's VGG16 and conv_cam", "levels", {"cam": 1024},
-            FINE_PAPER.but(backbone="vgg16", image_size=448, store_size=512)),  # conv_cam has 14 x 14 cells, as in CAM networks of 224 px without pool5
+        row(
+            "adam-slow",
+            "the same with Adam at 1e-4",
+            "transfer",
+            {},
+            FROZEN_PAPER.but(lr=1e-4),
+            FROZEN_PHOTO.but(lr=1e-4, **FLAT),
+        ),
+        frozen(
+            "gap-features",
+            "frozen trunk, map averaged, the same classifier",
+            {"pool": "gap"},
+            {"optimiser": "adamax"},
+        ),
+        frozen(
+            "linear",
+            "frozen trunk, map averaged, one linear layer",
+            {"pool": "gap", "hidden": 0},
+            {},
+        ),
+        row(
+            "linear-birds",
+            "the same, trunk pretrained on birds",
+            "transfer",
+            {"pool": "gap", "hidden": 0},
+            None,
+            FROZEN_PHOTO.but(weights=BIRDS),
+        ),
+        row(
+            "plain",
+            "whole network fine-tuned",
+            "plain",
+            {},
+            FINE_PAPER,
+            FINE_PHOTO,
+            FINE_QUICK,
+        ),
+        # MAEN of He, Peng and Zhao (2017), which section II reviews: maps at three
+        # depths. Silent there, and so as the row above: the recipe.
+        row(
+            "levels",
+            "whole network fine-tuned, a classifier at each of three depths",
+            "levels",
+            {},
+            None,
+            FINE_PHOTO,
+            FINE_QUICK,
+        ),
+        row(
+            "levels-vgg16",
+            "the same with the reviewed system's VGG16 and conv_cam",
+            "levels",
+            {"cam": 1024},
+            # conv_cam has 14 x 14 cells, as in CAM networks of 224 px without pool5
+            FINE_PAPER.but(backbone="vgg16", image_size=448, store_size=512),
+        ),
     ),
     claims=(
-        Claim("A1", "global average pooling beats a fully connected last layer", "gap", "fc", 30.0),
-        Claim("A2", "transfer learning beats training from scratch", "adam", "gap", 38.0),
+        Claim(
+            "A1",
+            "global average pooling beats a fully connected last layer",
+            "gap",
+            "fc",
+            30.0,
+        ),
+        Claim(
+            "A2", "transfer learning beats training from scratch", "adam", "gap", 38.0
+        ),
         Claim("A3", "InceptionV3 is a better trunk than VGG16", "adam", "vgg16", 23.0),
-        Claim("A4", "Adamax at 1e-4 trains a better classifier than Adam: accuracy", "adamax", "adam", 3.0),
-        Claim("A4 loss", "Adamax at 1e-4 trains a better classifier than Adam: loss", "adamax", "adam", 0.30, metric="nll"),
+        Claim(
+            "A4",
+            "Adamax at 1e-4 trains a better classifier than Adam: accuracy",
+            "adamax",
+            "adam",
+            3.0,
+        ),
+        Claim(
+            "A4 loss",
+            "Adamax at 1e-4 trains a better classifier than Adam: loss",
+            "adamax",
+            "adam",
+            0.30,
+            metric="nll",
+        ),
     ),
-    datasets={"quick": ("fieldguide",), "photo": ("imagewoof10", "cub50"), "paper": ("dogs21",)},
-    # Of the paper's own rows nothing was tuned: optimisers and rates are Keras's defaults, or the claim. linear-birds takes linear's settings,
-    # and plain was tuned in its own chapter.
+    datasets={
+        "quick": ("fieldguide",),
+        "photo": ("imagewoof10", "cub50"),
+        "paper": ("dogs21",),
+    },
+    # Of the paper's own rows nothing was tuned: optimisers and rates are Keras's
+    # defaults, or the claim. linear-birds takes linear's settings, and plain was tuned
+    # in its own chapter.
     tuning={
-        "photo": Tuning(FROZEN_PHOTO, {
-            "gap-features": HEAD_TRIES,
-            "linear": HEAD_TRIES,
-        }),
+        "photo": Tuning(
+            FROZEN_PHOTO,
+            {
+                "gap-features": HEAD_TRIES,
+                "linear": HEAD_TRIES,
+            },
+        ),
     },
 )
 
@@ -116,17 +281,45 @@ PRINTED_LOSS = {"adam": 0.92, "adamax": 0.62}
 """The other column of Table I: cross-entropy on the validation images, in nats."""
 
 QUESTIONS = (
-    Claim("Q1", "is it the optimiser? Adamax beats Adam at the same rate", "adamax", "adam-slow"),
+    Claim(
+        "Q1",
+        "is it the optimiser? Adamax beats Adam at the same rate",
+        "adamax",
+        "adam-slow",
+    ),
     Claim("Q1 loss", "the same, loss", "adamax", "adam-slow", metric="nll"),
     Claim("Q2", "flattening the map beats averaging it", "adamax", "gap-features"),
     Claim("Q3", "the hidden layer beats a linear one", "gap-features", "linear"),
-    Claim("Q4", "fine-tuning the whole network beats a frozen trunk", "plain", "linear"),
+    Claim(
+        "Q4", "fine-tuning the whole network beats a frozen trunk", "plain", "linear"
+    ),
 )
 """What a reader asks next. Not claims of the paper; judged in the same way."""
 
 LEVELS = (
-    Claim("M1", "the box of the deepest level fits the bird better than the middle square with half the area", "levels", "levels", metric="iou_image", worse_metric="iou_centre"),
-    Claim("M2", "the box of the deepest level fits the bird better than that of the shallowest", "levels", "levels", metric="iou_image", worse_metric="iou_level1"),
-    Claim("M3", "classifying at every depth makes the deepest classifier better", "levels", "plain"),
+    Claim(
+        "M1",
+        "the box of the deepest level fits the bird better than the middle square with"
+        " half the area",
+        "levels",
+        "levels",
+        metric="iou_image",
+        worse_metric="iou_centre",
+    ),
+    Claim(
+        "M2",
+        "the box of the deepest level fits the bird better than that of the shallowest",
+        "levels",
+        "levels",
+        metric="iou_image",
+        worse_metric="iou_level1",
+    ),
+    Claim(
+        "M3",
+        "classifying at every depth makes the deepest classifier better",
+        "levels",
+        "plain",
+    ),
 )
-"""Questions about the reviewed system's maps at several depths. Judged in the same way; the first two need boxes."""
+"""Questions about the reviewed system's maps at several depths. Judged in the same way;
+the first two need boxes."""

@@ -1,13 +1,21 @@
-"""Liang, Qu: Fine-grained visual classification via foreground localization and region discriminative feature training (FLRDF)."""
+"""Liang, Qu: Fine-grained visual classification via foreground localization and region
+discriminative feature training (FLRDF)."""
 
 from . import feng, gautam
 from .spec import Claim, Paper, Row, Table, Tuning
 
-# The part of the text that gives the training's settings cannot be read in our copy. So all rows take those of the chapter on paper B, which are the
-# field's usual ones; at photo, where each of the method's steps takes three of the plain backbone's, those of the chapter on paper C, on smaller
-# images. The plain row is then the same run in both chapters. The losses weigh 1 each (eq. 5: alpha, beta, gamma).
-RECIPES = {"quick": feng.QUICK_RECIPE, "photo": gautam.PHOTO_RECIPE, "paper": feng.PAPER_RECIPE}
-THRESHOLD = {"threshold": "mean"}  # the best of the four tries at photo; the recipe stayed as it was
+# The part of the text that gives the training's settings cannot be read in our copy. So
+# all rows take those of the chapter on paper B, which are the field's usual ones; at
+# photo, where each of the method's steps takes three of the plain backbone's, those of
+# the chapter on paper C, on smaller images. The plain row is then the same run in both
+# chapters. The losses weigh 1 each (eq. 5: alpha, beta, gamma).
+RECIPES = {
+    "quick": feng.QUICK_RECIPE,
+    "photo": gautam.PHOTO_RECIPE,
+    "paper": feng.PAPER_RECIPE,
+}
+# the best of the four tries at photo; the recipe stayed as it was
+THRESHOLD = {"threshold": "mean"}
 LOST = "not legible"
 
 
@@ -18,15 +26,23 @@ def row(name: str, title: str, **options) -> Row:
 
 PAPER = Paper(
     key="liang",
-    title="Fine-Grained Visual Classification via Foreground Localization and Region Discriminative Feature Training",
+    title=(
+        "Fine-Grained Visual Classification via Foreground Localization and Region"
+        " Discriminative Feature Training"
+    ),
     authors="Linlin Liang, Haicheng Qu",
     year="not printed",
-    # None, `missing`: the number cannot be read in our copy (of Tables 2 and 3 no number can, nor which columns they have).
+    # None, `missing`: the number cannot be read in our copy (of Tables 2 and 3 no
+    # number can, nor which columns they have).
     tables=(
-        # First, because a row's printed value is taken from the first table that has the row.
+        # First, because a row's printed value is taken from the first table that has
+        # the row.
         Table(
             name="Table 5",
-            caption="Top-1 accuracy beside methods that use image labels only; all on ResNet-50.",
+            caption=(
+                "Top-1 accuracy beside methods that use image labels only; all on"
+                " ResNet-50."
+            ),
             columns=("cub", "aircraft", "cars"),
             cells={
                 "Cross-X": (87.7, 92.6, 94.6),
@@ -44,15 +60,29 @@ PAPER = Paper(
             name="Table 2",
             caption="Ablation; the values cannot be read.",
             columns=("cub",),
-            cells={"baseline": (None,), "foreground localisation": (None,), "shuffling": (None,), "both": (None,)},
-            rows={"baseline": "plain", "foreground localisation": "foreground", "shuffling": "shuffle", "both": "flrdf"},
+            cells={
+                "baseline": (None,),
+                "foreground localisation": (None,),
+                "shuffling": (None,),
+                "both": (None,),
+            },
+            rows={
+                "baseline": "plain",
+                "foreground localisation": "foreground",
+                "shuffling": "shuffle",
+                "both": "flrdf",
+            },
             missing=LOST,
         ),
         Table(
             name="Table 3",
-            caption="Accuracy of foreground localisation; rows and values cannot be read. Claim D4 measures it.",
+            caption=(
+                "Accuracy of foreground localisation; rows and values cannot be read."
+                " Claim D4 measures it."
+            ),
             columns=("cub",),
-            cells={"class activation map": (None,), "with suppression": (None,)},  # no rows: what stands beside a printed value is accuracy
+            # no rows: what stands beside a printed value is accuracy
+            cells={"class activation map": (None,), "with suppression": (None,)},
             unit="% of images located",
             missing=LOST,
         ),
@@ -72,53 +102,140 @@ PAPER = Paper(
         row("flrdf", "foreground localisation and shuffling, n = 4"),
         row("n1", "the same with n = 1: nothing is shuffled", n=1),
         row("n2", "the same with n = 2", n=2),
-        row("n8", "the same with n = 8", n=8),  # divides the images of every profile, as 7 does not
+        # divides the images of every profile, as 7 does not
+        row("n8", "the same with n = 8", n=8),
         row("cam", "both, plain class activation map", controller="none"),
         row("fixed", "both, maxima pressed to 70 %", controller="fixed"),
         # Our control, not in the paper: two looks, but nothing is located.
-        row("middle", "second look at the middle square alone (our control)", shuffle=False, controller="none", threshold="middle"),
+        row(
+            "middle",
+            "second look at the middle square alone (our control)",
+            shuffle=False,
+            controller="none",
+            threshold="middle",
+        ),
     ),
     claims=(
-        Claim("D1", "foreground localisation improves on the plain backbone", "foreground", "plain"),
+        Claim(
+            "D1",
+            "foreground localisation improves on the plain backbone",
+            "foreground",
+            "plain",
+        ),
         Claim("D2", "shuffling improves on the plain backbone", "shuffle", "plain"),
-        Claim("D3", "both together beat foreground localisation alone", "flrdf", "foreground"),
+        Claim(
+            "D3",
+            "both together beat foreground localisation alone",
+            "flrdf",
+            "foreground",
+        ),
         Claim("D3 shuffling", "both together beat shuffling alone", "flrdf", "shuffle"),
-        Claim("D4", "suppression gives boxes that fit the object better than a plain class activation map's", "flrdf", "cam", metric="iou_foreground"),
-        Claim("D4 fixed", "the same of a suppression to 70 %", "fixed", "cam", metric="iou_foreground"),
-        Claim("D5", "cutting the foreground into patches beats leaving it whole", "flrdf", "n1", 0.5),
+        Claim(
+            "D4",
+            "suppression gives boxes that fit the object better than a plain class"
+            " activation map's",
+            "flrdf",
+            "cam",
+            metric="iou_foreground",
+        ),
+        Claim(
+            "D4 fixed",
+            "the same of a suppression to 70 %",
+            "fixed",
+            "cam",
+            metric="iou_foreground",
+        ),
+        Claim(
+            "D5",
+            "cutting the foreground into patches beats leaving it whole",
+            "flrdf",
+            "n1",
+            0.5,
+        ),
         Claim("D6 DCL", "the whole method beats DCL", "flrdf", "dcl", 0.3),
         Claim("D6 NTS-Net", "the whole method beats NTS-Net", "flrdf", "nts-net", 0.6),
     ),
-    datasets={"quick": ("fieldguide",), "photo": ("cub50",), "paper": ("cub", "aircraft", "cars")},
+    datasets={
+        "quick": ("fieldguide",),
+        "photo": ("cub50",),
+        "paper": ("cub", "aircraft", "cars"),
+    },
     # Four tries, from what was best of six for the plain backbone.
     tuning={
-        "photo": Tuning(RECIPES["photo"], {
-            "flrdf": (
-                {},
-                {"lr": 0.01},
-                {"options": {"level": 0.4}},
-                {"options": {"threshold": "mean"}},
-            ),
-        }, options={}),
+        "photo": Tuning(
+            RECIPES["photo"],
+            {
+                "flrdf": (
+                    {},
+                    {"lr": 0.01},
+                    {"options": {"level": 0.4}},
+                    {"options": {"threshold": "mean"}},
+                ),
+            },
+            options={},
+        ),
     },
-)  # fmt: skip
+)
 
 # What a reader asks next. Not claims of the paper; judged in the same way.
 QUESTIONS = (
     Claim("Q1", "the whole method beats the plain backbone", "flrdf", "plain"),
-    Claim("Q1 middle", "a second look at the foreground beats one at the middle square", "foreground", "middle"),
-    Claim("Q2", "a third look at the foreground helps even when nothing is shuffled", "n1", "foreground"),
+    Claim(
+        "Q1 middle",
+        "a second look at the foreground beats one at the middle square",
+        "foreground",
+        "middle",
+    ),
+    Claim(
+        "Q2",
+        "a third look at the foreground helps even when nothing is shuffled",
+        "n1",
+        "foreground",
+    ),
 )
 BOXES = (
-    Claim("Q3", "in one network, the box of the pressed maps fits better than that of the same maps before", "flrdf", "flrdf",
-          metric="iou_foreground", worse_metric="iou_cam"),
-    Claim("Q4", "the box fits better than the middle square with half the area", "flrdf", "flrdf", metric="iou_foreground", worse_metric="iou_centre"),
-    Claim("Q4 whole", "the box fits better than the whole image", "flrdf", "flrdf", metric="iou_foreground", worse_metric="iou_whole"),
-    Claim("Q5", "the pressed map is better than a plain class activation map, each cut at its best levels", "flrdf", "cam",
-          metric="maxbox_foreground"),
-    Claim("Q6", "a threshold at the mean gives better boxes than one at a share of the maximum", "flrdf", "flrdf",
-          metric="iou_foreground_mean", worse_metric="iou_foreground_max"),
-)  # fmt: skip
+    Claim(
+        "Q3",
+        "in one network, the box of the pressed maps fits better than that of the same"
+        " maps before",
+        "flrdf",
+        "flrdf",
+        metric="iou_foreground",
+        worse_metric="iou_cam",
+    ),
+    Claim(
+        "Q4",
+        "the box fits better than the middle square with half the area",
+        "flrdf",
+        "flrdf",
+        metric="iou_foreground",
+        worse_metric="iou_centre",
+    ),
+    Claim(
+        "Q4 whole",
+        "the box fits better than the whole image",
+        "flrdf",
+        "flrdf",
+        metric="iou_foreground",
+        worse_metric="iou_whole",
+    ),
+    Claim(
+        "Q5",
+        "the pressed map is better than a plain class activation map, each cut at its"
+        " best levels",
+        "flrdf",
+        "cam",
+        metric="maxbox_foreground",
+    ),
+    Claim(
+        "Q6",
+        "a threshold at the mean gives better boxes than one at a share of the maximum",
+        "flrdf",
+        "flrdf",
+        metric="iou_foreground_mean",
+        worse_metric="iou_foreground_max",
+    ),
+)
 PATCHES = (
     Claim("Q7", "four patches beat leaving the foreground whole", "n2", "n1"),
     Claim("Q8", "sixty-four patches beat leaving the foreground whole", "n8", "n1"),

@@ -10,61 +10,96 @@ PROFILES = ("quick", "photo", "paper")
 
 @dataclass(frozen=True)
 class Table:
-    """A table as printed. `cells[row][column]` is the printed number in `unit`, or None for a dash."""
+    """A table as printed. `cells[row][column]` is the printed number in `unit`, or None
+    for a dash."""
 
     name: str  # "Table 1"
     caption: str  # in our words
-    columns: tuple[str, ...]  # data sets, as data-set names of this package ("cub", "aircraft", "cars") or a label
-    cells: dict[str, tuple[float | None, ...]]  # printed row label -> one value a column
-    rows: dict[str, str] = field(default_factory=dict)  # printed row label -> name of our Row that reproduces it
+    # data sets, as data-set names of this package ("cub", "aircraft", "cars") or a
+    # label
+    columns: tuple[str, ...]
+    # printed row label -> one value a column
+    cells: dict[str, tuple[float | None, ...]]
+    # printed row label -> name of our Row that reproduces it
+    rows: dict[str, str] = field(default_factory=dict)
     unit: str = "% top-1"
     missing: str = "–"  # how a cell without a number is shown
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table as a configuration: a method, its options, and a recipe for each profile."""
+    """One line of a table as a configuration: a method, its options, and a recipe for
+    each profile."""
 
     name: str  # "hybrid"
     title: str  # "hybrid head, maximum over classes"
     method: str  # key of models.METHODS
     options: dict
-    recipes: dict[str, Recipe]  # profile -> Recipe; the row does not exist at a profile that is missing
-    after: str | None = None  # the row whose trained weights (same profile, data and seed) this one starts from: an earlier stage
-    measures: tuple[str, ...] = ()  # "heat", "robust", "margin", "focus": also measured, and kept beside the predictions (see runs)
+    # profile -> Recipe; the row does not exist at a profile that is missing
+    recipes: dict[str, Recipe]
+    # the row whose trained weights (same profile, data and seed) this one starts from:
+    # an earlier stage
+    after: str | None = None
+    # "heat", "robust", "margin", "focus": also measured, and kept beside the
+    # predictions (see runs)
+    measures: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A sentence of the paper that runs can support or refute: `better` beats `worse` in `metric` by more than -`margin`.
+    """A sentence of the paper that runs can support or refute: `better` beats `worse`
+    in `metric` by more than -`margin`.
 
-    A metric is known for every test image; larger is better. "top1": right or wrong; "low_top1": the same on low-resolution images; "nll": the
-    log-probability of the true class (less loss is better); any other: the array of that name beside the record's predictions.
+    A metric is known for every test image; larger is better. "top1": right or wrong;
+    "low_top1": the same on low-resolution images; "nll": the log-probability of the
+    true class (less loss is better); any other: the array of that name beside the
+    record's predictions.
     """
 
     key: str  # "B1"
     text: str  # in our words
     better: str  # row name
-    worse: str  # row name; may name a printed row that we do not run ("nts-net"): then the verdict is "not run"
+    # row name; may name a printed row that we do not run ("nts-net"): then the verdict
+    # is "not run"
+    worse: str
     printed_effect: float | None = None  # percentage points, or the metric's unit
     metric: str = "top1"
-    worse_metric: str | None = None  # of the worse row, where it differs: one network at two resolutions
-    margin: float = 0.0  # of "no worse than": a difference that would not matter, fixed before any run
+    # of the worse row, where it differs: one network at two resolutions
+    worse_metric: str | None = None
+    # of "no worse than": a difference that would not matter, fixed before any run
+    margin: float = 0.0
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """What was tried on validation before the rows' recipes were fixed: changes to one base recipe, equally many for each row."""
+    """What was tried on validation before the rows' recipes were fixed: changes to one
+    base recipe, equally many for each row."""
 
     base: Recipe
-    tries: dict[str, tuple[dict, ...]]  # row -> changes: Recipe fields, and method options under "options"
-    options: dict | None = None  # of the method, before the changes; None: the row's own
+    # row -> changes: Recipe fields, and method options under "options"
+    tries: dict[str, tuple[dict, ...]]
+    # of the method, before the changes; None: the row's own
+    options: dict | None = None
 
     def of(self, row: "Row") -> list[tuple[dict, Recipe, dict]]:
-        """For each try of a row: the change, the recipe (without the validation images) and the options of the method."""
+        """For each try of a row: the change, the recipe (without the validation images)
+        and the options of the method."""
         start = row.options if self.options is None else self.options
-        return [(change, self.base.but(train_on="train", **{name: value for name, value in change.items() if name != "options"}),
-                 start | change.get("options", {})) for change in self.tries[row.name]]  # fmt: skip
+        return [
+            (
+                change,
+                self.base.but(
+                    train_on="train",
+                    **{
+                        name: value
+                        for name, value in change.items()
+                        if name != "options"
+                    },
+                ),
+                start | change.get("options", {}),
+            )
+            for change in self.tries[row.name]
+        ]
 
 
 @dataclass(frozen=True)
@@ -91,7 +126,8 @@ class Paper:
         raise unknown(f"row of {self.key}", name, [row.name for row in self.rows])
 
     def printed(self, row: str, dataset: str) -> float | None:
-        """What the paper prints for one of our rows on a data set (in the table's unit), or None where it prints nothing."""
+        """What the paper prints for one of our rows on a data set (in the table's
+        unit), or None where it prints nothing."""
         for table in self.tables:
             for label, ours in table.rows.items():
                 if ours == row and dataset in table.columns:
@@ -99,8 +135,16 @@ class Paper:
         return None
 
     def printed_text(self, row: str, dataset: str) -> str:
-        """The same to one decimal; where there is no number, what the table that has the row shows in its place, or a dash."""
+        """The same to one decimal; where there is no number, what the table that has
+        the row shows in its place, or a dash."""
         value = self.printed(row, dataset)
         if value is not None:
             return f"{value:.1f}"
-        return next((table.missing for table in self.tables if row in table.rows.values() and dataset in table.columns), "–")
+        return next(
+            (
+                table.missing
+                for table in self.tables
+                if row in table.rows.values() and dataset in table.columns
+            ),
+            "–",
+        )

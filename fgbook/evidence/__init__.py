@@ -1,0 +1,1 @@
+"""From a row of a paper to a record and a verdict."""

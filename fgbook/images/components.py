@@ -1,0 +1,117 @@
+"""From a map to one box, for a whole batch: Otsu's threshold, connected components, the
+box round the largest.
+
+    masks = maps > otsu(maps)[:, None, None]             # (B, h, w)
+    cells = bounding_box(largest_component(masks))       # (B, 4) in map cells
+    boxes = to_pixels(cells, stride, first, image_size)  # (B, 4) in input pixels
+
+Nothing here waits for the device: components are labelled in a number of rounds that
+    depends on the map's size alone.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import InputError
+
+BINS = 256
+
+
+def otsu(maps: Tensor) -> Tensor:
+    """Otsu's threshold (1979) of each map (B, h, w) -> (B,): ``maps > threshold`` is
+    the upper of the two classes.
+
+    Values are counted in 256 bins between the map's minimum and maximum; of the cuts
+    between two bins, the first of those that maximise the variance between the classes
+    is taken. The threshold is the largest value of the lower class, so no bin's edge is
+    ever compared with a value. Of a constant map it is that constant, and nothing lies
+    above.
+    """
+    values = maps.flatten(1)  # (B, n)
+    low, high = values.aminmax(dim=1, keepdim=True)
+    bins = (
+        ((values - low) / (high - low).clamp(min=torch.finfo(values.dtype).tiny) * BINS)
+        .long()
+        .clamp(max=BINS - 1)
+    )
+    counts = torch.zeros(
+        len(values), BINS, dtype=torch.float64, device=maps.device
+    ).scatter_add_(1, bins, torch.ones_like(bins, dtype=torch.float64))
+    moments = counts * torch.arange(BINS, device=maps.device)
+    n, total = values.shape[1], moments.sum(1, keepdim=True)
+    # of the lower class, for a cut above each bin: (B, BINS); whole numbers, so exact
+    below, moment = counts.cumsum(1), moments.cumsum(1)
+    # but for a constant; 0 / 0 where a class is empty
+    variance = (total * below - n * moment).square() / (below * (n - below))
+    cut = torch.where((below > 0) & (below < n), variance, -1).argmax(1, keepdim=True)
+    return values.masked_fill(bins > cut, float("-inf")).amax(1)
+
+
+def components(masks: Tensor, connectivity: int = 8) -> Tensor:
+    """Label the connected components of masks (B, h, w) bool: (B, h, w) int64, 0
+    outside, else 1 + the number of the component's last cell in reading order. Cells
+    touch by their sides (connectivity 4), or also by their corners (8).
+
+    Each cell points to another of its component, roots to themselves. A round hooks
+    every root to the highest root that touches its tree, if that is higher, then points
+    every cell straight at its root. A root without a higher neighbour either gets
+    another root hooked to it, or finds that its neighbours went to a still higher one,
+    and is hooked in the next round. So two rounds at least halve the roots of an
+    unfinished component, and 2 log2(n) rounds are enough for n cells, whatever their
+    shape. Raises InputError for another connectivity.
+    """
+    if connectivity not in (4, 8):
+        raise InputError(
+            f"connectivity is {connectivity}; use 4 (cells touch by their sides) or 8"
+            " (also by their corners)."
+        )
+    batch, h, w = masks.shape
+    inside, n = masks.flatten(1), h * w
+    own = torch.arange(n, device=masks.device).expand(batch, n)
+    root = own.clone()
+    for rounds in range(2 * (n.bit_length() - 1)):
+        # pooling takes no whole numbers on a GPU
+        label = torch.where(inside, root, -1).view(batch, 1, h, w).to(torch.float64)
+        if connectivity == 8:
+            near = F.max_pool2d(label, 3, 1, 1)
+        else:
+            near = torch.maximum(
+                F.max_pool2d(label, (1, 3), 1, (0, 1)),
+                F.max_pool2d(label, (3, 1), 1, (1, 0)),
+            )
+        near = torch.where(inside, near.flatten(1).long(), own)
+        root = root.scatter_reduce(1, root, near, "amax")
+        # each step halves the way to the root, which is no longer than there are roots
+        for _ in range((n >> rounds // 2).bit_length()):
+            root = root.gather(1, root)
+    return torch.where(inside, root + 1, 0).view(batch, h, w)
+
+
+def largest_component(masks: Tensor, connectivity: int = 8) -> Tensor:
+    """The largest connected component of each mask (B, h, w) bool, as a mask; empty
+    masks stay empty. Of components of equal size, the one that ends first in reading
+    order. Raises InputError for a connectivity other than 4 and 8."""
+    label = components(masks, connectivity).flatten(1)
+    sizes = torch.zeros(
+        len(label), label.shape[1] + 1, dtype=torch.int64, device=masks.device
+    ).scatter_add_(1, label, (label > 0).long())
+    return masks & (label == sizes.argmax(1, keepdim=True)).view_as(masks)
+
+
+def bounding_box(masks: Tensor) -> Tensor:
+    """The box round each mask (B, h, w) bool: (B, 4) int64 xyxy in map cells, where
+    cell i covers [i, i + 1]. Of an empty mask, the whole map."""
+
+    def ends(used: Tensor) -> tuple[Tensor, Tensor]:
+        used = used.int()  # (B, cells); argmax takes the first of equal values
+        return used.argmax(1), used.shape[1] - used.flip(1).argmax(1)
+
+    (left, right), (top, bottom) = ends(masks.any(1)), ends(masks.any(2))
+    return torch.stack([left, top, right, bottom], 1)
+
+
+def to_pixels(boxes: Tensor, stride: float, first: float, image_size: int) -> Tensor:
+    """Boxes (..., 4) xyxy in map cells as input pixels, float32: cell i covers `stride`
+    pixels round first + i * stride. Cut at the image's border."""
+    return ((boxes.float() - 0.5) * stride + first).clamp(0, image_size)

@@ -1,0 +1,229 @@
+"""Gautam, Suman, Sharma: Fine grained image classification using deep learning. Channel
+    and spatial attention, and a triplet loss.
+
+    model = Attention(create("resnet50"), num_classes=200) logits = model(images)
+    # {"image": (B, C)} channels = model.channel(model.backbone(images))    # (B, n, 1,
+    1) how much each channel counts, and ... places = model.spatial(...)
+    # ... (B, 1, h, w) each place
+
+The paper says "spatial and channel-wise attention" and no more. These are the two gates
+of CBAM (Woo et al. 2018), once, after the last stage, or, as there, in each residual
+block.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models.mobilenetv2 import InvertedResidual
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+from ..backbones import Backbone
+from ..backbones.small import Block
+from ..errors import InputError, unknown
+from .plain import linear
+from .triplet import batch_hard
+
+REDUCTION = 16  # channels of the map over units of the hidden layer
+STARTS = ("identity", "usual")
+PLACES = ("last", "blocks")
+# the last layer of a residual branch, before the sum
+BRANCH_END = {Block: "norm2", BasicBlock: "bn2", Bottleneck: "bn3"}
+
+
+class ChannelGate(nn.Module):
+    """Which channels count (Woo et al. 2018, eq. 2): maps (B, n, h, w) -> gate (B, n,
+    1, 1). One perceptron reads the mean and the maximum."""
+
+    def __init__(self, channels: int, start: str):
+        super().__init__()
+        hidden = max(1, channels // REDUCTION)
+        self.perceptron = nn.Sequential(
+            nn.Linear(channels, hidden, bias=False),
+            nn.ReLU(),
+            nn.Linear(hidden, channels, bias=False),
+        )
+        self.top = 2 if start == "identity" else 1
+        if start == "identity":
+            nn.init.zeros_(self.perceptron[2].weight)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        mean, maximum = (
+            self.perceptron(maps.mean((2, 3))),
+            self.perceptron(maps.amax((2, 3))),
+        )
+        return self.top * (mean + maximum).sigmoid()[:, :, None, None]
+
+
+class SpatialGate(nn.Module):
+    """Which places count (Woo et al. 2018, eq. 3): maps (B, n, h, w) -> gate (B, 1, h,
+    w). A 7x7 convolution reads the mean and the maximum over channels; BatchNorm
+    follows, as in the authors' code."""
+
+    def __init__(self, start: str):
+        super().__init__()
+        self.convolution = nn.Conv2d(2, 1, 7, padding=3, bias=False)
+        self.norm = nn.BatchNorm2d(1)
+        self.top = 2 if start == "identity" else 1
+        if start == "identity":
+            nn.init.zeros_(self.norm.weight)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        # (B, 2, h, w)
+        pooled = torch.cat([maps.mean(1, keepdim=True), maps.amax(1, keepdim=True)], 1)
+        return self.top * self.norm(self.convolution(pooled)).sigmoid()
+
+
+def weighed(maps: Tensor, *gates: nn.Module | None) -> Tensor:
+    """Maps (B, n, h, w) times each gate in turn, which reads what the one before it has
+    left."""
+    for gate in gates:
+        if gate is not None:
+            maps = maps * gate(maps)
+    return maps
+
+
+class Gates(nn.Module):
+    """Both gates, or one: maps (B, n, h, w) -> the same, weighed; first channels, then
+    places."""
+
+    def __init__(self, channels: int, channel: bool, spatial: bool, start: str):
+        super().__init__()
+        self.channel = ChannelGate(channels, start) if channel else None
+        self.spatial = SpatialGate(start) if spatial else None
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return weighed(maps, self.channel, self.spatial)
+
+
+class Gated(nn.Module):
+    """A layer of the backbone, and gates behind it. The gates belong to another module:
+    they are new, and must not learn at the backbone's rate."""
+
+    def __init__(self, layer: nn.Module, gates: Gates):
+        super().__init__()
+        self.layer, self.elsewhere = layer, (gates,)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return self.elsewhere[0](self.layer(maps))
+
+
+def branch_ends(network: nn.Module) -> list[tuple[nn.Module, str]]:
+    """(module, name of the layer in it) for the last layer of each residual branch: a
+    BatchNorm, whose maps are then added to the block's input."""
+    ends = []
+    for block in network.modules():
+        if isinstance(block, InvertedResidual) and block.use_res_connect:
+            ends.append((block.conv, str(len(block.conv) - 1)))
+        elif type(block) in BRANCH_END:
+            ends.append((block, BRANCH_END[type(block)]))
+    return ends
+
+
+class Attention(nn.Module):
+    """Backbone, channel gate, spatial gate, GAP, one linear head; a triplet loss on the
+    pooled features, if wanted.
+
+    channel, spatial: which gates there are. Without either it is the plain backbone.
+    start: "usual": gates are sigmoids, near 0.5 at first, so each halves what a
+        pretrained backbone says. "identity": gates are twice the sigmoid of 0, exactly
+        1 at first: training starts from the plain backbone, with the same logits for
+        the same head. Twice a sigmoid is 1 + tanh of half its argument: the range of a
+        gate with 1 in its middle. The last layer of each gate starts at 0, so the
+        layers behind it learn from the second step on; weight decay pulls towards the
+        plain backbone.
+    where: "last": behind the last stage. "blocks": on the residual branch of each
+        block, before the sum, as CBAM was published; for `small`, ResNets and
+        MobileNetV2. The gates' learning rate is that of the heads in either case.
+    triplet: whether the batch-hard triplet loss (:mod:`fgbook.methods.triplet`) is one
+        of the losses, "triplet"; recipe.loss_weights weights it and recipe.per_class
+        puts several images of a class into each batch, without which it is 0 most of
+        the time.
+    margin: of that loss, in distances of embeddings of length 1.
+
+    Raises InputError for an option out of range.
+    """
+
+    VERSION = 1
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        num_classes: int,
+        *,
+        channel: bool = True,
+        spatial: bool = True,
+        start: str = "identity",
+        where: str = "last",
+        triplet: bool = False,
+        margin: float = 0.3,
+    ):
+        super().__init__()
+        if start not in STARTS:
+            raise unknown("start", start, STARTS)
+        if where not in PLACES:
+            raise unknown("where", where, PLACES)
+        if not 0 <= margin <= 2:
+            raise InputError(
+                f"attention: margin {margin}; distances of embeddings of length 1 lie"
+                " between 0 and 2, and so must the margin."
+            )
+        self.backbone = backbone
+        # first: the plain backbone's head for the same seed
+        self.image_head = linear(backbone.channels, num_classes)
+        last, ends = (
+            where == "last",
+            (branch_ends(backbone.network) if where == "blocks" else []),
+        )
+        if not (last or ends):
+            raise InputError(
+                f"attention: {backbone.name} has no residual blocks that are known"
+                " here; take where='last', or small, a ResNet or mobilenet_v2."
+            )
+        self.channel = (
+            ChannelGate(backbone.channels, start) if channel and last else None
+        )
+        self.spatial = SpatialGate(start) if spatial and last else None
+        self.blocks = nn.ModuleList()
+        for parent, name in ends:
+            layer = getattr(parent, name)
+            self.blocks.append(Gates(layer.num_features, channel, spatial, start))
+            setattr(parent, name, Gated(layer, self.blocks[-1]))
+        self.triplet, self.margin = triplet, margin
+
+    def maps(self, images: Tensor) -> Tensor:
+        """The feature maps (B, n, h, w) after both gates, first channels and then
+        places: what is pooled."""
+        return weighed(self.backbone(images), self.channel, self.spatial)
+
+    def forward(
+        self, images: Tensor, targets: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """{"image": logits (B, C)}, with the triplet loss also {"triplet": embeddings
+        (B, n)}; `targets` are not used (other methods do)."""
+        feature = self.maps(images).mean((2, 3))  # (B, n)
+        logits = {"image": self.image_head(feature)}
+        return logits | {"triplet": feature} if self.triplet else logits
+
+    def losses(
+        self, logits: dict[str, Tensor], targets: Tensor, criterion=F.cross_entropy
+    ) -> dict[str, Tensor]:
+        """{"image": scalar}, with the triplet loss also {"triplet": scalar}; targets
+        (B,) int64 or (B, C) probabilities.
+
+        For the triplet loss a mixed image is one of the class that it shows most of:
+        otherwise the paper's mixup and CutMix, which mix every image, would leave
+        nothing of it. Triplets are found within what is seen at once: the batch, or its
+        part where recipe.accumulate or several processes divide it.
+        """
+        losses = {"image": criterion(logits["image"], targets)}
+        if self.triplet:
+            losses["triplet"] = batch_hard(
+                logits["triplet"],
+                targets.argmax(1) if targets.ndim == 2 else targets,
+                self.margin,
+            )
+        return losses
+
+    def predict(self, images: Tensor) -> Tensor:
+        """Logits (B, C) used at test time."""
+        return self(images)["image"]

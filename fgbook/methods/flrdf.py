@@ -1,0 +1,357 @@
+"""Liang and Qu: foreground localisation and region-discriminative feature training
+(FLRDF). One backbone looks up to three times.
+
+model = Flrdf(create("resnet50"), num_classes=200) logits = model(images, targets)
+# {"image": (B, C), "foreground": (B, C), "shuffled": (B, C)} loss =
+sum(model.losses(logits, targets).values()) probabilities =
+model.eval().predict(images).softmax(1) boxes = model.locate(images)["foreground"]
+# (B, 4)
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..backbones import Backbone, SecondStatistics
+from ..errors import InputError, unknown
+from ..images import components, regions
+from .plain import linear
+
+CHOICES = {
+    "controller": ("learnable", "fixed", "none"),
+    "attention": ("true", "predicted", "max", "channels"),
+    "threshold": ("max", "mean", "middle"),
+    "test": ("both", "foreground", "image"),
+}
+
+
+class Suppression(nn.Module):
+    """Feature maps X (B, n, h, w) with their peaks pressed down (section 2.1): X^s =
+    min(X, tau), a clamp from above, tau = X_max * G.
+
+    X_max is each channel's spatial maximum (the max-element extractor). G, the
+    suppression controller, is one number `bound` in [0, 1], or (bound None) learnt: G =
+    sigmoid(f(GAP(X))), eq. 1, one number for each image and channel. f is linear
+    without bias, drawn from N(0, 0.01), so that G starts near a half; it learns at the
+    rate of the heads. ReLU comes first, so that tau is not negative. (ReLU, bias, start
+    and rate are silent; they are those of "discriminative region suppression", whose
+    block this is.)
+    """
+
+    def __init__(self, channels: int, bound: float | None = None):
+        super().__init__()
+        self.bound, self.controller = bound, None
+        if bound is None:
+            self.controller = nn.Linear(channels, channels, bias=False)
+            nn.init.normal_(self.controller.weight, std=0.01)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        maps = maps.relu()
+        top = maps.amax((2, 3), keepdim=True)  # X_max: (B, n, 1, 1)
+        # G, eq. 1
+        control = (
+            self.bound
+            if self.controller is None
+            else self.controller(maps.mean((2, 3))).sigmoid()[..., None, None]
+        )
+        return torch.minimum(maps, top * control)
+
+
+def shuffle_patches(images: Tensor, n: int) -> Tensor:
+    """Images (B, c, S, S) cut into n x n patches that change places, by a uniform
+    permutation for each image (section 2.2).
+
+    Permutations come from torch's generator of the images' device; the training loop
+    seeds it at every step, so that a resumed run draws the same. Where n does not
+    divide S, the n x n patches of S // n pixels lie in the middle, and the frame of
+    fewer than n pixels in all stays where it is. n = 1 changes nothing. Raises
+    InputError for more patches than pixels.
+    """
+    batch, size = len(images), images.shape[-1]
+    side, rest = divmod(size, n)
+    if not side:
+        raise InputError(
+            f"flrdf: {n} patches a side do not fit into {size} pixels; choose a"
+            " smaller n."
+        )
+    middle = slice(rest // 2, rest // 2 + n * side)
+    # (B, n, n, c, side, side)
+    patches = (
+        images[..., middle, middle]
+        .unflatten(3, (n, side))
+        .unflatten(2, (n, side))
+        .permute(0, 2, 4, 1, 3, 5)
+    )
+    # (B, n * n): which patch comes to each place
+    source = torch.rand(batch, n * n, device=images.device).argsort(1)
+    image = torch.arange(batch, device=images.device)[:, None]
+    moved = (
+        patches[image, source // n, source % n]
+        .unflatten(1, (n, n))
+        .permute(0, 3, 1, 4, 2, 5)
+        .reshape(batch, -1, n * side, n * side)
+    )
+    if not rest:
+        return moved
+    result = images.clone()
+    result[..., middle, middle] = moved
+    return result
+
+
+class Flrdf(nn.Module):
+    """The whole method: (a) the image, (b) its foreground, found without boxes and
+        enlarged, (c) that foreground cut up and shuffled; a head each.
+
+    Images are squares (B, 3, S, S), float in [0, 1]; C classes, n channels or patches.
+    The text says only a part of what has to be decided (much of our copy is
+    unreadable); "silent" marks our choices.
+
+    foreground: False leaves out (b) and the suppression: (c) shuffles the whole image.
+        shuffle: False leaves out (c). (Rows of Table 2.)
+    n: patches a side (Table 4; the best n is silent).
+    controller: of the suppression: "learnable" (eq. 1), "fixed" at `bound`, or "none",
+        which leaves plain class activation maps. The image head reads the pressed maps,
+        else nothing would teach the controller; the other heads read maps as they are
+        (silent).
+    attention: which classes' activation map is the localisation map (silent): the
+        "true" class where forward gets targets (of mixed images the class with the
+        larger share), the predicted one otherwise; always the "predicted" one; "max"
+        over all classes; or "channels", the sum of the pressed maps over channels,
+        which needs no head.
+    threshold: what belongs to the foreground (silent): "max": places above `level` of
+        the map's maximum, as usual for class activation maps; "mean": above the map's
+        mean. Of these the largest connected component counts. "middle", a control:
+        whatever the map says, the middle square with half of the image's area.
+    finer: before that, the map is enlarged by this factor, bilinearly, so that a box is
+        not bound to whole cells (silent; 1: cells).
+    test: what predicts (silent): "both" averages the logits of the image head and the
+        foreground head; "foreground" or "image", one of them. (c) is for training
+        alone.
+    separate_statistics: BatchNorm keeps running statistics of its own for (b) and for
+        (c) (silent: shared). Without effect where statistics are frozen.
+
+    Raises InputError for an option out of range.
+    """
+
+    VERSION = 1
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        num_classes: int,
+        *,
+        foreground: bool = True,
+        shuffle: bool = True,
+        n: int = 4,
+        controller: str = "learnable",
+        bound: float = 0.7,
+        attention: str = "true",
+        threshold: str = "max",
+        level: float = 0.2,
+        finer: int = 4,
+        test: str = "both",
+        separate_statistics: bool = False,
+    ):
+        super().__init__()
+        given = {
+            "controller": controller,
+            "attention": attention,
+            "threshold": threshold,
+            "test": test,
+        }
+        for name, value in given.items():
+            if value not in CHOICES[name]:
+                raise unknown(name, value, CHOICES[name])
+        if not (n >= 1 and finer >= 1 and 0 <= bound <= 1 and 0 <= level < 1):
+            raise InputError(
+                "flrdf: n >= 1, finer >= 1, 0 <= bound <= 1 and 0 <= level < 1 are"
+                f" needed, not n {n}, finer {finer}, bound {bound}, level {level}."
+            )
+        self.shuffle, self.n, self.attention, self.threshold, self.level, self.finer = (
+            shuffle,
+            n,
+            attention,
+            threshold,
+            level,
+            finer,
+        )
+        self.test = test if foreground else "image"
+        self.backbone = backbone
+        self.image_head = linear(backbone.channels, num_classes)
+        self.foreground_head = (
+            linear(backbone.channels, num_classes) if foreground else None
+        )
+        self.shuffled_head = linear(backbone.channels, num_classes) if shuffle else None
+        pressed = foreground and controller != "none"
+        self.suppression = (
+            Suppression(backbone.channels, bound if controller == "fixed" else None)
+            if pressed
+            else None
+        )
+        views = [
+            name
+            for name, used in (("foreground", foreground), ("shuffled", shuffle))
+            if used and separate_statistics
+        ]
+        self.statistics = nn.ModuleDict(
+            {name: SecondStatistics(backbone) for name in views}
+        )
+
+    def forward(
+        self, images: Tensor, targets: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Logits of every head; targets (B,) int64 or (B, C) class probabilities, only
+        for the localisation map."""
+        _, maps, image_logits = self.first_look(images)
+        logits, view = {"image": image_logits}, images
+        if self.foreground_head is not None:
+            view = self._foreground(images, maps, image_logits, targets)
+            logits["foreground"] = self._closer_look("foreground", view)
+        if self.shuffled_head is not None:
+            logits["shuffled"] = self._closer_look(
+                "shuffled", shuffle_patches(view, self.n)
+            )
+        return logits
+
+    def losses(
+        self, logits: dict[str, Tensor], targets: Tensor, criterion=F.cross_entropy
+    ) -> dict[str, Tensor]:
+        """Eq. 2-4: one softmax loss a head; the loop adds them up with alpha, beta and
+        gamma, the recipe's loss_weights (eq. 5; silent: 1 each)."""
+        return {name: criterion(of_view, targets) for name, of_view in logits.items()}
+
+    def predict(self, images: Tensor) -> Tensor:
+        """Logits (B, C) used at test time, see `test`; nothing is shuffled, and without
+        the foreground head nothing cropped."""
+        _, maps, image_logits = self.first_look(images)
+        if self.test == "image":
+            return image_logits
+        logits = self._closer_look(
+            "foreground", self._foreground(images, maps, image_logits, None)
+        )
+        return logits if self.test == "foreground" else (image_logits + logits) / 2
+
+    @torch.no_grad()
+    def activation_maps(
+        self, images: Tensor, targets: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Localisation maps (B, h, w), float32: "foreground", the method's own; where
+        maps are pressed also "cam", the same of the maps before that, with the same
+        classes. For figures and scores: call it in eval mode."""
+        return self.activations(self.first_look(images), targets)
+
+    @torch.no_grad()
+    def locate(self, images: Tensor) -> dict[str, Tensor]:
+        """The boxes (B, 4), float32 xyxy in input pixels, that the maps of
+        ``activation_maps`` give. Call it in eval mode."""
+        return {
+            name: self.box(of_name, images.shape[-1])
+            for name, of_name in self.activation_maps(images).items()
+        }
+
+    def first_look(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(a): the maps X (B, n, h, w), the same pressed, X^s, and the image head's
+        logits (B, C) of these."""
+        if images.shape[-1] != images.shape[-2]:
+            raise InputError(
+                f"flrdf needs square images, not {images.shape[-1]} x"
+                f" {images.shape[-2]} pixels."
+            )
+        maps = self.backbone(images)
+        pressed = maps if self.suppression is None else self.suppression(maps)
+        return maps, pressed, self.image_head(pressed.mean((2, 3)))
+
+    def activations(
+        self, look: tuple[Tensor, Tensor, Tensor], targets: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """The maps of ``activation_maps`` from a first look, so that one look gives
+        those of several classes."""
+        maps, pressed, image_logits = look
+        found = {"foreground": pressed} | (
+            {} if self.suppression is None else {"cam": maps}
+        )
+        return {
+            name: self._activation(of_name, image_logits, targets)
+            for name, of_name in found.items()
+        }
+
+    def _closer_look(self, name: str, view: Tensor) -> Tensor:
+        """(b) and (c): same backbone, GAP, the view's own head: (B, 3, S, S) -> (B,
+        C)."""
+        maps = (
+            self.statistics[name](self.backbone, view)
+            if name in self.statistics
+            else self.backbone(view)
+        )
+        return getattr(self, f"{name}_head")(maps.mean((2, 3)))
+
+    def _activation(
+        self, maps: Tensor, image_logits: Tensor, targets: Tensor | None
+    ) -> Tensor:
+        """The localisation map (B, h, w) of feature maps; in float32 also under mixed
+        precision, because a threshold follows."""
+        with torch.no_grad(), torch.autocast(maps.device.type, enabled=False):
+            # (B, n, h, w), (C, n)
+            maps, weight = maps.float(), self.image_head.weight.float()
+            if self.attention == "channels":
+                return maps.sum(1)
+            if self.attention == "max":
+                return F.conv2d(maps, weight[:, :, None, None]).amax(1)
+            k = image_logits.argmax(1)
+            if self.attention == "true" and targets is not None:
+                k = targets if targets.ndim == 1 else targets.argmax(1)
+            return torch.einsum("bn,bnhw->bhw", weight[k], maps)
+
+    def enlarged(self, activation: Tensor) -> Tensor:
+        """Localisation maps (B, h, w) in finer cells (B, finer * h, finer * w), see
+        `finer`."""
+        cells = self.finer * activation.shape[-1]
+        return F.interpolate(activation[:, None], (cells, cells), mode="bilinear")[:, 0]
+
+    def to_pixels(self, edges: Tensor, cells: int, size: int) -> Tensor:
+        """Boxes (..., 4) xyxy in finer cells, of which a row has `cells`, as input
+        pixels, float32. What touches the border of the map reaches to that of the
+        image, whose side is `size`."""
+        stride = self.backbone.stride / self.finer
+        # where the first of the finer cells looks
+        first = self.backbone.first - (self.backbone.stride - stride) / 2
+        return torch.where(
+            edges == cells, size, components.to_pixels(edges, stride, first, size)
+        )
+
+    @torch.no_grad()
+    def box(
+        self, activation: Tensor, size: int, threshold: str | None = None
+    ) -> Tensor:
+        """The box round the largest component above the threshold (None: the model's
+        own): (B, h, w) -> (B, 4) float32 xyxy in input pixels.
+
+        A map with nothing above the threshold gives the whole image.
+        """
+        threshold = threshold or self.threshold
+        if threshold == "middle":
+            margin = size * (1 - 0.5**0.5) / 2
+            return activation.new_tensor(
+                [margin, margin, size - margin, size - margin]
+            ).expand(len(activation), 4)
+        finer = self.enlarged(activation)
+        limit = (
+            self.level * finer.amax((1, 2))
+            if threshold == "max"
+            else finer.mean((1, 2))
+        )
+        # (B, 4), in cells
+        edges = components.bounding_box(
+            components.largest_component(finer > limit[:, None, None])
+        )
+        return self.to_pixels(edges, finer.shape[-1], size)
+
+    def _foreground(
+        self, images: Tensor, maps: Tensor, image_logits: Tensor, targets: Tensor | None
+    ) -> Tensor:
+        """The image's foreground, enlarged to the size of the image; a box that is not
+        square is stretched (silent)."""
+        boxes = self.box(
+            self._activation(maps, image_logits, targets), images.shape[-1]
+        )
+        return regions.crop_zoom(images, boxes[:, None], images.shape[-1])[:, 0]

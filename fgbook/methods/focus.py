@@ -1,0 +1,235 @@
+"""Feng, Fu, Zhao: Learning to focus and discriminate for fine-grained classification
+(2019). One backbone looks twice.
+
+model = Focus(create("resnet50"), num_classes=200) logits = model(images, targets)
+# {"image": (B, C), "region": (B, m, C), "hybrid": (B, C)} loss =
+sum(model.losses(logits, targets).values()) probabilities =
+model.eval().predict(images).softmax(1)
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..backbones import Backbone, SecondStatistics
+from ..errors import InputError, unknown
+from ..images import regions
+from .plain import linear
+
+
+class Focus(nn.Module):
+    """The whole method (section 3): a map made from the classifier's own weights
+        proposes regions, the same backbone looks at them closely.
+
+    Images are squares (B, 3, S, S), float in [0, 1]. Letters as in the paper: C
+    classes, n channels, m regions, l in the hybrid head. Defaults are the paper's
+    (section 4.2); what it leaves open is marked "silent".
+
+    m, l: regions proposed, and how many of the best enter the hybrid head; 1 <= l <= m.
+    threshold: boxes that overlap a better one by more than this IoU are dropped.
+    box, zoom: side of a region, and of its enlarged crop, as fractions of S (160 and
+        224 of 448 pixels).
+    sigma: of the Gaussian that smooths the map, as a fraction of the map's side
+        (silent: 1 cell of the paper's 14).
+    attention: "max" over all class maps (eq. 2); the ablations "predicted" (map of the
+        predicted class) and "true" (map of the true class where forward gets targets,
+        as in training; of the predicted class otherwise).
+    heads: "hybrid", or "image" for the ablation without the hybrid head, which predicts
+        with the image head and crops nothing at test time.
+    separate_statistics: BatchNorm keeps running statistics of its own for the zoomed
+        regions (silent: shared). Without effect where statistics are frozen.
+
+    Raises InputError for an option out of range.
+    """
+
+    # 2: boxes are centred where a cell looks, not half a stride to the right of it and
+    # below; sigma scales with the map
+    VERSION = 2
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        num_classes: int,
+        *,
+        m: int = 6,
+        l: int = 4,
+        threshold: float = 0.25,
+        box: float = 160 / 448,
+        zoom: float = 224 / 448,
+        sigma: float = 1 / 14,
+        attention: str = "max",
+        heads: str = "hybrid",
+        separate_statistics: bool = False,
+    ):
+        super().__init__()
+        if attention not in ("max", "predicted", "true"):
+            raise unknown("attention", attention, ("max", "predicted", "true"))
+        if heads not in ("hybrid", "image"):
+            raise unknown("heads", heads, ("hybrid", "image"))
+        if not 1 <= l <= m:
+            raise InputError(f"focus: l is {l} and m is {m}; 1 <= l <= m is needed.")
+        if not (0 <= threshold <= 1 and 0 < box <= 1 and zoom > 0 and sigma >= 0):
+            raise InputError(
+                "focus: 0 <= threshold <= 1, 0 < box <= 1, zoom > 0 and sigma >= 0 are"
+                f" needed, not threshold {threshold}, box {box}, zoom {zoom}, sigma"
+                f" {sigma}."
+            )
+        (
+            self.m,
+            self.l,
+            self.threshold,
+            self.box,
+            self.zoom,
+            self.sigma,
+            self.attention,
+        ) = (m, l, threshold, box, zoom, sigma, attention)
+        self.backbone = backbone
+        self.second = SecondStatistics(backbone) if separate_statistics else None
+        self.image_head = linear(backbone.channels, num_classes)
+        self.region_head = linear(backbone.channels, num_classes)  # one for all regions
+        self.hybrid_head = (
+            linear((1 + l) * backbone.channels, num_classes)
+            if heads == "hybrid"
+            else None
+        )
+        self._constants: dict[tuple, tuple[Tensor, Tensor]] = {}
+
+    def forward(
+        self, images: Tensor, targets: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Logits of every head. Raises InputError if the map has fewer than m cells."""
+        maps, feature, image_logits = self._first_look(images)
+        # (B, m, 4)
+        boxes = self._propose(maps, image_logits, targets, images.shape[-1], self.m)
+        region_features = self._second_look(images, boxes)  # F^R: (B, m, n)
+        logits = {"image": image_logits, "region": self.region_head(region_features)}
+        if self.hybrid_head is not None:
+            logits["hybrid"] = self._hybrid(feature, region_features)
+        return logits
+
+    def losses(
+        self, logits: dict[str, Tensor], targets: Tensor, criterion=F.cross_entropy
+    ) -> dict[str, Tensor]:
+        """One softmax loss a head (section 3.3), the region loss averaged over regions;
+        targets (B,) int64 or (B, C) probabilities."""
+        losses = {"image": criterion(logits["image"], targets)}
+        losses["region"] = criterion(
+            logits["region"].flatten(0, 1),
+            targets.repeat_interleave(self.m, 0, output_size=len(targets) * self.m),
+        )
+        if "hybrid" in logits:
+            losses["hybrid"] = criterion(logits["hybrid"], targets)
+        return losses
+
+    def predict(self, images: Tensor) -> Tensor:
+        """Logits (B, C) used at test time: of the hybrid head, from l regions; without
+        it, of the image head, from no region at all."""
+        maps, feature, image_logits = self._first_look(images)
+        if self.hybrid_head is None:
+            return image_logits
+        boxes = self._propose(maps, image_logits, None, images.shape[-1], self.l)
+        return self._hybrid(feature, self._second_look(images, boxes))
+
+    @torch.no_grad()
+    def attention_map(self, images: Tensor, targets: Tensor | None = None) -> Tensor:
+        """The smoothed map M (B, h, w), float32. For figures: call it in eval mode."""
+        maps, _, image_logits = self._first_look(images)
+        return self._attention(maps, image_logits, targets)
+
+    @torch.no_grad()
+    def regions(self, images: Tensor) -> Tensor:
+        """The boxes of the m regions (B, m, 4), xyxy in input pixels, the best first.
+        For figures and scores: call it in eval mode."""
+        maps, _, image_logits = self._first_look(images)
+        return self._propose(maps, image_logits, None, images.shape[-1], self.m)
+
+    def _first_look(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if images.shape[-1] != images.shape[-2]:
+            raise InputError(
+                f"focus needs square images, not {images.shape[-1]} x"
+                f" {images.shape[-2]} pixels."
+            )
+        maps = self.backbone(images)  # Z: (B, n, h, w)
+        feature = maps.mean((2, 3))  # F^I: (B, n), global average pooling
+        # S, eq. 1: (B, C); our head also has a bias
+        return maps, feature, self.image_head(feature)
+
+    def _attention(
+        self, maps: Tensor, image_logits: Tensor, targets: Tensor | None
+    ) -> Tensor:
+        """Eq. 2 and the smoothing that follows it. In float32 also under mixed
+        precision: close scores decide which region is chosen."""
+        with torch.no_grad(), torch.autocast(maps.device.type, enabled=False):
+            # Z (B, n, h, w), W (C, n)
+            maps, weight = maps.float(), self.image_head.weight.float()
+            if self.attention == "max":
+                # eq. 2: all M_k (B, C, h, w), maximum over k
+                attention = F.conv2d(maps, weight[:, :, None, None]).amax(1)
+            else:  # as in class activation mapping: the map M_k of a single class
+                k = (
+                    targets
+                    if self.attention == "true" and targets is not None
+                    else image_logits
+                )
+                # of mixed images the larger part counts
+                k = k.argmax(1) if k.ndim == 2 else k
+                attention = torch.einsum("bn,bnhw->bhw", weight[k], maps)
+            # (B, h, w)
+            return regions.gaussian_smooth(attention, self.sigma * attention.shape[-1])
+
+    def _propose(
+        self,
+        maps: Tensor,
+        image_logits: Tensor,
+        targets: Tensor | None,
+        size: int,
+        count: int,
+    ) -> Tensor:
+        """Section 3.2: every cell of M stands for a box, scored by M there; the best
+        `count` after NMS (B, count, 4)."""
+        scores = self._attention(maps, image_logits, targets).flatten(1)  # (B, h * w)
+        boxes, iou = self._geometry(*maps.shape[-2:], size, maps.device)
+        return boxes[regions.select(scores, iou, count, self.threshold)]
+
+    def _geometry(
+        self, h: int, w: int, size: int, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        """All boxes (h * w, 4) and their overlaps (h * w, h * w): constants, made once
+        for an image size (compiled: within the graph)."""
+        key = (h, w, size, self.box, device)
+        if torch.compiler.is_compiling() or key not in self._constants:
+            boxes = regions.centre_boxes(
+                h,
+                w,
+                size,
+                self.box * size,
+                self.backbone.stride,
+                self.backbone.first,
+                device,
+            )
+            constants = boxes, regions.iou_matrix(boxes)
+            if torch.compiler.is_compiling():
+                return constants
+            self._constants[key] = constants
+        return self._constants[key]
+
+    def _second_look(self, images: Tensor, boxes: Tensor) -> Tensor:
+        """Cut out, zoom in, same backbone, GAP: boxes (B, count, 4) -> F^R (B, count,
+        n)."""
+        # (B * count, 3, s, s)
+        crops = regions.crop_zoom(
+            images, boxes, round(self.zoom * images.shape[-1])
+        ).flatten(0, 1)
+        maps = (
+            self.backbone(crops)
+            if self.second is None
+            else self.second(self.backbone, crops)
+        )
+        return maps.mean((2, 3)).unflatten(0, boxes.shape[:2])
+
+    def _hybrid(self, feature: Tensor, region_features: Tensor) -> Tensor:
+        """F = [F^I F_1^R .. F_l^R] (section 3.1) and its head."""
+        # (B, C)
+        return self.hybrid_head(
+            torch.cat([feature[:, None], region_features[:, : self.l]], 1).flatten(1)
+        )

@@ -1,0 +1,1 @@
+"""The loop, and what it stands on: devices, memory, files that survive a crash."""
