@@ -15,7 +15,7 @@ case "$1 $2" in
   "--version "*) echo Python 3.9.18 ;;
   "-m venv") mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
   "-m pip") echo "$@" >> {folder}/asked; [ ! -e {folder}/offline ] ;;
-  *) echo "$@" >> {folder}/asked ;;
+  *) echo "$@" >> {folder}/asked; [ "$*" != "$(cat {folder}/complains)" ] ;;
 esac
 """
 
@@ -25,6 +25,7 @@ def clone(tmp_path):
     for name in ("Makefile", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
     stand_in = tmp_path / "stand-in"
+    (tmp_path / "complains").touch()
     stand_in.write_text(STAND_IN.format(folder=tmp_path))
     stand_in.chmod(0o755)
     return tmp_path
@@ -45,32 +46,61 @@ def make(clone: Path, *words: str) -> tuple[subprocess.CompletedProcess, list[st
         capture_output=True,
         text=True,
     )
-    return done, (
-        (clone / "asked").read_text().splitlines() if (clone / "asked").exists() else []
-    )
+    asked = clone / "asked"
+    return done, asked.read_text().splitlines() if asked.exists() else []
 
 
-def test_set_up_happens_once_and_again_when_the_project_file_changes(clone):
-    done, asked = make(clone, "test")
+INSTALL = "-m pip install -e .[book,lint,test]"
+
+
+def test_the_first_target_installs_the_package_and_then_runs(clone):
+    done, (first, second) = make(clone, "test")
     assert done.returncode == 0, done.stderr
-    assert asked[0] == "-m pip install -e .[book,test]" and asked[1].startswith(
-        "-m pytest"
-    )
-    assert [
-        line.split()[1] for line in make(clone, "reproduce", "ARGS=--force")[1]
-    ] == ["fgbook"]
+    assert first == INSTALL
+    assert second.startswith("-m pytest")
+
+
+def test_set_up_happens_once(clone):
+    make(clone, "test")
     assert make(clone, "reproduce", "ARGS=--force")[1] == [
         "-m fgbook reproduce --force"
     ]
+
+
+def test_set_up_happens_again_when_the_project_file_changes(clone):
+    make(clone, "test")
     newer = (clone / ".venv" / "ready").stat().st_mtime + 10
     os.utime(clone / "pyproject.toml", (newer, newer))
-    assert make(clone, "test")[1][0].startswith("-m pip install")
+    assert make(clone, "test")[1][0] == INSTALL
+
+
+LINT = [
+    "-m ruff check",
+    "-m ruff format --check",
+    "-m mypy",
+    "-m pytest tests/test_layout.py",
+]
+
+
+def test_lint_needs_no_installation_of_its_own(clone):
+    make(clone, "test")
+    assert make(clone, "lint")[1] == LINT
+
+
+@pytest.mark.parametrize("complains", LINT)
+def test_lint_asks_every_tool_and_fails_if_one_complains(clone, complains):
+    make(clone, "test")
+    (clone / "complains").write_text(complains)
+    done, asked = make(clone, "lint")
+    assert asked == LINT
+    assert done.returncode != 0
 
 
 def test_lab_brings_its_own_packages_once(clone):
-    first, second = make(clone, "lab")[1], make(clone, "lab")[1]
+    first = make(clone, "lab")[1]
+    second = make(clone, "lab")[1]
     assert [line for line in first if "install" in line] == [
-        "-m pip install -e .[book,test]",
+        INSTALL,
         "-m pip install -e .[lab]",
     ]
     assert second == ["-m jupyterlab notebooks"]
@@ -84,12 +114,14 @@ def test_a_set_up_that_was_broken_off_is_made_anew(clone, target):
     if target == "test":
         os.utime(clone / "pyproject.toml", (later, later))
     (clone / "offline").touch()
-    done, asked = make(clone, target)
-    # nothing is run in a half-made environment
-    assert done.returncode != 0 and len(asked) == 1
+    broken_off, asked = make(clone, target)
+    assert broken_off.returncode != 0
+    assert len(asked) == 1, "nothing is run in a half-made environment"
     (clone / "offline").unlink()
     done, asked = make(clone, "test")
-    assert done.returncode == 0 and "broken off" in done.stdout and len(asked) == 2
+    assert done.returncode == 0
+    assert "broken off" in done.stdout
+    assert len(asked) == 2
     assert not (clone / ".venv" / "half-installed").exists()
 
 
@@ -106,16 +138,16 @@ def test_torch_comes_from_the_chosen_index_only_where_one_is_chosen(clone):
     asked = make(clone, "test", "TORCH_INDEX=file:///somewhere")[1]
     assert asked[:2] == [
         "-m pip install --index-url file:///somewhere torch torchvision",
-        "-m pip install -e .[book,test]",
+        INSTALL,
     ]
 
 
 def test_an_old_python_gets_a_sentence(clone):
     (clone / "old").touch()
     done, asked = make(clone, "reproduce")
-    assert done.returncode != 0 and not asked and not (clone / ".venv").exists()
-    assert (
-        "3.11 or newer" in done.stderr
-        and "is Python 3.9.18." in done.stderr
-        and "make reproduce PYTHON=" in done.stderr
-    )
+    assert done.returncode != 0
+    assert not asked
+    assert not (clone / ".venv").exists()
+    assert "3.11 or newer" in done.stderr
+    assert "is Python 3.9.18." in done.stderr
+    assert "make reproduce PYTHON=" in done.stderr
