@@ -2,7 +2,7 @@
 
 import inspect
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from .. import backbones
 from ..errors import unknown
@@ -11,6 +11,7 @@ from .attention import Attention
 from .flrdf import Flrdf
 from .focus import Focus
 from .levels import Levels
+from .method import Method
 from .plain import Plain
 from .semantic import Semantic
 from .simple import Simple
@@ -18,7 +19,7 @@ from .simsiam import SimSiam
 from .superres import SuperResolution
 from .transfer import Transfer
 
-METHODS = {
+METHODS: dict[str, type[Method]] = {
     "plain": Plain,
     "focus": Focus,
     "superres": SuperResolution,
@@ -51,7 +52,7 @@ def build(
     recipe: Recipe,
     options: dict,
     class_attributes: Tensor | None = None,
-) -> nn.Module:
+) -> Method:
     """The method's model on the recipe's backbone and weights, BatchNorm treated as the
     recipe says; heads come from torch's generator.
 

@@ -20,7 +20,8 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from ..backbones import Backbone
 from ..backbones.small import Block
 from ..errors import InputError, unknown
-from .plain import linear
+from .heads import linear
+from .method import Method
 from .triplet import batch_hard
 
 REDUCTION = 16  # channels of the map over units of the hidden layer
@@ -119,7 +120,7 @@ def branch_ends(network: nn.Module) -> list[tuple[nn.Module, str]]:
     return ends
 
 
-class Attention(nn.Module):
+class Attention(Method):
     """Backbone, channel gate, spatial gate, GAP, one linear head; a triplet loss on the
     pooled features, if wanted.
 

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from ..backbones import Backbone, SecondStatistics
 from ..errors import InputError, unknown
 from ..images import components, regions
-from .plain import linear
+from .heads import linear
+from .method import Method
 
 CHOICES = {
     "controller": ("learnable", "fixed", "none"),
@@ -98,7 +99,7 @@ def shuffle_patches(images: Tensor, n: int) -> Tensor:
     return result
 
 
-class Flrdf(nn.Module):
+class Flrdf(Method):
     """The whole method: (a) the image, (b) its foreground, found without boxes and
         enlarged, (c) that foreground cut up and shuffled; a head each.
 

@@ -9,15 +9,16 @@ model.eval().predict(images).softmax(1)
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..backbones import Backbone, SecondStatistics
 from ..errors import InputError, unknown
 from ..images import regions
-from .plain import linear
+from .heads import linear
+from .method import Method
 
 
-class Focus(nn.Module):
+class Focus(Method):
     """The whole method (section 3): a map made from the classifier's own weights
         proposes regions, the same backbone looks at them closely.
 

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from ..backbones import Backbone
 from ..errors import InputError
 from ..images import components
-from .plain import linear
+from .heads import linear
+from .method import Method
 
 
-class Levels(nn.Module):
+class Levels(Method):
     """One backbone with global average pooling and a linear head at each of its last
     depths; of each a map, and of each map a box.
 

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from ..backbones import Backbone
 from ..errors import InputError
-from .plain import linear
+from .heads import linear
+from .method import Method
 
 START = 10.0  # of the scale: cosines of up to 1 then make probabilities of up to 0.99
 
@@ -39,7 +40,7 @@ def standardised(class_attributes: Tensor) -> Tensor:
     ).float()
 
 
-class Semantic(nn.Module):
+class Semantic(Method):
     """Backbone, GAP, a linear layer to attributes, and the cosine of its A numbers and
     each class's: logits are scale * cosine, the scale is learnt.
 

@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InputError, unknown
-from .transfer import dense
+from .heads import dense
+from .method import Method
 
 
-class Simple(nn.Module):
+class Simple(Method):
     """Input-Conv-MaxPool-Conv-MaxPool-Conv-MaxPool-(Flatten | GlobalAvgPool)-FC-SoftMax
     (section III.A); the softmax is in the loss.
 

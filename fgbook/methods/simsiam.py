@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from ..backbones import Backbone
 from ..errors import InputError, unknown
-from .plain import linear
+from .heads import linear
+from .method import Method
 
 
 def layer(inputs: int, outputs: int) -> list[nn.Module]:
@@ -53,7 +54,7 @@ def spread(projected: Tensor) -> Tensor:
     )
 
 
-class SimSiam(nn.Module):
+class SimSiam(Method):
     """Backbone and GAP, a projector and a predictor on top; a linear head for later.
     Images (B, 3, H, W), float in [0, 1].
 

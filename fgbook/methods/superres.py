@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from ..backbones import Backbone
 from ..errors import InputError, unknown
 from ..images.augment import degrade
-from .plain import linear
+from .heads import linear
+from .method import Method
 
 
 class Restorer(nn.Module):
@@ -67,7 +68,7 @@ class Restorer(nn.Module):
         return enlarged + residual[..., :height, :width]
 
 
-class SuperResolution(nn.Module):
+class SuperResolution(Method):
     """A restoring network before backbone, global average pooling and a linear head.
     Images (B, 3, S, S), float in [0, 1].
 

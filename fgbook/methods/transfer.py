@@ -14,18 +14,11 @@ from torch import Tensor, nn
 
 from ..backbones import Backbone
 from ..errors import InputError, unknown
+from .heads import dense
+from .method import Method
 
 
-def dense(inputs: int, outputs: int) -> nn.Linear:
-    """A fully connected layer that starts as Keras's ``Dense`` does: Glorot's uniform
-    weights, biases 0."""
-    layer = nn.Linear(inputs, outputs)
-    nn.init.xavier_uniform_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer
-
-
-class Classifier(nn.Module):
+class Classifier(Method):
     """The classifier network (Figures 9 and 11): feature maps (B, n, h, w) -> {"image":
     logits (B, C)}; the softmax is in the loss.
 
@@ -75,7 +68,7 @@ class Classifier(nn.Module):
         return self(maps)["image"]
 
 
-class Transfer(nn.Module):
+class Transfer(Method):
     """A pretrained trunk as feature extractor (Figure 8), and a classifier that alone
     is trained (Figure 9).
 
