@@ -1,5 +1,6 @@
 """The papers, one file each: what is printed, which rows reproduce it, which claims it
-makes."""
+makes.
+"""
 
 from importlib import import_module
 

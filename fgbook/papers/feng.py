@@ -126,35 +126,39 @@ PAPER = Paper(
             "B1",
             "training with regions improves the image-level branch over the plain"
             " backbone",
-            "image",
-            "plain",
-            2.2,
+            better="image",
+            worse="plain",
+            printed_effect=2.2,
         ),
         Claim(
             "B2",
             "the hybrid head improves on the image-level branch",
-            "hybrid",
-            "image",
-            0.9,
+            better="hybrid",
+            worse="image",
+            printed_effect=0.9,
         ),
         Claim(
             "B3",
             "the maximum over all class activation maps beats the map of one class",
-            "hybrid",
-            "single",
-            0.3,
+            better="hybrid",
+            worse="single",
+            printed_effect=0.3,
         ),
         Claim(
             "B4",
             "the whole method is at least as good as NTS-Net on all three sets",
-            "hybrid",
-            "nts-net",
-            0.1,
+            better="hybrid",
+            worse="nts-net",
+            printed_effect=0.1,
         ),
         # Section 4.3 says this in passing; it is the claim that a reader asks about
         # first.
         Claim(
-            "B5", "the whole method beats the plain backbone", "hybrid", "plain", 3.1
+            "B5",
+            "the whole method beats the plain backbone",
+            better="hybrid",
+            worse="plain",
+            printed_effect=3.1,
         ),
     ),
     datasets={

@@ -234,27 +234,37 @@ PAPER = Paper(
         Claim(
             "A1",
             "global average pooling beats a fully connected last layer",
-            "gap",
-            "fc",
-            30.0,
+            better="gap",
+            worse="fc",
+            printed_effect=30.0,
         ),
         Claim(
-            "A2", "transfer learning beats training from scratch", "adam", "gap", 38.0
+            "A2",
+            "transfer learning beats training from scratch",
+            better="adam",
+            worse="gap",
+            printed_effect=38.0,
         ),
-        Claim("A3", "InceptionV3 is a better trunk than VGG16", "adam", "vgg16", 23.0),
+        Claim(
+            "A3",
+            "InceptionV3 is a better trunk than VGG16",
+            better="adam",
+            worse="vgg16",
+            printed_effect=23.0,
+        ),
         Claim(
             "A4",
             "Adamax at 1e-4 trains a better classifier than Adam: accuracy",
-            "adamax",
-            "adam",
-            3.0,
+            better="adamax",
+            worse="adam",
+            printed_effect=3.0,
         ),
         Claim(
             "A4 loss",
             "Adamax at 1e-4 trains a better classifier than Adam: loss",
-            "adamax",
-            "adam",
-            0.30,
+            better="adamax",
+            worse="adam",
+            printed_effect=0.30,
             metric="nll",
         ),
     ),
@@ -284,14 +294,29 @@ QUESTIONS = (
     Claim(
         "Q1",
         "is it the optimiser? Adamax beats Adam at the same rate",
-        "adamax",
-        "adam-slow",
+        better="adamax",
+        worse="adam-slow",
     ),
-    Claim("Q1 loss", "the same, loss", "adamax", "adam-slow", metric="nll"),
-    Claim("Q2", "flattening the map beats averaging it", "adamax", "gap-features"),
-    Claim("Q3", "the hidden layer beats a linear one", "gap-features", "linear"),
     Claim(
-        "Q4", "fine-tuning the whole network beats a frozen trunk", "plain", "linear"
+        "Q1 loss", "the same, loss", better="adamax", worse="adam-slow", metric="nll"
+    ),
+    Claim(
+        "Q2",
+        "flattening the map beats averaging it",
+        better="adamax",
+        worse="gap-features",
+    ),
+    Claim(
+        "Q3",
+        "the hidden layer beats a linear one",
+        better="gap-features",
+        worse="linear",
+    ),
+    Claim(
+        "Q4",
+        "fine-tuning the whole network beats a frozen trunk",
+        better="plain",
+        worse="linear",
     ),
 )
 """What a reader asks next. Not claims of the paper; judged in the same way."""
@@ -301,24 +326,24 @@ LEVELS = (
         "M1",
         "the box of the deepest level fits the bird better than the middle square with"
         " half the area",
-        "levels",
-        "levels",
+        better="levels",
+        worse="levels",
         metric="iou_image",
         worse_metric="iou_centre",
     ),
     Claim(
         "M2",
         "the box of the deepest level fits the bird better than that of the shallowest",
-        "levels",
-        "levels",
+        better="levels",
+        worse="levels",
         metric="iou_image",
         worse_metric="iou_level1",
     ),
     Claim(
         "M3",
         "classifying at every depth makes the deepest classifier better",
-        "levels",
-        "plain",
+        better="levels",
+        worse="plain",
     ),
 )
 """Questions about the reviewed system's maps at several depths. Judged in the same way;

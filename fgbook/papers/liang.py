@@ -119,41 +119,63 @@ PAPER = Paper(
         Claim(
             "D1",
             "foreground localisation improves on the plain backbone",
-            "foreground",
-            "plain",
+            better="foreground",
+            worse="plain",
         ),
-        Claim("D2", "shuffling improves on the plain backbone", "shuffle", "plain"),
+        Claim(
+            "D2",
+            "shuffling improves on the plain backbone",
+            better="shuffle",
+            worse="plain",
+        ),
         Claim(
             "D3",
             "both together beat foreground localisation alone",
-            "flrdf",
-            "foreground",
+            better="flrdf",
+            worse="foreground",
         ),
-        Claim("D3 shuffling", "both together beat shuffling alone", "flrdf", "shuffle"),
+        Claim(
+            "D3 shuffling",
+            "both together beat shuffling alone",
+            better="flrdf",
+            worse="shuffle",
+        ),
         Claim(
             "D4",
             "suppression gives boxes that fit the object better than a plain class"
             " activation map's",
-            "flrdf",
-            "cam",
+            better="flrdf",
+            worse="cam",
             metric="iou_foreground",
         ),
         Claim(
             "D4 fixed",
             "the same of a suppression to 70 %",
-            "fixed",
-            "cam",
+            better="fixed",
+            worse="cam",
             metric="iou_foreground",
         ),
         Claim(
             "D5",
             "cutting the foreground into patches beats leaving it whole",
-            "flrdf",
-            "n1",
-            0.5,
+            better="flrdf",
+            worse="n1",
+            printed_effect=0.5,
         ),
-        Claim("D6 DCL", "the whole method beats DCL", "flrdf", "dcl", 0.3),
-        Claim("D6 NTS-Net", "the whole method beats NTS-Net", "flrdf", "nts-net", 0.6),
+        Claim(
+            "D6 DCL",
+            "the whole method beats DCL",
+            better="flrdf",
+            worse="dcl",
+            printed_effect=0.3,
+        ),
+        Claim(
+            "D6 NTS-Net",
+            "the whole method beats NTS-Net",
+            better="flrdf",
+            worse="nts-net",
+            printed_effect=0.6,
+        ),
     ),
     datasets={
         "quick": ("fieldguide",),
@@ -179,18 +201,20 @@ PAPER = Paper(
 
 # What a reader asks next. Not claims of the paper; judged in the same way.
 QUESTIONS = (
-    Claim("Q1", "the whole method beats the plain backbone", "flrdf", "plain"),
+    Claim(
+        "Q1", "the whole method beats the plain backbone", better="flrdf", worse="plain"
+    ),
     Claim(
         "Q1 middle",
         "a second look at the foreground beats one at the middle square",
-        "foreground",
-        "middle",
+        better="foreground",
+        worse="middle",
     ),
     Claim(
         "Q2",
         "a third look at the foreground helps even when nothing is shuffled",
-        "n1",
-        "foreground",
+        better="n1",
+        worse="foreground",
     ),
 )
 BOXES = (
@@ -198,24 +222,24 @@ BOXES = (
         "Q3",
         "in one network, the box of the pressed maps fits better than that of the same"
         " maps before",
-        "flrdf",
-        "flrdf",
+        better="flrdf",
+        worse="flrdf",
         metric="iou_foreground",
         worse_metric="iou_cam",
     ),
     Claim(
         "Q4",
         "the box fits better than the middle square with half the area",
-        "flrdf",
-        "flrdf",
+        better="flrdf",
+        worse="flrdf",
         metric="iou_foreground",
         worse_metric="iou_centre",
     ),
     Claim(
         "Q4 whole",
         "the box fits better than the whole image",
-        "flrdf",
-        "flrdf",
+        better="flrdf",
+        worse="flrdf",
         metric="iou_foreground",
         worse_metric="iou_whole",
     ),
@@ -223,20 +247,27 @@ BOXES = (
         "Q5",
         "the pressed map is better than a plain class activation map, each cut at its"
         " best levels",
-        "flrdf",
-        "cam",
+        better="flrdf",
+        worse="cam",
         metric="maxbox_foreground",
     ),
     Claim(
         "Q6",
         "a threshold at the mean gives better boxes than one at a share of the maximum",
-        "flrdf",
-        "flrdf",
+        better="flrdf",
+        worse="flrdf",
         metric="iou_foreground_mean",
         worse_metric="iou_foreground_max",
     ),
 )
 PATCHES = (
-    Claim("Q7", "four patches beat leaving the foreground whole", "n2", "n1"),
-    Claim("Q8", "sixty-four patches beat leaving the foreground whole", "n8", "n1"),
+    Claim(
+        "Q7", "four patches beat leaving the foreground whole", better="n2", worse="n1"
+    ),
+    Claim(
+        "Q8",
+        "sixty-four patches beat leaving the foreground whole",
+        better="n8",
+        worse="n1",
+    ),
 )

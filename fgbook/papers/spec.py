@@ -1,4 +1,4 @@
-"""What a paper's file is made of: printed tables, rows, claims."""
+"""What a paper's file is made of: printed tables, recipes, rows, claims, tuning."""
 
 from dataclasses import dataclass, field
 
@@ -10,13 +10,15 @@ PROFILES = ("quick", "photo", "paper")
 
 @dataclass(frozen=True)
 class Table:
-    """A table as printed. `cells[row][column]` is the printed number in `unit`, or None
-    for a dash."""
+    """A table as printed.
+
+    `cells[label][i]` is what is printed in the row `label` and in the column
+    `columns[i]`, in `unit`; None for a dash.
+    """
 
     name: str  # "Table 1"
     caption: str  # in our words
-    # data sets, as data-set names of this package ("cub", "aircraft", "cars") or a
-    # label
+    # data sets, as this package names them ("cub", "aircraft", "cars"), or a label
     columns: tuple[str, ...]
     # printed row label -> one value a column
     cells: dict[str, tuple[float | None, ...]]
@@ -26,14 +28,38 @@ class Table:
     missing: str = "–"  # how a cell without a number is shown
 
 
+class Recipes(dict[str, Recipe]):
+    """A recipe for each profile, from which other named ones are made:
+
+    PLAIN = Recipes(quick=Recipe(..), photo=Recipe(..), paper=Recipe(..))
+    MIXUP = PLAIN.but(mixup=0.2).at("photo", mixup=0.1)
+    """
+
+    def but(self, **changes) -> "Recipes":
+        """A copy with the same fields changed at every profile. Raises InputError for
+        unknown fields and values out of range.
+        """
+        changed = {profile: recipe.but(**changes) for profile, recipe in self.items()}
+        return Recipes(changed)
+
+    def at(self, profile: str, **changes) -> "Recipes":
+        """A copy with fields changed at one profile, which must be there."""
+        return Recipes(self | {profile: self[profile].but(**changes)})
+
+    def only(self, *profiles: str) -> "Recipes":
+        """The recipes of some profiles: a row does not exist at the others."""
+        return Recipes({profile: self[profile] for profile in profiles})
+
+
 @dataclass(frozen=True)
 class Row:
     """One line of a table as a configuration: a method, its options, and a recipe for
-    each profile."""
+    each profile.
+    """
 
     name: str  # "hybrid"
     title: str  # "hybrid head, maximum over classes"
-    method: str  # key of models.METHODS
+    method: str  # key of methods.METHODS
     options: dict
     # profile -> Recipe; the row does not exist at a profile that is missing
     recipes: dict[str, Recipe]
@@ -41,7 +67,7 @@ class Row:
     # an earlier stage
     after: str | None = None
     # "heat", "robust", "margin", "focus": also measured, and kept beside the
-    # predictions (see runs)
+    # predictions (see evidence/runs.py)
     measures: tuple[str, ...] = ()
 
 
@@ -73,7 +99,8 @@ class Claim:
 @dataclass(frozen=True)
 class Tuning:
     """What was tried on validation before the rows' recipes were fixed: changes to one
-    base recipe, equally many for each row."""
+    base recipe, equally many for each row.
+    """
 
     base: Recipe
     # row -> changes: Recipe fields, and method options under "options"
@@ -81,29 +108,26 @@ class Tuning:
     # of the method, before the changes; None: the row's own
     options: dict | None = None
 
-    def of(self, row: "Row") -> list[tuple[dict, Recipe, dict]]:
+    def of(self, row: Row) -> list[tuple[dict, Recipe, dict]]:
         """For each try of a row: the change, the recipe (without the validation images)
-        and the options of the method."""
+        and the options of the method.
+        """
         start = row.options if self.options is None else self.options
-        return [
-            (
-                change,
-                self.base.but(
-                    train_on="train",
-                    **{
-                        name: value
-                        for name, value in change.items()
-                        if name != "options"
-                    },
-                ),
-                start | change.get("options", {}),
-            )
-            for change in self.tries[row.name]
-        ]
+        found = []
+        for change in self.tries[row.name]:
+            fields = dict(change)
+            options = fields.pop("options", {})
+            recipe = self.base.but(train_on="train", **fields)
+            found.append((change, recipe, start | options))
+        return found
 
 
 @dataclass(frozen=True)
 class Paper:
+    """A paper: what it prints, our rows, what it claims, and which data sets are for
+    which profile.
+    """
+
     key: str  # "feng"
     title: str
     authors: str
@@ -127,7 +151,10 @@ class Paper:
 
     def printed(self, row: str, dataset: str) -> float | None:
         """What the paper prints for one of our rows on a data set (in the table's
-        unit), or None where it prints nothing."""
+        unit), or None where it prints nothing.
+
+        Where several tables have the row, the first one counts.
+        """
         for table in self.tables:
             for label, ours in table.rows.items():
                 if ours == row and dataset in table.columns:
@@ -136,15 +163,12 @@ class Paper:
 
     def printed_text(self, row: str, dataset: str) -> str:
         """The same to one decimal; where there is no number, what the table that has
-        the row shows in its place, or a dash."""
+        the row shows in its place, or a dash.
+        """
         value = self.printed(row, dataset)
         if value is not None:
             return f"{value:.1f}"
-        return next(
-            (
-                table.missing
-                for table in self.tables
-                if row in table.rows.values() and dataset in table.columns
-            ),
-            "–",
-        )
+        for table in self.tables:
+            if row in table.rows.values() and dataset in table.columns:
+                return table.missing
+        return "–"
