@@ -1,5 +1,5 @@
 """Decoded pictures, kept: each is decoded once per size and read ever after from a
-    memory-mapped array.
+memory-mapped array.
 
 An entry is a folder ``NAME-FINGERPRINT`` of ``.npy`` files with an ``index.json``. It
 is written under a temporary name and renamed when complete, under a lock, so that of
@@ -26,44 +26,38 @@ import torch
 from filelock import FileLock
 from PIL import Image
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from .. import paths
 from ..errors import InputError
 
-# raise when decoding or resizing changes; it is part of every fingerprint of picture
-# files
 VERSION = 1
+"""Raised when decoding or resizing changes; part of every fingerprint of picture
+files."""
 
-# larger pictures are refused before they are decoded: a file of some kilobytes can
-# claim gigabytes
 MAX_PIXELS = 64_000_000
-# not the ones that Pillow hands to other programs
+"""Larger pictures are refused before they are decoded: a file of some kilobytes can
+claim gigabytes."""
+
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
-# decode() refuses such pictures, in one sentence
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+"""What is decoded; not the formats that Pillow hands to other programs."""
+
+# fmt: off
 SUFFIXES = (
-    ".jpg",
-    ".jpeg",
-    ".png",
-    ".gif",
-    ".bmp",
-    ".webp",
-    ".tif",
-    ".tiff",
-    ".ppm",
-    ".pgm",
+    ".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm",
 )
+# fmt: on
+
+# Pillow warns of large pictures on its own; decode() refuses them in one sentence.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 def workers() -> int:
     """Threads for reading and decoding (Pillow decodes outside the interpreter's
     lock)."""
-    cores = (
-        len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count() or 1
-    )
+    if hasattr(os, "sched_getaffinity"):  # the cores that this process may use
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
     return min(cores, 16)
 
 
@@ -81,6 +75,7 @@ def in_order(work: Callable, items: Iterable) -> Iterator:
             while waiting:
                 yield waiting.popleft().result()
         finally:
+            # after an error, or when the reader stops early: start no further work
             for future in waiting:
                 future.cancel()
 
@@ -111,10 +106,19 @@ def squares(
     longer that of `digests` (see :func:`digest`), which the fingerprint was made of,
     and for a folder that cannot be written.
     """
+    no_boxes = [None] * len(files)
+    rows = zip(
+        files,
+        no_boxes if boxes is None else boxes.tolist(),
+        digests or [""] * len(files),
+        strict=True,
+    )
 
-    def read(row: tuple) -> tuple:
+    def read(row: tuple[Path, list[int] | None, str]) -> tuple:
         file, box, expected = row
         square = decode(file, size, trim, box)
+        # After decoding: a file that is exchanged meanwhile would otherwise be kept
+        # under the fingerprint of the old one.
         if expected and digest(file) != expected:
             raise InputError(
                 f"{file}: changed while its data set was being read; run the same"
@@ -122,7 +126,16 @@ def squares(
             )
         return square
 
-    def write(target: Path):
+    def write(target: Path) -> None:
+        from tqdm.auto import tqdm
+
+        bar = tqdm(
+            total=len(files),
+            desc=f"decode {name} at {size} px",
+            leave=False,
+            mininterval=1,
+            disable=not progress or len(files) < 500,
+        )
         header = {
             "descr": "|u1",
             "fortran_order": False,
@@ -131,27 +144,9 @@ def squares(
         sizes = []
         # Written as a stream, not through a memory map: a full disk is then an error
         # that can be reported, not a SIGBUS, and nothing piles up in memory.
-        style = {
-            "desc": f"decode {name} at {size} px",
-            "leave": False,
-            "mininterval": 1,
-            "disable": not progress or len(files) < 500,
-        }
-        with (
-            open(target / "images.npy", "wb") as file,
-            tqdm(total=len(files), **style) as bar,
-        ):
+        with open(target / "images.npy", "wb") as file, bar:
             np.lib.format.write_array_header_1_0(file, header)
-            nothing = [None] * len(files)
-            for pixels, seen in in_order(
-                read,
-                zip(
-                    files,
-                    nothing if boxes is None else boxes.tolist(),
-                    digests or nothing,
-                    strict=True,
-                ),
-            ):
+            for pixels, seen in in_order(read, rows):
                 file.write(pixels)
                 sizes.append(seen)
                 bar.update()
@@ -167,38 +162,63 @@ def cached_arrays(
     """The arrays that `build` makes, kept under `name`, which must say everything that
     determines them. Memory-mapped, copy on write."""
 
-    def write(target: Path):
+    def write(target: Path) -> None:
         for key, array in build().items():
             np.save(target / f"{key}.npy", array, allow_pickle=False)
 
     return entry(name, hashlib.sha256(name.encode()).hexdigest(), write, folder)
 
 
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # how such a file begins
+
+
 def digest(path: Path) -> str:
     """sha256 of a file's content. Raises InputError where it is missing or cannot be
-    read."""
+    read.
+
+    Of a TIFF with an orientation tag, the sha256 of that and a mark: earlier versions
+    turned such pictures twice, and what they kept or trained must not be taken for
+    today's. All other digests, and so all fingerprints, stay as they were.
+    """
     try:
         with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+            file.seek(0)
+            is_tiff = file.read(4) in _TIFF
     except OSError as error:
         raise InputError(
             f"{path}: cannot be read ({error.strerror}); it is listed in its data set."
         ) from error
 
+    if is_tiff and _tagged(path):
+        return hashlib.sha256(f"{content} turned once".encode()).hexdigest()
+    return content
+
+
+def _tagged(path: Path) -> bool:
+    """Whether the orientation tag of a picture asks for a turn."""
+    # Not a picture after all? decode() will say so.
+    with contextlib.suppress(Exception), Image.open(path, formats=FORMATS) as image:
+        return _orientation(image) != 1
+    return False
+
 
 def whole_pixels(boxes: np.ndarray) -> np.ndarray:
     """The smallest boxes of whole pixels round `boxes` (N, 4) xyxy that do not begin
     outside the picture: (N, 4) int64."""
-    return np.concatenate(
-        [np.floor(boxes[:, :2]).clip(min=0), np.ceil(boxes[:, 2:])], 1
-    ).astype(np.int64)
+    corners = np.floor(boxes[:, :2]).clip(min=0)
+    ends = np.ceil(boxes[:, 2:])
+    return np.concatenate([corners, ends], 1).astype(np.int64)
+
+
+# Decoding
 
 
 def decode(
     path: Path, size: int | None, trim: int = 0, box: list[int] | None = None
 ) -> tuple[np.ndarray, tuple[int, int]]:
     """One picture as people see it: pixels (3, size, size) uint8 RGB (None: its own
-        height and width), and (width, height) as seen.
+    height and width), and (width, height) as seen.
 
     The EXIF rotation is applied, the first frame of an animation is taken, transparent
     pixels are laid on white, 16-bit grey is scaled to 8 bits; colour profiles are
@@ -207,37 +227,44 @@ def decode(
     less than twice `size`. `box`, xyxy in whole pixels of the picture as seen: all
     outside it is cut away. Raises InputError that names the file.
     """
+    # A reduced picture has other coordinates than `trim` and `box`.
+    reduce_to = size if not trim and box is None else None
+    picture, seen = _read(path, reduce_to)
+
+    if trim:
+        picture = _trimmed(picture, trim, path)
+        seen = picture.size
+    if box is not None:
+        picture = _cut(picture, box, path)
+        seen = picture.size
+    if size is not None:
+        picture = picture.resize((size, size), Image.Resampling.BILINEAR)
+    return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1)), seen
+
+
+def _read(path: Path, reduce_to: int | None) -> tuple[Image.Image, tuple[int, int]]:
+    """An RGB picture, upright, and the (width, height) that it has in full: a JPEG may
+    come reduced, to no less than twice `reduce_to`."""
+    too_large = (
+        f"pictures of more than {MAX_PIXELS // 10**6} million pixels are refused."
+    )
     try:
         with Image.open(path, formats=FORMATS) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
-                raise InputError(
-                    f"{path}: {width} x {height} pixels; pictures of more than"
-                    f" {MAX_PIXELS // 10**6} million pixels are refused."
-                )
+                raise InputError(f"{path}: {width} x {height} pixels; {too_large}")
+            reduced = False
+            if reduce_to is not None:
+                half = (2 * reduce_to, 2 * reduce_to)
+                reduced = image.draft(None, half) is not None
+
+            # The tag is read after the pixels: Pillow turns a TIFF while it loads it,
+            # and then takes the tag away. Before, it would be turned a second time.
+            image.load()
             orientation = _orientation(image)
-            if orientation >= 5:
-                width, height = height, width
-            if height <= trim:
-                raise InputError(
-                    f"{path}: only {height} pixels high, and {trim} rows at the bottom"
-                    " are to be cut."
-                )
-            if box is not None:
-                box = [box[0], box[1], min(box[2], width), min(box[3], height)]
-                if box[0] >= box[2] or box[1] >= box[3]:
-                    raise InputError(
-                        f"{path}: the box to cut it to lies outside its {width} x"
-                        f" {height} pixels."
-                    )
-            if size is not None and not trim and box is None:
-                image.draft(None, (2 * size, 2 * size))
-            upright = _turned(_rgb(image, path), orientation)
+            picture = _turned(_rgb(image, path), orientation)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise InputError(
-            f"{path}: far too many pixels; pictures of more than {MAX_PIXELS // 10**6}"
-            " million pixels are refused."
-        ) from error
+        raise InputError(f"{path}: far too many pixels; {too_large}") from error
     except InputError:
         raise
     except FileNotFoundError as error:
@@ -250,43 +277,59 @@ def decode(
             f"{path}: not a picture that can be decoded"
             f" ({str(error) or type(error).__name__}); replace it or take it away."
         ) from error
-    if trim:
-        upright = upright.crop((0, 0, width, height - trim))
-        height -= trim
-    if box is not None:
-        upright = upright.crop(box)
-        width, height = upright.size
-    if size is not None:
-        upright = upright.resize((size, size), Image.Resampling.BILINEAR)
-    return np.ascontiguousarray(np.asarray(upright).transpose(2, 0, 1)), (width, height)
+
+    if not reduced:
+        return picture, picture.size
+    return picture, (height, width) if orientation in _SIDEWAYS else (width, height)
+
+
+def _trimmed(picture: Image.Image, trim: int, path: Path) -> Image.Image:
+    width, height = picture.size
+    if height <= trim:
+        raise InputError(
+            f"{path}: only {height} pixels high, and {trim} rows at the bottom are to"
+            " be cut."
+        )
+    return picture.crop((0, 0, width, height - trim))
+
+
+def _cut(picture: Image.Image, box: list[int], path: Path) -> Image.Image:
+    width, height = picture.size
+    # some official boxes reach beyond their picture
+    left, top, right, bottom = box[0], box[1], min(box[2], width), min(box[3], height)
+    if left >= right or top >= bottom:
+        raise InputError(
+            f"{path}: the box to cut it to lies outside its {width} x {height} pixels."
+        )
+    return picture.crop((left, top, right, bottom))
+
+
+_ORIENTATION = 0x0112  # the EXIF tag
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIDEWAYS = (5, 6, 7, 8)  # width and height change places
 
 
 def _orientation(image: Image.Image) -> int:
     try:
-        value = image.getexif().get(0x0112, 1)
+        value = image.getexif().get(_ORIENTATION, 1)
     # rubbish in the EXIF block of a good picture: viewers ignore it too
     except Exception:
         return 1
-    return value if value in range(1, 9) else 1
-
-
-_TURNS = {
-    2: "FLIP_LEFT_RIGHT",
-    3: "ROTATE_180",
-    4: "FLIP_TOP_BOTTOM",
-    5: "TRANSPOSE",
-    6: "ROTATE_270",
-    7: "TRANSVERSE",
-    8: "ROTATE_90",
-}
+    return value if value in _TURNS else 1
 
 
 def _turned(image: Image.Image, orientation: int) -> Image.Image:
-    return (
-        image
-        if orientation == 1
-        else image.transpose(Image.Transpose[_TURNS[orientation]])
-    )
+    if orientation == 1:
+        return image
+    return image.transpose(_TURNS[orientation])
 
 
 def _rgb(image: Image.Image, path: Path) -> Image.Image:
@@ -297,14 +340,16 @@ def _rgb(image: Image.Image, path: Path) -> Image.Image:
             raise InputError(
                 f"{path}: grey values outside 0 to 65535; save it with 8 or 16 bits."
             )
-        return Image.fromarray(
-            ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
-        ).convert("RGB")
+        grey = (values.astype(np.uint32) + 128) // 257  # 65535 = 255 * 257
+        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+
     if image.mode == "F":
         raise InputError(
             f"{path}: a picture of floating-point numbers; save it with 8 or 16 bits."
         )
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+
+    has_alpha = image.mode in ("RGBA", "LA", "PA", "La", "RGBa")
+    if has_alpha or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
@@ -321,7 +366,10 @@ def entry(
     folder: Path | None = None,
 ) -> dict[str, np.ndarray]:
     """The arrays of an entry, memory-mapped, copy on write; where there is none, or a
-    damaged one, `write` makes its files in a temporary folder first."""
+    damaged one, `write` makes its files in a temporary folder first.
+
+    Raises InputError for a folder that cannot be written, and what `write` raises.
+    """
     place = folder or paths.store()
     name = paths.file_name(name)
     final = place / f"{name}-{fingerprint[:16]}"
@@ -349,23 +397,22 @@ def entry(
     return found
 
 
-def _build(final: Path, fingerprint: str, write: Callable[[Path], None]):
+def _build(final: Path, fingerprint: str, write: Callable[[Path], None]) -> None:
     partial = final.with_name(final.name + ".partial")
     # of a process that was killed; nobody else can be in it, we hold the lock
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:
         write(partial)
-        index = {"fingerprint": fingerprint, "arrays": {}}
+        arrays = {}
         for path in sorted(partial.iterdir()):
+            # On the disk before the rename is: else a power cut could leave a folder
+            # with the right name and empty files.
             with open(path, "rb") as file:
                 os.fsync(file.fileno())
-            index["arrays"][path.stem] = {
-                "bytes": path.stat().st_size,
-                "sample": _sample(path),
-            }
+            arrays[path.stem] = {"bytes": path.stat().st_size, "sample": _sample(path)}
         with open(partial / "index.json", "w", encoding="utf-8") as file:
-            json.dump(index, file, indent=1)
+            json.dump({"fingerprint": fingerprint, "arrays": arrays}, file, indent=1)
             file.flush()
             os.fsync(file.fileno())
         shutil.rmtree(final, ignore_errors=True)  # a damaged one
@@ -374,30 +421,30 @@ def _build(final: Path, fingerprint: str, write: Callable[[Path], None]):
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _remove_stale(name: str, keep: Path):
+def _remove_stale(name: str, keep: Path) -> None:
+    same_name = re.compile(re.escape(name) + r"-[0-9a-f]{16}(\.partial)?")
     for other in keep.parent.iterdir():
-        if other != keep and re.fullmatch(
-            re.escape(name) + r"-[0-9a-f]{16}(\.partial)?", other.name
-        ):
+        if other != keep and same_name.fullmatch(other.name):
             # a process that has it mapped keeps its pages
             shutil.rmtree(other, ignore_errors=True)
 
 
-def _open(entry: Path, fingerprint: str) -> dict[str, np.ndarray] | None:
+def _open(place: Path, fingerprint: str) -> dict[str, np.ndarray] | None:
     """The arrays of an entry, or None where it is missing, incomplete or damaged."""
+    # the errors of damaged JSON, of JSON with another structure, of missing files
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-        index = json.loads((entry / "index.json").read_text(encoding="utf-8"))
-        paths_ = {key: entry / f"{key}.npy" for key in index["arrays"]}
-        if index["fingerprint"] != fingerprint or not paths_:
+        index = json.loads((place / "index.json").read_text(encoding="utf-8"))
+        if index["fingerprint"] != fingerprint or not index["arrays"]:
             return None
-        for key, path in paths_.items():
-            expected = index["arrays"][key]
-            if (
-                path.stat().st_size != expected["bytes"]
-                or _sample(path) != expected["sample"]
-            ):
+        arrays = {}
+        for key, expected in index["arrays"].items():
+            path = place / f"{key}.npy"
+            if path.stat().st_size != expected["bytes"]:
                 return None
-        return {key: _map(path) for key, path in paths_.items()}
+            if _sample(path) != expected["sample"]:
+                return None
+            arrays[key] = _map(path)
+        return arrays
     return None
 
 
@@ -411,7 +458,8 @@ def _map(path: Path) -> np.ndarray:
 def _sample(path: Path, blocks: int = 64, length: int = 4096) -> int:
     """A checksum of blocks spread evenly over the file, from beginning to end: finds
     lost and overwritten stretches in no time."""
-    size, checksum = path.stat().st_size, 0
+    size = path.stat().st_size
+    checksum = 0
     with open(path, "rb") as file:
         for i in range(blocks):
             file.seek(max(0, size - length) * i // (blocks - 1))

@@ -1,6 +1,7 @@
 """The store of decoded pictures: what people see is what is kept, once, whole, whatever
 happens to the process."""
 
+import hashlib
 import io
 import multiprocessing
 import os
@@ -13,7 +14,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torchvision.transforms.v2 import functional as F
 
 from fgbook.data import store
@@ -48,11 +49,19 @@ def pictures(tmp_path):
 # Decoding
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_undone(tmp_path, orientation):
-    upright = scene(30, 20)
-    # how a camera stores an upright picture under each tag: the definition, as array
-    # operations
+# how each format that can hold the tag is written
+WRITTEN = {
+    "jpg": {"quality": 100, "subsampling": 0},
+    "png": {},
+    "webp": {"lossless": True},
+    "tif": {},
+    "lzw.tif": {"compression": "tiff_lzw"},  # another decoder, of libtiff
+}
+
+
+def as_stored(upright: np.ndarray, orientation: int) -> np.ndarray:
+    """How a camera stores an upright picture under each tag: the definition, as array
+    operations."""
     turned = upright.transpose(1, 0, 2)
     stored = {
         1: upright,
@@ -64,14 +73,65 @@ def test_exif_orientation_is_undone(tmp_path, orientation):
         7: turned[::-1, ::-1],
         8: turned[:, ::-1],
     }
+    return np.ascontiguousarray(stored[orientation])
+
+
+def write_turned(path, upright: np.ndarray, orientation: int, **options) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    Image.fromarray(np.ascontiguousarray(stored[orientation])).save(
-        tmp_path / "a.png", exif=exif
-    )
-    pixels, seen = store.decode(tmp_path / "a.png", None)
+    Image.fromarray(as_stored(upright, orientation)).save(path, exif=exif, **options)
+
+
+@pytest.fixture(params=range(1, 9))
+def orientation(request) -> int:
+    return request.param
+
+
+@pytest.mark.parametrize("ending", WRITTEN)
+def test_every_format_with_every_tag_is_seen_upright(tmp_path, ending, orientation):
+    upright = scene(30, 20)
+    path = tmp_path / f"a.{ending}"
+    write_turned(path, upright, orientation, **WRITTEN[ending])
+    pixels, seen = store.decode(path, None)
     assert seen == (30, 20)
-    np.testing.assert_array_equal(hwc(pixels), upright)
+    error = abs(hwc(pixels).astype(int) - upright).max()
+    assert error <= (6 if ending == "jpg" else 0)
+
+
+@pytest.mark.parametrize("ending", WRITTEN)
+def test_a_picture_is_turned_as_pillow_turns_it(tmp_path, ending, orientation):
+    path = tmp_path / f"a.{ending}"
+    write_turned(path, scene(31, 20), orientation, **WRITTEN[ending])
+    with Image.open(path) as image:
+        reference = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    np.testing.assert_array_equal(hwc(store.decode(path, None)[0]), reference)
+
+
+@pytest.mark.parametrize("ending", WRITTEN)
+def test_box_and_size_count_in_the_picture_as_seen(tmp_path, ending, orientation):
+    """Also where a JPEG could come reduced, which is turned like the others."""
+    path = tmp_path / f"a.{ending}"
+    write_turned(path, scene(300, 200), orientation, **WRITTEN[ending])
+    assert store.decode(path, 16)[1] == (300, 200)
+    whole = store.decode(path, None)[0]
+    cut, seen = store.decode(path, None, box=[40, 30, 180, 500])
+    assert seen == (140, 170)
+    np.testing.assert_array_equal(cut, whole[:, 30:, 40:180])
+
+
+def test_only_a_turned_tiff_has_another_digest_than_its_content(tmp_path):
+    """What was kept of such pictures when they came out turned twice is not found
+    again; everything else is."""
+    upright = scene(30, 20)
+    for ending, options in WRITTEN.items():
+        for tag in (1, 6):
+            write_turned(tmp_path / f"{tag}.{ending}", upright, tag, **options)
+    (tmp_path / "no picture.tif").write_bytes(b"II*\0\x08\0\0\0" + bytes(6))
+    marked = set()
+    for path in tmp_path.iterdir():
+        if store.digest(path) != hashlib.sha256(path.read_bytes()).hexdigest():
+            marked.add(path.name)
+    assert marked == {"6.tif", "6.lzw.tif"}
 
 
 def test_modes_are_converted_as_people_see_them(tmp_path):
