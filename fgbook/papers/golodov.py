@@ -1,130 +1,137 @@
 """Golodov, Dubrovina, Paziya: Transfer learning approach to fine-grained image
-classification (2018)."""
+classification (2018).
+"""
 
 from ..recipe import Recipe
-from .spec import Claim, Paper, Row, Table, Tuning
+from .spec import Claim, Paper, Recipes, Row, Table, Tuning
+
+# ---- recipes
 
 # Section IV says: Adam, then Adamax at 1e-4; 90 epochs for the simple network. All else
 # is silent: Keras's defaults of its year (Adam at 1e-3, batches of 32, constant rates,
 # no weight decay, no augmentation), the epoch that is best on the validation images.
-KERAS = {
-    "optimiser": "adam",
-    "lr": 1e-3,
-    "schedule": "constant",
-    "weight_decay": 0.0,
-    "batch_size": 32,
-    "flip": False,
-}
-
-SCRATCH_PAPER = Recipe(
-    image_size=224, store_size=224, backbone="none", weights="none", epochs=90, **KERAS
+KERAS = Recipe(
+    optimiser="adam",
+    lr=1e-3,
+    schedule="constant",
+    weight_decay=0.0,
+    batch_size=32,
+    flip=False,
 )
-SCRATCH_PHOTO = SCRATCH_PAPER.but(image_size=64, store_size=64, epochs=40)
-SCRATCH_QUICK = SCRATCH_PAPER.but(image_size=72, store_size=80, epochs=6)
 
-FROZEN_PAPER = Recipe(
-    image_size=299, store_size=299, backbone="inception_v3", epochs=50, **KERAS
+# The simple network, from random weights.
+SCRATCH_PAPER = KERAS.but(
+    image_size=224, store_size=224, backbone="none", weights="none", epochs=90
 )
-FROZEN_PHOTO = FROZEN_PAPER.but(
-    image_size=224, store_size=224, backbone="mobilenet_v2", epochs=30
+SCRATCH = Recipes(
+    quick=SCRATCH_PAPER.but(image_size=72, store_size=80, epochs=6),
+    photo=SCRATCH_PAPER.but(image_size=64, store_size=64, epochs=40),
+    paper=SCRATCH_PAPER,
+)
+
+# A classifier on the features of a frozen trunk.
+FROZEN_PAPER = KERAS.but(
+    image_size=299, store_size=299, backbone="inception_v3", epochs=50
+)
+FROZEN = Recipes(
+    quick=FROZEN_PAPER.but(image_size=72, store_size=80, backbone="small", epochs=6),
+    photo=FROZEN_PAPER.but(
+        image_size=224, store_size=224, backbone="mobilenet_v2", epochs=30
+    ),
+    paper=FROZEN_PAPER,
 )
 # at photo: 16 million weights on 63 thousand features learn within a few hundred steps,
 # each of them slow
-FLAT = {"batch_size": 64, "epochs": 8}
-FROZEN_QUICK = FROZEN_PAPER.but(
-    image_size=72, store_size=80, backbone="small", epochs=6
-)
+ADAM = FROZEN.at("photo", batch_size=64, epochs=8)
+ADAMAX = ADAM.but(optimiser="adamax", lr=1e-4)
+ADAM_SLOW = ADAM.only("photo", "paper").but(lr=1e-4)
+VGG16 = FROZEN.only("paper").but(backbone="vgg16", image_size=224, store_size=224)
+# of five tries on validation; the linear layer's left the recipe as it was
+GAP_FEATURES = FROZEN.at("photo", optimiser="adamax")
+LINEAR = FROZEN
+# weights of the same network from iNaturalist's birds
+LINEAR_BIRDS = FROZEN.only("photo").but(weights="mobilenet_v2-inat_birds")
 
 # Full fine-tuning learns the backbone too, and needs another recipe: the one that was
 # tuned for the plain backbone in the chapter on paper B (fgbook/papers/feng.py), at
 # this chapter's image size and with its validation images kept.
-FINE_PAPER = Recipe(
-    image_size=299,
-    store_size=342,
-    backbone="inception_v3",
-    epochs=30,
-    batch_size=32,
-    lr=0.01,
-    backbone_lr_factor=0.1,
-    weight_decay=5e-4,
+FINE = Recipes(
+    quick=Recipe(
+        image_size=72,
+        store_size=80,
+        backbone="small",
+        epochs=6,
+        batch_size=32,
+        optimiser="adamw",
+        lr=0.02,
+        backbone_lr_factor=0.1,
+        weight_decay=0.05,
+        schedule="onecycle",
+    ),
+    photo=Recipe(
+        image_size=224,
+        store_size=256,
+        backbone="mobilenet_v2",
+        epochs=6,
+        batch_size=16,
+        lr=0.02,
+        backbone_lr_factor=0.3,
+        clip_norm=2.0,
+        batchnorm="frozen",
+    ),
+    paper=Recipe(
+        image_size=299,
+        store_size=342,
+        backbone="inception_v3",
+        epochs=30,
+        batch_size=32,
+        lr=0.01,
+        backbone_lr_factor=0.1,
+        weight_decay=5e-4,
+    ),
 )
-FINE_PHOTO = Recipe(
-    image_size=224,
-    store_size=256,
-    backbone="mobilenet_v2",
-    epochs=6,
-    batch_size=16,
-    lr=0.02,
-    backbone_lr_factor=0.3,
-    clip_norm=2.0,
-    batchnorm="frozen",
+# conv_cam has 14 x 14 cells, as in CAM networks of 224 px without pool5
+FINE_VGG16 = FINE.only("paper").but(backbone="vgg16", image_size=448, store_size=512)
+
+# ---- rows
+
+FLAT: dict[str, object] = {}  # the classifier reads the map, cell by cell
+POOLED = {"pool": "gap"}  # the map is averaged first
+POOLED_LINEAR = {"pool": "gap", "hidden": 0}  # and there is one linear layer only
+
+# name, title,
+#     method, its options, recipes
+# fmt: off
+ROWS = (
+    Row("fc", "from scratch, fully connected last layer",
+        "simple", {"head": "fc"}, SCRATCH),
+    Row("gap", "from scratch, global average pooling",
+        "simple", {"head": "gap"}, SCRATCH),
+    Row("vgg16", "frozen VGG16, classifier trained with Adam",
+        "transfer", FLAT, VGG16),
+    Row("adam", "frozen trunk, classifier trained with Adam",
+        "transfer", FLAT, ADAM),
+    Row("adamax", "frozen trunk, classifier trained with Adamax at 1e-4",
+        "transfer", FLAT, ADAMAX),
+    # From here on: not in the paper.
+    Row("adam-slow", "the same with Adam at 1e-4",
+        "transfer", FLAT, ADAM_SLOW),
+    Row("gap-features", "frozen trunk, map averaged, the same classifier",
+        "transfer", POOLED, GAP_FEATURES),
+    Row("linear", "frozen trunk, map averaged, one linear layer",
+        "transfer", POOLED_LINEAR, LINEAR),
+    Row("linear-birds", "the same, trunk pretrained on birds",
+        "transfer", POOLED_LINEAR, LINEAR_BIRDS),
+    Row("plain", "whole network fine-tuned",
+        "plain", {}, FINE),
+    # MAEN of He, Peng and Zhao (2017), which section II reviews: maps at three
+    # depths. Silent there, and so as the row above: the recipe.
+    Row("levels", "whole network fine-tuned, a classifier at each of three depths",
+        "levels", {}, FINE.only("quick", "photo")),
+    Row("levels-vgg16", "the same with the reviewed system's VGG16 and conv_cam",
+        "levels", {"cam": 1024}, FINE_VGG16),
 )
-FINE_QUICK = Recipe(
-    image_size=72,
-    store_size=80,
-    backbone="small",
-    epochs=6,
-    batch_size=32,
-    optimiser="adamw",
-    lr=0.02,
-    backbone_lr_factor=0.1,
-    weight_decay=0.05,
-    schedule="onecycle",
-)
-# weights of the same network from iNaturalist's birds
-BIRDS = "mobilenet_v2-inat_birds"
-
-HEAD_TRIES = (
-    {},
-    {"lr": 1e-4},
-    {"lr": 3e-3},
-    {"optimiser": "adamax"},
-    {"optimiser": "adamax", "lr": 1e-4},
-)
-
-
-def row(
-    name: str,
-    title: str,
-    method: str,
-    options: dict,
-    paper: Recipe | None,
-    photo: Recipe | None = None,
-    quick: Recipe | None = None,
-) -> Row:
-    """A row at the profiles that have a recipe."""
-    recipes = {"quick": quick, "photo": photo, "paper": paper}
-    return Row(
-        name,
-        title,
-        method,
-        options,
-        {profile: recipe for profile, recipe in recipes.items() if recipe},
-    )
-
-
-def scratch(head: str, title: str) -> Row:
-    """A simple network."""
-    return row(
-        head,
-        title,
-        "simple",
-        {"head": head},
-        SCRATCH_PAPER,
-        SCRATCH_PHOTO,
-        SCRATCH_QUICK,
-    )
-
-
-def frozen(name: str, title: str, options: dict, photo: dict, **changes) -> Row:
-    """A classifier on frozen features; `changes` at every profile, `photo` at that one
-    (what tuning on validation chose, or FLAT)."""
-    recipes = [
-        recipe.but(**changes)
-        for recipe in (FROZEN_PAPER, FROZEN_PHOTO.but(**photo), FROZEN_QUICK)
-    ]
-    return row(name, title, "transfer", options, *recipes)
-
+# fmt: on
 
 PAPER = Paper(
     key="golodov",
@@ -153,83 +160,7 @@ PAPER = Paper(
             unit="% accuracy",
         ),
     ),
-    rows=(
-        scratch("fc", "from scratch, fully connected last layer"),
-        scratch("gap", "from scratch, global average pooling"),
-        row(
-            "vgg16",
-            "frozen VGG16, classifier trained with Adam",
-            "transfer",
-            {},
-            FROZEN_PAPER.but(backbone="vgg16", image_size=224, store_size=224),
-        ),
-        frozen("adam", "frozen trunk, classifier trained with Adam", {}, FLAT),
-        frozen(
-            "adamax",
-            "frozen trunk, classifier trained with Adamax at 1e-4",
-            {},
-            FLAT,
-            optimiser="adamax",
-            lr=1e-4,
-        ),
-        # From here on: not in the paper.
-        row(
-            "adam-slow",
-            "the same with Adam at 1e-4",
-            "transfer",
-            {},
-            FROZEN_PAPER.but(lr=1e-4),
-            FROZEN_PHOTO.but(lr=1e-4, **FLAT),
-        ),
-        frozen(
-            "gap-features",
-            "frozen trunk, map averaged, the same classifier",
-            {"pool": "gap"},
-            {"optimiser": "adamax"},
-        ),
-        frozen(
-            "linear",
-            "frozen trunk, map averaged, one linear layer",
-            {"pool": "gap", "hidden": 0},
-            {},
-        ),
-        row(
-            "linear-birds",
-            "the same, trunk pretrained on birds",
-            "transfer",
-            {"pool": "gap", "hidden": 0},
-            None,
-            FROZEN_PHOTO.but(weights=BIRDS),
-        ),
-        row(
-            "plain",
-            "whole network fine-tuned",
-            "plain",
-            {},
-            FINE_PAPER,
-            FINE_PHOTO,
-            FINE_QUICK,
-        ),
-        # MAEN of He, Peng and Zhao (2017), which section II reviews: maps at three
-        # depths. Silent there, and so as the row above: the recipe.
-        row(
-            "levels",
-            "whole network fine-tuned, a classifier at each of three depths",
-            "levels",
-            {},
-            None,
-            FINE_PHOTO,
-            FINE_QUICK,
-        ),
-        row(
-            "levels-vgg16",
-            "the same with the reviewed system's VGG16 and conv_cam",
-            "levels",
-            {"cam": 1024},
-            # conv_cam has 14 x 14 cells, as in CAM networks of 224 px without pool5
-            FINE_PAPER.but(backbone="vgg16", image_size=448, store_size=512),
-        ),
-    ),
+    rows=ROWS,
     claims=(
         Claim(
             "A1",
@@ -278,10 +209,22 @@ PAPER = Paper(
     # in its own chapter.
     tuning={
         "photo": Tuning(
-            FROZEN_PHOTO,
+            FROZEN["photo"],
             {
-                "gap-features": HEAD_TRIES,
-                "linear": HEAD_TRIES,
+                "gap-features": (
+                    {},
+                    {"lr": 1e-4},
+                    {"lr": 3e-3},
+                    {"optimiser": "adamax"},
+                    {"optimiser": "adamax", "lr": 1e-4},
+                ),
+                "linear": (
+                    {},
+                    {"lr": 1e-4},
+                    {"lr": 3e-3},
+                    {"optimiser": "adamax"},
+                    {"optimiser": "adamax", "lr": 1e-4},
+                ),
             },
         ),
     },
@@ -347,4 +290,5 @@ LEVELS = (
     ),
 )
 """Questions about the reviewed system's maps at several depths. Judged in the same way;
-the first two need boxes."""
+the first two need boxes.
+"""

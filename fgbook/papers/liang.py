@@ -1,28 +1,58 @@
 """Liang, Qu: Fine-grained visual classification via foreground localization and region
-discriminative feature training (FLRDF)."""
+discriminative feature training (FLRDF).
+"""
 
 from . import feng, gautam
-from .spec import Claim, Paper, Row, Table, Tuning
+from .spec import Claim, Paper, Recipes, Row, Table, Tuning
 
 # The part of the text that gives the training's settings cannot be read in our copy. So
 # all rows take those of the chapter on paper B, which are the field's usual ones; at
 # photo, where each of the method's steps takes three of the plain backbone's, those of
 # the chapter on paper C, on smaller images. The plain row is then the same run in both
 # chapters. The losses weigh 1 each (eq. 5: alpha, beta, gamma).
-RECIPES = {
-    "quick": feng.QUICK_RECIPE,
-    "photo": gautam.PHOTO_RECIPE,
-    "paper": feng.PAPER_RECIPE,
-}
-# the best of the four tries at photo; the recipe stayed as it was
-THRESHOLD = {"threshold": "mean"}
+RECIPES = Recipes(
+    quick=feng.QUICK_RECIPE,
+    photo=gautam.PHOTO_RECIPE,
+    paper=feng.PAPER_RECIPE,
+)
 LOST = "not legible"
 
+# Options of the method. Threshold: the best of the four tries at photo; the recipe
+# stayed as it was.
+WHOLE = {"threshold": "mean"}
+FOREGROUND_ALONE = WHOLE | {"shuffle": False}
+SHUFFLE_ALONE = WHOLE | {"foreground": False}
+# a second look as in FOREGROUND_ALONE, but at the middle square: nothing is located
+MIDDLE = {"shuffle": False, "controller": "none", "threshold": "middle"}
 
-def row(name: str, title: str, **options) -> Row:
-    """A row of the method, at every profile."""
-    return Row(name, title, "flrdf", THRESHOLD | options, RECIPES)
-
+# name, title,
+#     method, its options, recipes
+# fmt: off
+ROWS = (
+    Row("plain", "plain backbone",
+        "plain", {}, RECIPES),
+    Row("foreground", "foreground localisation alone",
+        "flrdf", FOREGROUND_ALONE, RECIPES),
+    Row("shuffle", "shuffling alone, of the whole image",
+        "flrdf", SHUFFLE_ALONE, RECIPES),
+    Row("flrdf", "foreground localisation and shuffling, n = 4",
+        "flrdf", WHOLE, RECIPES),
+    Row("n1", "the same with n = 1: nothing is shuffled",
+        "flrdf", WHOLE | {"n": 1}, RECIPES),
+    Row("n2", "the same with n = 2",
+        "flrdf", WHOLE | {"n": 2}, RECIPES),
+    # divides the images of every profile, as 7 does not
+    Row("n8", "the same with n = 8",
+        "flrdf", WHOLE | {"n": 8}, RECIPES),
+    Row("cam", "both, plain class activation map",
+        "flrdf", WHOLE | {"controller": "none"}, RECIPES),
+    Row("fixed", "both, maxima pressed to 70 %",
+        "flrdf", WHOLE | {"controller": "fixed"}, RECIPES),
+    # Our control, not in the paper: two looks, but nothing is located.
+    Row("middle", "second look at the middle square alone (our control)",
+        "flrdf", MIDDLE, RECIPES),
+)
+# fmt: on
 
 PAPER = Paper(
     key="liang",
@@ -95,26 +125,7 @@ PAPER = Paper(
             missing=LOST,
         ),
     ),
-    rows=(
-        Row("plain", "plain backbone", "plain", {}, RECIPES),
-        row("foreground", "foreground localisation alone", shuffle=False),
-        row("shuffle", "shuffling alone, of the whole image", foreground=False),
-        row("flrdf", "foreground localisation and shuffling, n = 4"),
-        row("n1", "the same with n = 1: nothing is shuffled", n=1),
-        row("n2", "the same with n = 2", n=2),
-        # divides the images of every profile, as 7 does not
-        row("n8", "the same with n = 8", n=8),
-        row("cam", "both, plain class activation map", controller="none"),
-        row("fixed", "both, maxima pressed to 70 %", controller="fixed"),
-        # Our control, not in the paper: two looks, but nothing is located.
-        row(
-            "middle",
-            "second look at the middle square alone (our control)",
-            shuffle=False,
-            controller="none",
-            threshold="middle",
-        ),
-    ),
+    rows=ROWS,
     claims=(
         Claim(
             "D1",
@@ -199,7 +210,6 @@ PAPER = Paper(
     },
 )
 
-# What a reader asks next. Not claims of the paper; judged in the same way.
 QUESTIONS = (
     Claim(
         "Q1", "the whole method beats the plain backbone", better="flrdf", worse="plain"
@@ -217,6 +227,8 @@ QUESTIONS = (
         worse="foreground",
     ),
 )
+"""What a reader asks next. Not claims of the paper; judged in the same way."""
+
 BOXES = (
     Claim(
         "Q3",
@@ -260,6 +272,8 @@ BOXES = (
         worse_metric="iou_foreground_max",
     ),
 )
+"""The same, about boxes: needs a data set that has them."""
+
 PATCHES = (
     Claim(
         "Q7", "four patches beat leaving the foreground whole", better="n2", worse="n1"
@@ -271,3 +285,4 @@ PATCHES = (
         worse="n1",
     ),
 )
+"""The same, about the number of patches."""

@@ -1,8 +1,9 @@
 """Peng, Hoffman, Yu, Saenko: Fine-to-coarse knowledge transfer for low-resolution image
-classification (2016)."""
+classification (2016).
+"""
 
 from ..recipe import Recipe
-from .spec import Claim, Paper, Row, Table, Tuning
+from .spec import Claim, Paper, Recipes, Row, Table, Tuning
 
 # The paper says: AlexNet at 227 px, 50 px, "a low learning rate" in the second stage.
 # The rest is silent: fine-tuning as it was usual with AlexNet (SGD, 0.001 and ten times
@@ -62,54 +63,76 @@ QUICK_RECIPE = Recipe(
 # of the image's side, also in the other profiles: 21 of 96 and 16 of 72 pixels
 LOW = 50 / 227
 
-BASE = {"quick": QUICK_RECIPE, "photo": PHOTO_RECIPE, "paper": PAPER_RECIPE}
-# "A low learning rate" for the second stage. All stages are equally long, and one
-# training on both resolutions is as long as two stages.
-SECOND = {"quick": {"lr": 0.006}, "photo": {"lr": 0.001}, "paper": {"lr": 0.001}}
-# Trained from scratch, by AdamW. A restorer classifies nothing, so accuracy on
-# validation cannot choose its epoch: the last one counts.
-ADAMW = {"optimiser": "adamw", "lr": 0.003, "weight_decay": 0.0, "schedule": "onecycle"}
-RESTORER = {
-    "quick": ADAMW | {"epochs": 5, "keep": "last"},
-    "photo": ADAMW,
-    "paper": ADAMW | {"epochs": 10, "batch_size": 16},
-}
-SCRATCH = {
-    profile: {
-        "backbone": "none",
-        "weights": "none",
-        "optimiser": "adamw",
-        "lr": 0.003,
-        "weight_decay": 0.05,
-        "schedule": "onecycle",
-        "epochs": epochs,
-    }
-    for profile, epochs in (("quick", 6), ("photo", 30), ("paper", 90))
-}
-
-# Table 2 counts images in thousands of Cars' 8144 training images; here in eighths of
-# whatever training images there are.
 ALL = 8
 AMOUNTS = {
     "quick": (2, 4, 8),
     "photo": (2, 3, 4, 6, 8),
     "paper": (1, 2, 3, 4, 5, 6, 7, 8),
 }
-"""profile -> the eighths of the training images that Table 2 is repeated for."""
+"""profile -> the eighths of the training images that Table 2 is repeated for.
 
-MAIN = (
-    "high",
-    "low",
-    "mixed",
-    "low-high",
-    "high-low",
-    "low-low",
-    "restorer",
-    "super-resolution",
-    "lr-cnn",
+The paper counts images in thousands of Cars' 8144 training images; here in eighths of
+whatever training images there are.
+"""
+
+# ---- recipes
+
+
+def second_stage(recipes: Recipes) -> Recipes:
+    """The same with "a low learning rate", as the paper says; as long as the first."""
+    return recipes.at("quick", lr=0.006).at("photo", lr=0.001).at("paper", lr=0.001)
+
+
+def as_long_as_two_stages(recipes: Recipes) -> Recipes:
+    """The same with twice the epochs, and the steps of the rate drawn out likewise."""
+    longer = recipes
+    for profile, recipe in recipes.items():
+        longer = longer.at(
+            profile, epochs=2 * recipe.epochs, step_epochs=2 * recipe.step_epochs
+        )
+    return longer
+
+
+def part(recipes: Recipes, eighths: int, first: int = ALL) -> Recipes:
+    """The same with `eighths` of the training images, after a first stage with `first`
+    eighths; at the profiles whose grid has both amounts.
+    """
+    found = Recipes()
+    for profile, recipe in recipes.items():
+        if {eighths, first} <= set(AMOUNTS[profile]):
+            found[profile] = recipe.but(fraction=recipe.fraction * eighths / ALL)
+    return found
+
+
+HIGH = Recipes(quick=QUICK_RECIPE, photo=PHOTO_RECIPE, paper=PAPER_RECIPE)
+LOW_ONLY = HIGH.but(resolution="low")
+MIXED = as_long_as_two_stages(HIGH.but(resolution="mixed"))
+THEN_HIGH = second_stage(HIGH)
+THEN_LOW = second_stage(LOW_ONLY)
+
+# A restorer classifies nothing, so accuracy on validation cannot choose its epoch: the
+# last one counts. (Where training uses the validation images it does anyway.)
+RESTORER = (
+    HIGH.but(optimiser="adamw", lr=0.003, weight_decay=0.0, schedule="onecycle")
+    .at("quick", epochs=5, keep="last")
+    .at("paper", epochs=10, batch_size=16)
 )
-"""The rows of Tables 1 and 3, with the first stage of super-resolution and one control
-of ours (low-low)."""
+
+LR_CNN = (
+    LOW_ONLY.but(
+        backbone="none",
+        weights="none",
+        optimiser="adamw",
+        lr=0.003,
+        weight_decay=0.05,
+        schedule="onecycle",
+    )
+    .at("quick", epochs=6)
+    .at("photo", epochs=30)
+    .at("paper", epochs=90)
+)
+
+# ---- rows: Tables 1 and 3
 
 RESOLUTION_ROWS = {
     "AlexNet, trained on high": "high",
@@ -122,104 +145,104 @@ RESOLUTION_ROWS = {
 }
 """Row as printed in Tables 1 and 3 -> row of ours."""
 
+# What is measured of a row beside accuracy.
+HEAT = ("heat",)
 
-def recipes(
-    resolution: str = "high",
-    second: bool = False,
-    eighths: int = ALL,
-    amounts: tuple[int, ...] = (),
-    **changes: dict,
-) -> dict[str, Recipe]:
-    """A row's recipe for each profile (for those only whose grid has `amounts`);
-    `changes` names fields by profile."""
-    found = {}
-    for profile, base in BASE.items():
-        if set(amounts) <= set(AMOUNTS[profile]):
-            change = {
-                "resolution": resolution,
-                "fraction": base.fraction * eighths / ALL,
-            }
-            if resolution == "mixed":  # as many steps as two stages
-                change |= {
-                    "epochs": 2 * base.epochs,
-                    "step_epochs": 2 * base.step_epochs,
-                }
-            found[profile] = base.but(
-                **change
-                | (SECOND[profile] if second else {})
-                | changes.get(profile, {})
-            )
-    return found
+# name, title,
+#     method, its options, recipes
+# fmt: off
+TABLE_ROWS = (
+    Row("high", "high resolution only",
+        "plain", {}, HIGH),
+    Row("low", "low resolution only",
+        "plain", {}, LOW_ONLY, measures=HEAT),
+    Row("mixed", "both resolutions at once",
+        "plain", {}, MIXED),
+    Row("low-high", "low resolution, then high",
+        "plain", {}, THEN_HIGH, after="low"),
+    Row("high-low", "high resolution, then low",
+        "plain", {}, THEN_LOW, after="high", measures=HEAT),
+    # Our control, not in the paper: as long as high-low, without the
+    # high-resolution images.
+    Row("low-low", "low resolution, as long as two stages (our control)",
+        "plain", {}, THEN_LOW, after="low", measures=HEAT),
+    Row("restorer", "restoring network (first stage of super-resolution)",
+        "superres", {"part": "restorer", "low": LOW}, RESTORER),
+    Row("super-resolution", "super-resolution, then low resolution only",
+        "superres", {"part": "classifier", "low": LOW}, LOW_ONLY, after="restorer"),
+    Row("lr-cnn", "small network for small images, from scratch",
+        "simple", {"low": LOW}, LR_CNN),
+)
+# fmt: on
+
+MAIN = tuple(row.name for row in TABLE_ROWS)
+"""The rows of Tables 1 and 3, with the first stage of super-resolution and one control
+of ours (low-low).
+"""
+
+# ---- rows: Table 2
 
 
 def staged(high: int, low: int) -> str:
     """The name of a cell of Table 2: `high` eighths of the training images in the first
-    stage (0: none), `low` in the second (0: none)."""
-    return {(ALL, ALL): "high-low", (0, ALL): "low", (ALL, 0): "high"}.get(
-        (high, low)
-    ) or (f"H{high}-L{low}" if low else f"H{high}")
+    stage (0: none), `low` in the second (0: none).
+    """
+    # with all images it is a row of Table 1
+    if (high, low) == (ALL, ALL):
+        return "high-low"
+    if (high, low) == (0, ALL):
+        return "low"
+    if (high, low) == (ALL, 0):
+        return "high"
+    return f"H{high}-L{low}" if low else f"H{high}"
 
 
 def mixed(amount: int) -> str:
     """The name of the row that trains on both resolutions of `amount` eighths of the
-    training images."""
+    training images.
+    """
     return "mixed" if amount == ALL else f"M{amount}"
 
 
 def grid(profile: str) -> list[str]:
     """The rows of Table 2 at a profile: every cell of the staged training, the first
-    stages they start from, and the mixed rows."""
+    stages they start from, and the mixed rows.
+    """
     amounts = AMOUNTS[profile]
-    return (
-        [staged(h, 0) for h in amounts]
-        + [staged(h, low) for h in (0, *amounts) for low in amounts]
-        + [mixed(a) for a in amounts]
-    )
+    first_stages = [staged(high, 0) for high in amounts]
+    cells = [staged(high, low) for high in (0, *amounts) for low in amounts]
+    return first_stages + cells + [mixed(amount) for amount in amounts]
 
 
-def _grid_rows() -> list[Row]:
-    """Table 2 but for the rows that it shares with Table 1."""
+def _one_stage_rows() -> list[Row]:
+    """First stages and mixed rows on a part of the images."""
     rows = []
-    amounts = AMOUNTS["paper"]  # the other profiles have a part of these
-    for a in amounts[:-1]:
-        rows.append(
-            Row(
-                f"H{a}",
-                f"high resolution, {a}/8 of the images",
-                "plain",
-                {},
-                recipes(eighths=a, amounts=(a,)),
-            )
-        )
-        rows.append(
-            Row(
-                f"M{a}",
-                f"both resolutions at once, {a}/8 of the images",
-                "plain",
-                {},
-                recipes("mixed", eighths=a, amounts=(a,)),
-            )
-        )
-    for high in (0, *amounts):
+    for a in AMOUNTS["paper"][:-1]:  # the other profiles have a part of these
+        high = f"high resolution, {a}/8 of the images"
+        rows.append(Row(staged(a, 0), high, "plain", {}, part(HIGH, a)))
+
+        both = f"both resolutions at once, {a}/8 of the images"
+        rows.append(Row(mixed(a), both, "plain", {}, part(MIXED, a)))
+    return rows
+
+
+def _cell_rows() -> list[Row]:
+    """The cells of Table 2, but for the two that Table 1 has too."""
+    rows = []
+    amounts = AMOUNTS["paper"]
+    for low in amounts[:-1]:
+        title = f"low resolution, {low}/8 of the images"
+        rows.append(Row(staged(0, low), title, "plain", {}, part(LOW_ONLY, low)))
+
+    for high in amounts:
         for low in amounts:
-            if (name := staged(high, low)) in MAIN:
+            if staged(high, low) in MAIN:
                 continue
-            title = (
-                f"high resolution, {high}/8, then low, {low}/8"
-                if high
-                else f"low resolution, {low}/8 of the images"
-            )
-            needed = (high, low) if high else (low,)
-            recipe = recipes("low", second=bool(high), eighths=low, amounts=needed)
+            title = f"high resolution, {high}/8, then low, {low}/8"
+            recipes = part(THEN_LOW, low, first=high)
+            first = staged(high, 0)
             rows.append(
-                Row(
-                    name,
-                    title,
-                    "plain",
-                    {},
-                    recipe,
-                    after=staged(high, 0) if high else None,
-                )
+                Row(staged(high, low), title, "plain", {}, recipes, after=first)
             )
     return rows
 
@@ -288,69 +311,7 @@ PAPER = Paper(
             rows=RESOLUTION_ROWS,
         ),
     ),
-    rows=(
-        Row("high", "high resolution only", "plain", {}, recipes()),
-        Row(
-            "low",
-            "low resolution only",
-            "plain",
-            {},
-            recipes("low"),
-            measures=("heat",),
-        ),
-        Row("mixed", "both resolutions at once", "plain", {}, recipes("mixed")),
-        Row(
-            "low-high",
-            "low resolution, then high",
-            "plain",
-            {},
-            recipes("high", second=True),
-            after="low",
-        ),
-        Row(
-            "high-low",
-            "high resolution, then low",
-            "plain",
-            {},
-            recipes("low", second=True),
-            after="high",
-            measures=("heat",),
-        ),
-        # Our control, not in the paper: as long as high-low, without the
-        # high-resolution images.
-        Row(
-            "low-low",
-            "low resolution, as long as two stages (our control)",
-            "plain",
-            {},
-            recipes("low", second=True),
-            after="low",
-            measures=("heat",),
-        ),
-        Row(
-            "restorer",
-            "restoring network (first stage of super-resolution)",
-            "superres",
-            {"part": "restorer", "low": LOW},
-            recipes(**RESTORER),
-        ),
-        Row(
-            "super-resolution",
-            "super-resolution, then low resolution only",
-            "superres",
-            {"part": "classifier", "low": LOW},
-            recipes("low"),
-            after="restorer",
-        ),
-        Row(
-            "lr-cnn",
-            "small network for small images, from scratch",
-            "simple",
-            {"low": LOW},
-            recipes("low", **SCRATCH),
-        ),
-        *_grid_rows(),
-    ),
+    rows=(*TABLE_ROWS, *_one_stage_rows(), *_cell_rows()),
     # Effects are those of Table 1 (Cars). One point is the margin of "no worse": fixed
     # before any run.
     claims=(
@@ -480,17 +441,22 @@ PAPER = Paper(
         "photo": Tuning(
             PHOTO_RECIPE,
             {
-                "low": tuple(
-                    {"resolution": "low"} | change
-                    for change in ({}, {"lr": 0.004, "backbone_lr_factor": 0.05})
+                "low": (
+                    {"resolution": "low"},
+                    {"resolution": "low", "lr": 0.004, "backbone_lr_factor": 0.05},
                 ),
-                "high-low": tuple(
-                    {"resolution": "low"} | change
-                    for change in ({"lr": 0.001}, {"lr": 0.0005})
+                "high-low": (
+                    {"resolution": "low", "lr": 0.001},
+                    {"resolution": "low", "lr": 0.0005},
                 ),
-                "mixed": tuple(
-                    {"resolution": "mixed", "epochs": 10} | change
-                    for change in ({}, {"lr": 0.004, "backbone_lr_factor": 0.05})
+                "mixed": (
+                    {"resolution": "mixed", "epochs": 10},
+                    {
+                        "resolution": "mixed",
+                        "epochs": 10,
+                        "lr": 0.004,
+                        "backbone_lr_factor": 0.05,
+                    },
                 ),
             },
         ),
