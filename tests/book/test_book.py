@@ -58,7 +58,7 @@ SMOKE = {
         '"imagewoof10"': '"cub"',
     },
     "golodov_latency": {
-        '"small:224,mobilenet_v2:224,resnet50:224,vgg16:224,inception_v3:299"': (
+        '"small,mobilenet_v2,resnet50,vgg16,inception_v3:299"': (
             '"small:48,inception_v3:96"'
         ),
         '"1,32"': '"1,2"',
