@@ -1,0 +1,207 @@
+"""What the commands share: how they end, how they are described, and what is asked of
+every word that a person gives."""
+
+import errno
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from .. import paths
+from ..errors import InputError, unknown
+
+WIDTH = 88  # columns of the help texts
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+"""The function behind a command, or the command: what an option is added to."""
+
+# What the system says when a place cannot be written: the person can do something about
+# these, a traceback would only hide it.
+UNWRITABLE = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOTDIR,
+)
+
+
+# ---- how a command ends
+
+
+class Refused(click.ClickException):
+    """Wrong input: printed as "Error: ..." on stderr, without a traceback."""
+
+    exit_code = 2
+
+
+class Failed(click.ClickException):
+    """Right input, but it could not be done: printed in the same way."""
+
+    exit_code = 1
+
+
+class Commands(click.Group):
+    """A group whose commands end in one sentence: 2 for wrong input, 1 for a failure,
+    130 after Ctrl-C.
+    """
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Say which command was probably meant where there is none of that name."""
+        if self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            raise Refused(str(unknown("command", args[0], self.list_commands(ctx))))
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:  # as click types it
+        """Run the command; turn what a person can repair into a sentence."""
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            raise Refused(str(error)) from error
+        except KeyboardInterrupt:
+            click.echo("\nstopped; run the same command again to continue.", err=True)
+            ctx.exit(130)
+        except BrokenPipeError:  # the reader of our output has gone, as with `| head`
+            # else Python complains once more at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(1)
+        except OSError as error:
+            if error.errno not in UNWRITABLE:
+                raise
+            place = error.filename or "a file"
+            raise Refused(cannot_write(place, error.strerror)) from error
+
+
+def cannot_write(place: object, why: str | None) -> str:
+    """The sentence for a place that cannot be written."""
+    return (
+        f"cannot use {place} ({why}); free some space, or choose another folder"
+        " (FGBOOK_RUNS)."
+    )
+
+
+@contextmanager
+def quiet_disk() -> Iterator[None]:
+    """Torch and safetensors report a full disk as errors of their own: say it as for
+    any other file.
+    """
+    try:
+        yield
+    except (OSError, InputError):
+        raise
+    except Exception as error:
+        signs = ("No space left", "PytorchStreamWriter", "File too large")
+        if not any(sign in str(error) for sign in signs):
+            raise
+        said = str(error).splitlines()[0]
+        raise InputError(cannot_write(paths.runs(), said)) from error
+
+
+# ---- how it is described
+
+
+def examples(*lines: str, note: str = "") -> str:
+    """The end of a help text: command lines that can be copied, and a remark."""
+    title = "Example:" if len(lines) == 1 else "Examples:"
+    # \b keeps click from filling the paragraph
+    text = "\b\n" + "\n".join([title, *(f"  {line}" for line in lines)])
+    return f"{text}\n\n{note}" if note else text
+
+
+def on_device(command: Command) -> Command:
+    """The option --device, which all commands that compute have."""
+    help = "cpu, cuda, cuda:1.  [default: a GPU if there is one]"
+    return click.option("--device", help=help)(command)
+
+
+# ---- what a person gives
+
+
+def once(option: str, values: Iterable[str]) -> str | None:
+    """The value of an option that has one; None where it is not given.
+
+    Given twice it counts once. Raises InputError where the two contradict each other.
+    """
+    different = list(dict.fromkeys(values))
+    if len(different) > 1:
+        raise InputError(
+            f"{option} takes one value; got {' and '.join(different)}. Give one, or run"
+            " the command once for each."
+        )
+    return different[0] if different else None
+
+
+def assignments(option: str, pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Texts by name. A pair that is given twice counts once.
+
+    Raises InputError where a name is given two values.
+    """
+    found: dict[str, str] = {}
+    for name, text in pairs:
+        if found.setdefault(name, text) != text:
+            raise InputError(
+                f"{option} gives {name} two values, {found[name]!r} and {text!r}; give"
+                " it one."
+            )
+    return found
+
+
+def equations(option: str, texts: Iterable[str], example: str) -> dict[str, str]:
+    """``("epochs=12",)`` as {"epochs": "12"}.
+
+    Raises InputError for a text without "=", and where a name is given two values.
+    """
+    pairs = []
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise InputError(
+                f"{option} {text!r} has no '='; write NAME=VALUE, as in"
+                f" {option} {example}."
+            )
+        pairs.append((name.strip(), value))
+    return assignments(option, pairs)
+
+
+def absolute(dataset: str | None) -> str | None:
+    """A data set's name, with the path of a folder as seen from here."""
+    if dataset is None or not dataset.startswith("folder:"):
+        return dataset
+    return f"folder:{Path(dataset[7:]).expanduser().absolute()}"
+
+
+def check_device(name: str | None) -> None:
+    """Refuse a device that this machine does not have, before any data are read."""
+    if name is None:
+        return
+    import torch
+
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        there = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+        raise InputError(
+            f"device {name!r} cannot be used here ({str(error).splitlines()[0]}); there"
+            f" is: {', '.join(there)}."
+        ) from error
+
+
+def known_records() -> list[dict]:
+    """All records, published or made here, of results and of tuning; the fresh one
+    where a run has both.
+    """
+    from ..evidence import records
+
+    # rows, also of several papers, may share a run
+    found = {}
+    for record in records.published(purpose=None) + records.fresh():
+        found[record["paper"], record["row"], record["key"]] = record
+    return list(found.values())

@@ -1,0 +1,105 @@
+"""``fgbook data``: which data sets there are, where they are, and whether they are
+whole."""
+
+import click
+
+from .. import paths
+from ..errors import InputError
+from .common import Commands, absolute, examples
+
+SHOWN = 50  # lines of one kind of problem
+
+
+@click.group(
+    cls=Commands,
+    epilog=examples(
+        "fgbook data list",
+        "fgbook data get cub",
+        "fgbook data check cub50",
+        "fgbook data path cub",
+    ),
+)
+def data() -> None:
+    """Which data sets there are, and where."""
+
+
+@data.command("list", epilog=examples("fgbook data list"))
+def data_list() -> None:
+    """Every data set, and whether it is on this machine."""
+    from .. import data as sets
+
+    for name in sets.names():
+        click.echo(f"{name:<20}{where(name)}")
+    click.echo(f"data sets are looked for in {paths.data()} (FGBOOK_DATA).")
+
+
+def where(name: str) -> str:
+    """Where a data set comes from, or how to get it."""
+    from .. import data as sets
+
+    if name in sets.DRAWN:
+        return "generated, no download"
+    if name not in sets.PHOTOGRAPHED:
+        return "your own images, a folder for each class"
+    try:
+        return str(sets.path(name))
+    except InputError:
+        return f"missing; `fgbook data check {name}` says how to get it"
+
+
+@data.command(
+    "check",
+    epilog=examples("fgbook data check cub50", "fgbook data check folder:~/my-birds"),
+)
+@click.argument("name")
+def data_check(name: str) -> None:
+    """Examine data set NAME: what is in it, what is wrong with it.
+
+    Exits with 1 when there are problems.
+    """
+    from .. import data as sets
+
+    report = sets.check(absolute(name))
+    for title, value in report.items():
+        said = as_text(value)
+        if said:
+            click.echo(f"{title}: {said}")
+    if report["problems"]:
+        click.get_current_context().exit(1)
+
+
+def as_text(value: object) -> str:
+    """An entry of a report: counts on one line, a list on a line each."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {number}" for name, number in value.items())
+    if isinstance(value, list):
+        lines = [f"\n  {line}" for line in value[:SHOWN]]
+        if len(value) > SHOWN:
+            lines.append(f"\n  and {len(value) - SHOWN} more")
+        return "".join(lines)
+    return "" if value is None else str(value)
+
+
+@data.command("get", epilog=examples("fgbook data get cub", "fgbook data get aircraft"))
+@click.argument("name")
+def data_get(name: str) -> None:
+    """Download data set NAME from its authors.
+
+    Resumes where it broke off, verifies checksums, and unpacks into the data folder
+    (FGBOOK_DATA). Says what to do where the authors' link is dead.
+    """
+    from ..data import fetch
+
+    click.echo(fetch.get(name))
+
+
+@data.command("path", epilog=examples('ls "$(fgbook data path cub)"'))
+@click.argument("name", required=False)
+def data_path(name: str | None) -> None:
+    """The folder of data set NAME, or the folder of all of them."""
+    if name is None:
+        click.echo(paths.data())
+        return
+    from .. import data as sets
+
+    click.echo(sets.path(absolute(name)))

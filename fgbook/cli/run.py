@@ -1,0 +1,313 @@
+"""Commands that train: ``fgbook run``, ``fgbook tune`` and ``fgbook pretrain``."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ..errors import InputError
+from .common import (
+    Command,
+    absolute,
+    check_device,
+    equations,
+    examples,
+    on_device,
+    once,
+    quiet_disk,
+)
+from .results import table
+
+if TYPE_CHECKING:
+    from ..papers.spec import Row
+
+
+def choosing_rows(command: Command) -> Command:
+    """The options by which `run` and `tune` choose what to train, and on what."""
+    options = [
+        click.argument("paper"),
+        click.option(
+            "--row",
+            "rows",
+            multiple=True,
+            help="A row of its tables; repeatable.  [default: all]",
+        ),
+        click.option(
+            "--profile",
+            default="quick",
+            show_default=True,
+            help="quick (generated birds, minutes), photo (photographs, an hour) or"
+            " paper (as printed, GPU).",
+        ),
+        click.option(
+            "--dataset",
+            "datasets",
+            multiple=True,
+            help="A data set, or folder:PATH for your own images.  [default: the"
+            " profile's first]",
+        ),
+        click.option(
+            "--option",
+            "options",
+            multiple=True,
+            metavar="NAME=VALUE",
+            help="Change an option of the rows' method; repeatable.",
+        ),
+        on_device,
+    ]
+    for option in reversed(options):  # the last one applied is the first one shown
+        command = option(command)
+    return command
+
+
+def publishes(command: Command) -> Command:
+    """The option --publish."""
+    help = "Copy the records to the published ones, which the book prints."
+    return click.option("--publish", is_flag=True, help=help)(command)
+
+
+@click.command(
+    epilog=examples(
+        "fgbook run feng --row plain --row hybrid --seeds 3",
+        "fgbook run feng --profile photo --dataset cub50 --budget-minutes 30",
+        "fgbook run feng --row hybrid --profile photo --dataset folder:~/my-birds",
+        "fgbook run feng --row plain --set epochs=12 --set lr=0.02",
+        "fgbook run feng --row hybrid --option m=4 --option box=0.3",
+        "fgbook run feng --profile photo --seeds 3 --dry-run",
+        note="On several GPUs, `torchrun --nproc-per-node 4 -m fgbook run feng"
+        " --profile paper --set sync_batchnorm=true` shares the work of each run.",
+    )
+)
+@choosing_rows
+@click.option(
+    "--seeds",
+    type=click.IntRange(1),
+    help="Train with seeds 0 .. N-1.  [default: 1]",
+    metavar="N",
+)
+@click.option(
+    "--seed",
+    "chosen",
+    type=click.IntRange(0),
+    multiple=True,
+    help="Train with this seed; repeatable.",
+    metavar="SEED",
+)
+@click.option(
+    "--budget-minutes",
+    type=click.FloatRange(0, min_open=True),
+    help="Stop cleanly after N minutes; run again to go on.",
+    metavar="N",
+)
+@click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="Change a field of the recipe; repeatable.",
+)
+@click.option(
+    "--train",
+    is_flag=True,
+    help="Train also where a published record is all there is: for its weights.",
+)
+@click.option(
+    "--tensorboard",
+    is_flag=True,
+    help="Also write losses, rates and validation for TensorBoard, into each run's"
+    " folder.",
+)
+@publishes
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Only say what it would take: settings, memory, time. Keeps nothing.",
+)
+def run(
+    paper: str,
+    rows: tuple[str, ...],
+    profile: str,
+    datasets: tuple[str, ...],
+    options: tuple[str, ...],
+    device: str | None,
+    seeds: int | None,
+    chosen: tuple[int, ...],
+    budget_minutes: float | None,
+    changes: tuple[str, ...],
+    train: bool,
+    tensorboard: bool,
+    publish: bool,
+    dry_run: bool,
+) -> None:
+    """Train and measure rows of a PAPER.
+
+    Each run leaves a record. A row that has been run with the same settings is not run
+    again; a run that was stopped goes on where it was.
+    """
+    from .. import papers, recipe
+
+    if seeds and chosen:
+        raise InputError(
+            "--seeds N and --seed SEED exclude each other; use one of them."
+        )
+    # all that is wrong in what was typed is said before torch is imported
+    about = papers.get(paper)
+    lines = [about.row(name) for name in dict.fromkeys(rows)]
+    overrides = {
+        name: recipe.parse(name, text)
+        for name, text in equations("--set", changes, "epochs=12").items()
+    }
+    dataset = once("--dataset", datasets)
+    check_device(device)
+
+    from ..evidence import runs
+    from ..training import devices
+
+    names = [line.name for line in lines] or None
+    numbers = list(dict.fromkeys(chosen)) or list(range(seeds or 1))
+    wanted = (paper, names, profile, absolute(dataset), numbers)
+    changed = parsed_options(lines or about.rows_at(profile), options)
+    planned = runs.planned(*wanted, overrides, **changed)
+    if dry_run:
+        from ..evidence import estimate
+
+        for said in estimate.report(planned, device):
+            click.echo(said)
+        return
+
+    with quiet_disk():
+        found = runs.rows(
+            *wanted,
+            overrides=overrides,
+            **changed,
+            device=device,
+            budget_minutes=budget_minutes,
+            tensorboard=tensorboard,
+            **({"train": True} if train else {}),
+        )
+    devices.leave()
+    if not devices.first():
+        return
+    click.echo(table(found))
+    if publish:
+        publish_all(found)
+    if len(found) < len(planned):
+        click.echo(
+            f"the time budget ended after {len(found)} of {len(planned)} runs; run the"
+            " same command again to go on.",
+            err=True,
+        )
+
+
+@click.command(epilog=examples("fgbook tune feng --row plain --profile photo"))
+@choosing_rows
+@publishes
+def tune(
+    paper: str,
+    rows: tuple[str, ...],
+    profile: str,
+    datasets: tuple[str, ...],
+    options: tuple[str, ...],
+    device: str | None,
+    publish: bool,
+) -> None:
+    """Try settings on the validation split.
+
+    Those that the PAPER's file lists; without --row for all rows that it lists some
+    for. The test split is not touched.
+    """
+    from .. import papers
+
+    about = papers.get(paper)
+    tuned = about.tuning[profile].tries if profile in about.tuning else {}
+    lines = [about.row(name) for name in dict.fromkeys(rows) or tuned]
+    if not lines:
+        raise InputError(
+            f"{paper} lists no tuning for profile {profile!r}; it does for:"
+            f" {', '.join(about.tuning) or 'none'}."
+        )
+    dataset = once("--dataset", datasets)
+    check_device(device)
+
+    from ..evidence import runs
+    from ..training import devices
+
+    changed = parsed_options(lines, options)
+    for line in lines:
+        with quiet_disk():
+            found = runs.tune(
+                paper, line.name, profile, absolute(dataset), **changed, device=device
+            )
+        if not devices.first():
+            continue
+        click.echo(f"{line.name}: {len(found)} settings, best first")
+        for record in found:
+            click.echo(attempt(record))
+        if publish:
+            publish_all(found)
+    devices.leave()
+
+
+def attempt(record: dict) -> str:
+    """A line about a try of the tuning: what came out, and what was changed."""
+    changes = record["overrides"] | record.get("option_changes", {})
+    said = ", ".join(f"{name}={value}" for name, value in changes.items())
+    top1 = record["metrics"]["val"]["top1"]
+    return f"  {100 * top1:5.1f} % top-1 on validation   {said or 'as it is'}"
+
+
+def parsed_options(lines: Iterable["Row"], texts: tuple[str, ...]) -> dict:
+    """``("m=4",)`` as {"m": 4}, checked against the methods of all rows that are asked
+    for; None where nothing is to be changed.
+    """
+    given = equations("--option", texts, "m=4")
+    if not given:
+        return {}
+    from .. import methods
+
+    values = {}
+    for method in dict.fromkeys(line.method for line in lines):
+        for name, text in given.items():
+            values[name] = methods.parse_option(method, name, text)
+    return {"options": values}
+
+
+def publish_all(found: list[dict]) -> None:
+    """Copy records to the published ones, and say where each went."""
+    from ..evidence import records
+
+    for record in found:
+        click.echo(f"published: {records.publish(record)}")
+
+
+@click.command(epilog=examples("fgbook pretrain --out my-weights"))
+@click.option(
+    "--epochs",
+    type=click.IntRange(1),
+    help="Length of the training.  [default: that of the shipped weights]",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for the weights.  [default: where the package keeps them]",
+)
+@on_device
+def pretrain(epochs: int | None, out: Path | None, device: str | None) -> None:
+    """Train the small backbone of the package.
+
+    On the source pool of generated birds, whose species no run is tested on.
+    """
+    check_device(device)
+    from ..evidence import pretrain as weights
+
+    with quiet_disk():
+        record = weights.pretrain(
+            epochs=epochs or weights.RECIPE.epochs,
+            out=out or weights.SHIPPED.parent,
+            device=device,
+        )
+    click.echo(
+        "top-1 on the source pool's test split:"
+        f" {100 * record['accuracy']['test']['top1']:.1f} %; sha256 {record['sha256']}"
+    )
