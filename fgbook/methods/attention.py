@@ -1,10 +1,11 @@
 """Gautam, Suman, Sharma: Fine grained image classification using deep learning. Channel
-    and spatial attention, and a triplet loss.
+and spatial attention, and a triplet loss.
 
-    model = Attention(create("resnet50"), num_classes=200) logits = model(images)
-    # {"image": (B, C)} channels = model.channel(model.backbone(images))    # (B, n, 1,
-    1) how much each channel counts, and ... places = model.spatial(...)
-    # ... (B, 1, h, w) each place
+    model = Attention(create("resnet50"), num_classes=200)
+    logits = model(images)  # {"image": (B, C)}
+    maps = model.backbone(images)  # (B, n, h, w)
+    channels = model.channel(maps)  # (B, n, 1, 1): how much each channel counts
+    places = model.spatial(maps * channels)  # (B, 1, h, w): and then each place
 
 The paper says "spatial and channel-wise attention" and no more. These are the two gates
 of CBAM (Woo et al. 2018), once, after the last stage, or, as there, in each residual
@@ -14,21 +15,22 @@ block.
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models.mobilenetv2 import InvertedResidual
-from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from ..backbones import Backbone
 from ..backbones.small import Block
 from ..errors import InputError, unknown
 from .heads import linear
-from .method import Method
+from .method import Criterion, Method
 from .triplet import batch_hard
 
 REDUCTION = 16  # channels of the map over units of the hidden layer
 STARTS = ("identity", "usual")
 PLACES = ("last", "blocks")
-# the last layer of a residual branch, before the sum
-BRANCH_END = {Block: "norm2", BasicBlock: "bn2", Bottleneck: "bn3"}
+
+
+def top_of(start: str) -> int:
+    """The largest value of a gate; see :class:`Attention` for `start`."""
+    return 2 if start == "identity" else 1
 
 
 class ChannelGate(nn.Module):
@@ -38,21 +40,19 @@ class ChannelGate(nn.Module):
     def __init__(self, channels: int, start: str):
         super().__init__()
         hidden = max(1, channels // REDUCTION)
-        self.perceptron = nn.Sequential(
-            nn.Linear(channels, hidden, bias=False),
-            nn.ReLU(),
-            nn.Linear(hidden, channels, bias=False),
-        )
-        self.top = 2 if start == "identity" else 1
+        first = nn.Linear(channels, hidden, bias=False)
+        last = nn.Linear(hidden, channels, bias=False)
+        self.perceptron = nn.Sequential(first, nn.ReLU(), last)
+        self.top = top_of(start)
         if start == "identity":
-            nn.init.zeros_(self.perceptron[2].weight)
+            nn.init.zeros_(last.weight)
 
     def forward(self, maps: Tensor) -> Tensor:
-        mean, maximum = (
-            self.perceptron(maps.mean((2, 3))),
-            self.perceptron(maps.amax((2, 3))),
-        )
-        return self.top * (mean + maximum).sigmoid()[:, :, None, None]
+        """Eq. 2: sigmoid(W_1(W_0(mean over places)) + W_1(W_0(maximum)))."""
+        of_mean = self.perceptron(maps.mean((2, 3)))  # (B, n)
+        of_maximum = self.perceptron(maps.amax((2, 3)))
+        gate = self.top * (of_mean + of_maximum).sigmoid()
+        return gate[:, :, None, None]
 
 
 class SpatialGate(nn.Module):
@@ -64,19 +64,21 @@ class SpatialGate(nn.Module):
         super().__init__()
         self.convolution = nn.Conv2d(2, 1, 7, padding=3, bias=False)
         self.norm = nn.BatchNorm2d(1)
-        self.top = 2 if start == "identity" else 1
+        self.top = top_of(start)
         if start == "identity":
             nn.init.zeros_(self.norm.weight)
 
     def forward(self, maps: Tensor) -> Tensor:
-        # (B, 2, h, w)
-        pooled = torch.cat([maps.mean(1, keepdim=True), maps.amax(1, keepdim=True)], 1)
+        """Eq. 3: sigmoid(f_7x7([mean over channels; maximum]))."""
+        mean = maps.mean(1, keepdim=True)
+        maximum = maps.amax(1, keepdim=True)
+        pooled = torch.cat([mean, maximum], 1)  # (B, 2, h, w)
         return self.top * self.norm(self.convolution(pooled)).sigmoid()
 
 
 def weighed(maps: Tensor, *gates: nn.Module | None) -> Tensor:
     """Maps (B, n, h, w) times each gate in turn, which reads what the one before it has
-    left."""
+    left (eq. 1)."""
     for gate in gates:
         if gate is not None:
             maps = maps * gate(maps)
@@ -84,8 +86,7 @@ def weighed(maps: Tensor, *gates: nn.Module | None) -> Tensor:
 
 
 class Gates(nn.Module):
-    """Both gates, or one: maps (B, n, h, w) -> the same, weighed; first channels, then
-    places."""
+    """Both gates, or one: maps (B, n, h, w) -> the same, weighed."""
 
     def __init__(self, channels: int, channel: bool, spatial: bool, start: str):
         super().__init__()
@@ -93,30 +94,42 @@ class Gates(nn.Module):
         self.spatial = SpatialGate(start) if spatial else None
 
     def forward(self, maps: Tensor) -> Tensor:
+        """First channels, then places, as in eq. 1."""
         return weighed(maps, self.channel, self.spatial)
 
 
 class Gated(nn.Module):
-    """A layer of the backbone, and gates behind it. The gates belong to another module:
-    they are new, and must not learn at the backbone's rate."""
+    """A layer of the backbone, and gates behind it.
+
+    The gates belong to another module: they are new, and must not learn at the
+    backbone's rate. A tuple holds them here, because whatever a module holds directly
+    is counted among its own.
+    """
 
     def __init__(self, layer: nn.Module, gates: Gates):
         super().__init__()
-        self.layer, self.elsewhere = layer, (gates,)
+        self.layer = layer
+        self.elsewhere = (gates,)
 
     def forward(self, maps: Tensor) -> Tensor:
-        return self.elsewhere[0](self.layer(maps))
+        """The layer's maps, weighed by the gates."""
+        (gates,) = self.elsewhere
+        return gates(self.layer(maps))
 
 
 def branch_ends(network: nn.Module) -> list[tuple[nn.Module, str]]:
     """(module, name of the layer in it) for the last layer of each residual branch: a
     BatchNorm, whose maps are then added to the block's input."""
-    ends = []
+    from torchvision.models.mobilenetv2 import InvertedResidual
+    from torchvision.models.resnet import BasicBlock, Bottleneck
+
+    last_norms = {Block: "norm2", BasicBlock: "bn2", Bottleneck: "bn3"}
+    ends: list[tuple[nn.Module, str]] = []
     for block in network.modules():
         if isinstance(block, InvertedResidual) and block.use_res_connect:
             ends.append((block.conv, str(len(block.conv) - 1)))
-        elif type(block) in BRANCH_END:
-            ends.append((block, BRANCH_END[type(block)]))
+        elif type(block) in last_norms:
+            ends.append((block, last_norms[type(block)]))
     return ends
 
 
@@ -145,6 +158,7 @@ class Attention(Method):
     """
 
     VERSION = 1
+    VARIANTS = ({}, {"start": "usual", "triplet": True})
 
     def __init__(
         self,
@@ -168,28 +182,37 @@ class Attention(Method):
                 f"attention: margin {margin}; distances of embeddings of length 1 lie"
                 " between 0 and 2, and so must the margin."
             )
+        self.triplet = triplet
+        self.margin = margin
         self.backbone = backbone
-        # first: the plain backbone's head for the same seed
+        # before the gates: the plain backbone's head for the same seed
         self.image_head = linear(backbone.channels, num_classes)
-        last, ends = (
-            where == "last",
-            (branch_ends(backbone.network) if where == "blocks" else []),
-        )
-        if not (last or ends):
+
+        last = where == "last"
+        self.channel = None
+        if channel and last:
+            self.channel = ChannelGate(backbone.channels, start)
+        self.spatial = SpatialGate(start) if spatial and last else None
+
+        self.blocks = nn.ModuleList()
+        if where == "blocks":
+            self._gate_blocks(channel, spatial, start)
+
+    def _gate_blocks(self, channel: bool, spatial: bool, start: str) -> None:
+        """Put gates on every residual branch of the backbone; they belong to `blocks`,
+        so that they learn at the rate of the head."""
+        ends = branch_ends(self.backbone.network)
+        if not ends:
             raise InputError(
-                f"attention: {backbone.name} has no residual blocks that are known"
+                f"attention: {self.backbone.name} has no residual blocks that are known"
                 " here; take where='last', or small, a ResNet or mobilenet_v2."
             )
-        self.channel = (
-            ChannelGate(backbone.channels, start) if channel and last else None
-        )
-        self.spatial = SpatialGate(start) if spatial and last else None
-        self.blocks = nn.ModuleList()
         for parent, name in ends:
-            layer = getattr(parent, name)
-            self.blocks.append(Gates(layer.num_features, channel, spatial, start))
-            setattr(parent, name, Gated(layer, self.blocks[-1]))
-        self.triplet, self.margin = triplet, margin
+            layer = parent.get_submodule(name)
+            assert isinstance(layer, nn.BatchNorm2d)
+            gates = Gates(layer.num_features, channel, spatial, start)
+            self.blocks.append(gates)
+            setattr(parent, name, Gated(layer, gates))
 
     def maps(self, images: Tensor) -> Tensor:
         """The feature maps (B, n, h, w) after both gates, first channels and then
@@ -202,11 +225,16 @@ class Attention(Method):
         """{"image": logits (B, C)}, with the triplet loss also {"triplet": embeddings
         (B, n)}; `targets` are not used (other methods do)."""
         feature = self.maps(images).mean((2, 3))  # (B, n)
-        logits = {"image": self.image_head(feature)}
-        return logits | {"triplet": feature} if self.triplet else logits
+        outputs = {"image": self.image_head(feature)}
+        if self.triplet:
+            outputs["triplet"] = feature
+        return outputs
 
     def losses(
-        self, logits: dict[str, Tensor], targets: Tensor, criterion=F.cross_entropy
+        self,
+        logits: dict[str, Tensor],
+        targets: Tensor,
+        criterion: Criterion = F.cross_entropy,
     ) -> dict[str, Tensor]:
         """{"image": scalar}, with the triplet loss also {"triplet": scalar}; targets
         (B,) int64 or (B, C) probabilities.
@@ -218,13 +246,6 @@ class Attention(Method):
         """
         losses = {"image": criterion(logits["image"], targets)}
         if self.triplet:
-            losses["triplet"] = batch_hard(
-                logits["triplet"],
-                targets.argmax(1) if targets.ndim == 2 else targets,
-                self.margin,
-            )
+            labels = targets.argmax(1) if targets.ndim == 2 else targets
+            losses["triplet"] = batch_hard(logits["triplet"], labels, self.margin)
         return losses
-
-    def predict(self, images: Tensor) -> Tensor:
-        """Logits (B, C) used at test time."""
-        return self(images)["image"]

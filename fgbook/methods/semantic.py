@@ -1,10 +1,10 @@
 """Semantic embedding: classes are known by descriptions, and an image is of the class
-    whose description fits best.
+whose description fits best.
 
-    model = Semantic(create("resnet50"), 200, class_attributes)      # (C, A): what
-    people say of each class logits = model(images)
-    # {"image": (B, C)} said = model.attributes(images)
-    # (B, A): what the network says of each image
+    # class_attributes (C, A): what people say of each class
+    model = Semantic(create("resnet50"), 200, class_attributes)
+    logits = model(images)  # {"image": (B, C)}
+    said = model.attributes(images)  # (B, A): what the network says of each image
 
 Paper C lists "semantic embedding" and does not say how. This is the usual compatibility
 of an image's and a class's vectors (Akata et al. 2013, Attribute Label Embedding; Frome
@@ -24,6 +24,8 @@ from .heads import linear
 from .method import Method
 
 START = 10.0  # of the scale: cosines of up to 1 then make probabilities of up to 0.99
+CONSTANT = 1e-6  # an attribute that spreads less over the classes tells nothing
+AVERAGE = 1e-3  # a class shorter than this is average in everything
 
 
 def standardised(class_attributes: Tensor) -> Tensor:
@@ -31,13 +33,12 @@ def standardised(class_attributes: Tensor) -> Tensor:
     over classes, rows of length 1; (C, A) float32.
 
     What all classes share becomes 0: it tells nothing. So does the row of a class that
-        is the average in everything.
+    is the average in everything.
     """
     centred = class_attributes.double() - class_attributes.double().mean(0)
-    spread = centred.square().mean(0).sqrt()
-    return F.normalize(
-        torch.where(spread > 1e-6, centred / spread, 0), dim=1, eps=1e-3
-    ).float()
+    spread = centred.square().mean(0).sqrt()  # (A,)
+    scaled = torch.where(spread > CONSTANT, centred / spread, 0)
+    return F.normalize(scaled, dim=1, eps=AVERAGE).float()
 
 
 class Semantic(Method):
@@ -56,6 +57,9 @@ class Semantic(Method):
     """
 
     VERSION = 1
+    VARIANTS = ({}, {"softmax": True})
+    needs_class_attributes = True
+    classes: Tensor
 
     def __init__(
         self,
@@ -73,9 +77,10 @@ class Semantic(Method):
                 " attributes (cub and cub50, with the folder 'attributes' of the"
                 " official archive, or fieldguide), or another method."
             )
+        a_row_each = class_attributes.shape[:1] == (num_classes,)
         if (
             class_attributes.ndim != 2
-            or len(class_attributes) != num_classes
+            or not a_row_each
             or not class_attributes.isfinite().all()
         ):
             raise InputError(
@@ -83,35 +88,25 @@ class Semantic(Method):
                 f" of finite numbers for each of {num_classes} classes is needed."
             )
         self.backbone = backbone
-        # first: the plain backbone's head for the same seed
+        # before the other head: the plain backbone's head for the same seed
         self.image_head = linear(backbone.channels, num_classes) if softmax else None
         self.attribute_head = linear(backbone.channels, class_attributes.shape[1])
-        self.log_scale = nn.Parameter(torch.tensor(math.log(START)))
-        given = class_attributes[_others(num_classes)] if shuffled else class_attributes
-        self.register_buffer("classes", standardised(given))  # (C, A)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(START)))  # stays positive
+
+        if shuffled:
+            class_attributes = class_attributes[_others(num_classes)]
+        self.register_buffer("classes", standardised(class_attributes))  # (C, A)
 
     def forward(
         self, images: Tensor, targets: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Logits by head; `targets` are not used (other methods do)."""
         feature = self.backbone(images).mean((2, 3))  # (B, n)
-        logits = self.log_scale.exp() * self._said(feature) @ self.classes.T
-        return {
-            "image": (
-                logits if self.image_head is None else logits + self.image_head(feature)
-            )
-        }
-
-    def losses(
-        self, logits: dict[str, Tensor], targets: Tensor, criterion=F.cross_entropy
-    ) -> dict[str, Tensor]:
-        """{"image": scalar}; targets (B,) int64 or (B, C) probabilities,
-        criterion(logits (N, C), targets) -> scalar."""
-        return {"image": criterion(logits["image"], targets)}
-
-    def predict(self, images: Tensor) -> Tensor:
-        """Logits (B, C) used at test time."""
-        return self(images)["image"]
+        scaled = self.log_scale.exp() * self._said(feature)  # (B, A)
+        logits = scaled @ self.classes.T  # (B, C): scale * cosine, lengths being 1
+        if self.image_head is not None:
+            logits = logits + self.image_head(feature)
+        return {"image": logits}
 
     def attributes(self, images: Tensor) -> Tensor:
         """What the network says of each image: (B, A) of length 1; above 0 is more than
@@ -125,5 +120,7 @@ class Semantic(Method):
 def _others(count: int) -> Tensor:
     """A fixed permutation of `count` numbers that leaves none in its place: one long
     cycle through all in random order."""
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+    order = torch.randperm(
+        count, generator=torch.Generator().manual_seed(0), device="cpu"
+    )
     return torch.empty_like(order).scatter_(0, order, order.roll(1))

@@ -2,7 +2,7 @@
 scratch before they turn to transfer learning.
 
     model = Simple(None, num_classes=21, head="gap")
-    logits = model(images)                              # {"image": (B, C)}
+    logits = model(images)  # {"image": (B, C)}
 """
 
 import torch.nn.functional as F
@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from ..errors import InputError, unknown
 from .heads import dense
 from .method import Method
+
+HEADS = ("fc", "gap")
 
 
 class Simple(Method):
@@ -26,7 +28,7 @@ class Simple(Method):
         `image_size`), "gap" their means over space.
     filters: of the convolutions (silent: 16, 32, 64). They are 3x3 with ReLU and keep
         the map's size (silent); each pooling halves it.
-    image_size: S in pixels. The recipe's, when made by ``models.build``.
+    image_size: S in pixels. The recipe's, when made by ``methods.build``.
     low: images are first reduced to this fraction of their side: a network for small
         images (paper E's LR-CNN row). 1: they are not.
 
@@ -34,10 +36,13 @@ class Simple(Method):
     """
 
     VERSION = 1
+    VARIANTS = ({"head": "fc"}, {"head": "gap"})
+    own_network = True
+    from_recipe = ("image_size",)
 
     def __init__(
         self,
-        backbone,
+        backbone: object,
         num_classes: int,
         *,
         head: str = "gap",
@@ -46,44 +51,47 @@ class Simple(Method):
         low: float = 1.0,
     ):
         super().__init__()
-        if head not in ("fc", "gap"):
-            raise unknown("head", head, ("fc", "gap"))
-        side = round(low * image_size) // 2 ** len(filters)
+        if head not in HEADS:
+            raise unknown("head", head, HEADS)
         if not 0 < low <= 1:
             raise InputError(
                 f"simple: low is {low}; a fraction of the image's side above 0 and up"
                 " to 1 is needed."
             )
+        # of the last map, in cells
+        side = round(low * image_size) // 2 ** len(filters)
         if not filters or min(filters) < 1 or side < 1:
             raise InputError(
                 f"simple: filters are {filters} at {image_size} px; at least one number"
                 " above 0 is needed, and no more than halvings that leave a pixel."
             )
         self.low = low
+
         layers: list[nn.Module] = []
-        for inputs, outputs in zip((3, *filters), filters):
-            convolution = nn.Conv2d(inputs, outputs, 3, padding=1)
-            nn.init.xavier_uniform_(convolution.weight)  # Keras's default
-            nn.init.zeros_(convolution.bias)
-            layers += [convolution, nn.ReLU(inplace=True), nn.MaxPool2d(2)]
+        inputs = 3
+        for outputs in filters:
+            layers += [convolution(inputs, outputs), nn.ReLU(inplace=True)]
+            layers += [nn.MaxPool2d(2)]
+            inputs = outputs
         self.layers = nn.Sequential(*layers)
-        self.pool = (
-            nn.Flatten()
-            if head == "fc"
-            else nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        )
-        self.image_head = dense(
-            filters[-1] * (side**2 if head == "fc" else 1), num_classes
-        )
+
+        if head == "fc":
+            self.pool: nn.Module = nn.Flatten()
+            features = filters[-1] * side**2
+        else:
+            self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+            features = filters[-1]
+        self.image_head = dense(features, num_classes)
 
     def forward(
         self, images: Tensor, targets: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Logits by head; `targets` are not used (other methods do)."""
         if self.low < 1:
+            side = round(self.low * images.shape[-1])
             images = F.interpolate(
                 images,
-                size=(round(self.low * images.shape[-1]),) * 2,
+                size=(side, side),
                 mode="bilinear",
                 antialias=True,
                 align_corners=False,
@@ -91,12 +99,12 @@ class Simple(Method):
         maps = self.layers(images)  # (B, filters[-1], S // 8, S // 8)
         return {"image": self.image_head(self.pool(maps))}
 
-    def losses(
-        self, logits: dict[str, Tensor], targets: Tensor, criterion=F.cross_entropy
-    ) -> dict[str, Tensor]:
-        """{"image": scalar}; targets (B,) int64 or (B, C) probabilities."""
-        return {"image": criterion(logits["image"], targets)}
 
-    def predict(self, images: Tensor) -> Tensor:
-        """Logits (B, C) used at test time."""
-        return self(images)["image"]
+def convolution(inputs: int, outputs: int) -> nn.Conv2d:
+    """3x3, which keeps the map's size, and starts as Keras's ``Conv2D`` does: Glorot's
+    uniform weights, biases 0."""
+    layer = nn.Conv2d(inputs, outputs, 3, padding=1)
+    nn.init.xavier_uniform_(layer.weight)
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)
+    return layer

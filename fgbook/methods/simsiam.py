@@ -1,10 +1,10 @@
 """Self-supervised pretraining: SimSiam (Chen and He 2021), in two stages. Two views of
-    a picture should look alike; no label is asked for.
+a picture should look alike; no label is asked for.
 
-    first = SimSiam(create("resnet50"), num_classes=200, part="pretrain")      # learns
-    from pictures alone; the classifier rests second = SimSiam(create("resnet50"),
-    num_classes=200, part="classifier")   # starts from first's weights: backbone and a
-    new head are fine-tuned
+    first = SimSiam(create("resnet50"), num_classes=200, part="pretrain", views=2)
+    # learns from pictures alone; the classifier rests
+    second = SimSiam(create("resnet50"), num_classes=200, part="classifier")
+    # starts from first's weights: backbone and a new head are fine-tuned
 
 Paper C lists "self-supervised learning" and does not say which. SimSiam needs neither
 large batches, nor negatives, nor a second network.
@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from ..backbones import Backbone
 from ..errors import InputError, unknown
 from .heads import linear
-from .method import Method
+from .method import Criterion, Method
+
+PARTS = ("pretrain", "classifier")
 
 
 def layer(inputs: int, outputs: int) -> list[nn.Module]:
@@ -28,19 +30,17 @@ def similarity(
     predicted: tuple[Tensor, Tensor], projected: tuple[Tensor, Tensor]
 ) -> Tensor:
     """The symmetric loss, their equation 4: each view's prediction p (B, w) against the
-        other's projection z (B, w), which gets no gradient.
+    other's projection z (B, w), which gets no gradient.
 
     D(p, z) is the negative cosine; the loss is the mean over images of D(p1, z2) / 2 +
     D(p2, z1) / 2, from -1 (alike) to 1.
     """
-    (p1, p2), (z1, z2) = predicted, projected
-    return (
-        -(
-            F.cosine_similarity(p1, z2.detach(), dim=1)
-            + F.cosine_similarity(p2, z1.detach(), dim=1)
-        ).mean()
-        / 2
-    )
+    p1, p2 = predicted
+    z1, z2 = projected
+    # detach: without the stopped gradient all images become one (section 4.1)
+    cosines = F.cosine_similarity(p1, z2.detach(), dim=1)
+    cosines = cosines + F.cosine_similarity(p2, z1.detach(), dim=1)
+    return -cosines.mean() / 2
 
 
 def spread(projected: Tensor) -> Tensor:
@@ -48,10 +48,8 @@ def spread(projected: Tensor) -> Tensor:
     of z / |z|, mean over its w numbers, times the square root of w. About 1 where
     directions are as different as can be, 0 where all images have become one (their
     section 4.1)."""
-    return (
-        F.normalize(projected.detach(), dim=1).std(0, correction=0).mean()
-        * projected.shape[1] ** 0.5
-    )
+    unit = F.normalize(projected.detach(), dim=1)
+    return unit.std(0, correction=0).mean() * projected.shape[1] ** 0.5
 
 
 class SimSiam(Method):
@@ -66,13 +64,14 @@ class SimSiam(Method):
     width: of the projector, three layers with BatchNorm after each and ReLU between
         them (2048 in the paper, on ResNet-50); hidden: of the predictor's bottleneck (a
         quarter of the width, as there).
-    views: the recipe's, when made by ``models.build``.
+    views: the recipe's, when made by ``methods.build``.
 
     Different from the paper: BatchNorm takes its statistics over both views at once.
-        Raises InputError for an option out of range.
+    Raises InputError for an option out of range.
     """
 
     VERSION = 1
+    from_recipe = ("views",)
 
     def __init__(
         self,
@@ -85,8 +84,8 @@ class SimSiam(Method):
         views: int = 1,
     ):
         super().__init__()
-        if part not in ("pretrain", "classifier"):
-            raise unknown("part", part, ("pretrain", "classifier"))
+        if part not in PARTS:
+            raise unknown("part", part, PARTS)
         if width < 1 or hidden < 1:
             raise InputError(
                 f"simsiam: width and hidden are numbers of units above 0, not {width}"
@@ -99,21 +98,24 @@ class SimSiam(Method):
             )
         self.part = part
         self.backbone = backbone
-        # first: the plain backbone's head for the same seed
+        # before the rest: the plain backbone's head for the same seed
         self.image_head = linear(backbone.channels, num_classes)
-        n, relu = backbone.channels, nn.ReLU
         self.projector = nn.Sequential(
-            *layer(n, width), relu(), *layer(width, width), relu(), *layer(width, width)
+            *layer(backbone.channels, width),
+            nn.ReLU(),
+            *layer(width, width),
+            nn.ReLU(),
+            *layer(width, width),
         )
         self.predictor = nn.Sequential(
-            *layer(width, hidden), relu(), nn.Linear(hidden, width)
+            *layer(width, hidden), nn.ReLU(), nn.Linear(hidden, width)
         )
-        for resting in (
-            (self.image_head,)
-            if part == "pretrain"
-            else (self.projector, self.predictor)
-        ):
-            resting.requires_grad_(False)
+        # what rests: in either part the other one's layers
+        if part == "pretrain":
+            self.image_head.requires_grad_(False)
+        else:
+            self.projector.requires_grad_(False)
+            self.predictor.requires_grad_(False)
 
     def forward(
         self, images: Tensor, targets: Tensor | None = None
@@ -126,21 +128,22 @@ class SimSiam(Method):
         return {"projected": projected, "predicted": self.predictor(projected)}
 
     def losses(
-        self, outputs: dict[str, Tensor], targets: Tensor, criterion=F.cross_entropy
+        self,
+        logits: dict[str, Tensor],
+        targets: Tensor,
+        criterion: Criterion = F.cross_entropy,
     ) -> dict[str, Tensor]:
         """{"image": criterion(logits, targets)}; or {"similarity": scalar, "spread":
         scalar}: the second one is only to be watched, has no gradient, and wants the
         weight 0 in recipe.loss_weights."""
         if self.part == "classifier":
-            return {"image": criterion(outputs["image"], targets)}
+            return super().losses(logits, targets, criterion)
         # cosines in float32 under mixed precision too
-        projected, predicted = (
-            outputs["projected"].float(),
-            outputs["predicted"].float(),
-        )
+        z1, z2 = logits["projected"].float().chunk(2)
+        p1, p2 = logits["predicted"].float().chunk(2)
         return {
-            "similarity": similarity(predicted.chunk(2), projected.chunk(2)),
-            "spread": spread(projected),
+            "similarity": similarity((p1, p2), (z1, z2)),
+            "spread": spread(logits["projected"].float()),
         }
 
     def predict(self, images: Tensor) -> Tensor:

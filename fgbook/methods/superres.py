@@ -1,11 +1,14 @@
 """Super-resolution before the classifier: the baseline of paper E (Peng et al. 2016,
 section 4.1), in two stages.
 
-    first = SuperResolution(create("alexnet"), num_classes=196, part="restorer")      #
-    learns to restore; the classifier rests second = SuperResolution(create("alexnet"),
-    num_classes=196, part="classifier")   # starts from first's weights; the restorer
-    rests probabilities = second.eval().predict(low_resolution_images).softmax(1)
+    first = SuperResolution(create("alexnet"), num_classes=196, part="restorer")
+    # learns to restore; the classifier rests
+    second = SuperResolution(create("alexnet"), num_classes=196, part="classifier")
+    # starts from first's weights; the restorer rests
+    probabilities = second.eval().predict(low_resolution_images).softmax(1)
 """
+
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +18,10 @@ from ..backbones import Backbone
 from ..errors import InputError, unknown
 from ..images.augment import degrade
 from .heads import linear
-from .method import Method
+from .method import Criterion, Method
+
+PARTS = ("restorer", "classifier")
+UPSAMPLE = ("bicubic", "bilinear")
 
 
 class Restorer(nn.Module):
@@ -39,32 +45,26 @@ class Restorer(nn.Module):
         super().__init__()
         pixels = 3 * self.CELL**2
         widths = [pixels, *[channels] * (depth - 1), pixels]
-        convolutions = [
-            nn.Conv2d(a, b, 3, padding=1) for a, b in zip(widths, widths[1:])
-        ]
-        for convolution in convolutions[:-1]:
+        convolutions = [nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(widths)]
+        *inner, last = convolutions
+
+        layers: list[nn.Module] = []
+        for convolution in inner:
             nn.init.kaiming_normal_(convolution.weight, a=self.SLOPE)
-            nn.init.zeros_(convolution.bias)
-        nn.init.zeros_(convolutions[-1].weight)
-        nn.init.zeros_(convolutions[-1].bias)
-        self.body = nn.Sequential(
-            *[
-                layer
-                for c in convolutions[:-1]
-                for layer in (c, nn.LeakyReLU(self.SLOPE, inplace=True))
-            ],
-            convolutions[-1],
-        )
+            _zero(convolution.bias)
+            layers += [convolution, nn.LeakyReLU(self.SLOPE, inplace=True)]
+        _zero(last.weight)
+        _zero(last.bias)
+        self.body = nn.Sequential(*layers, last)
 
     def forward(self, enlarged: Tensor) -> Tensor:
+        """The enlarged image plus what its residual is estimated to be."""
         height, width = enlarged.shape[-2:]
-        # to whole cells
-        whole = F.pad(
-            enlarged, (0, -width % self.CELL, 0, -height % self.CELL), mode="replicate"
-        )
-        residual = F.pixel_shuffle(
-            self.body(F.pixel_unshuffle(whole - 0.5, self.CELL)), self.CELL
-        )
+        # to whole cells, by repeating the border
+        beyond = (0, -width % self.CELL, 0, -height % self.CELL)
+        whole = F.pad(enlarged, beyond, mode="replicate")
+        cells = F.pixel_unshuffle(whole - 0.5, self.CELL)  # (B, 48, h / 4, w / 4)
+        residual = F.pixel_shuffle(self.body(cells), self.CELL)
         return enlarged + residual[..., :height, :width]
 
 
@@ -102,23 +102,27 @@ class SuperResolution(Method):
         depth: int = 6,
     ):
         super().__init__()
-        if part not in ("restorer", "classifier"):
-            raise unknown("part", part, ("restorer", "classifier"))
-        if upsample not in ("bicubic", "bilinear"):
-            raise unknown("upsample", upsample, ("bicubic", "bilinear"))
+        if part not in PARTS:
+            raise unknown("part", part, PARTS)
+        if upsample not in UPSAMPLE:
+            raise unknown("upsample", upsample, UPSAMPLE)
         if not (0 < low < 1 and channels > 0 and depth > 1):
             raise InputError(
                 "superres: 0 < low < 1, channels > 0 and depth > 1 are needed, not low"
                 f" {low}, channels {channels}, depth {depth}."
             )
-        self.part, self.low, self.upsample = part, low, upsample
+        self.part = part
+        self.low = low
+        self.upsample = upsample
         self.backbone = backbone
         self.image_head = linear(backbone.channels, num_classes)
         self.restorer = Restorer(channels, depth)
-        for resting in (
-            (self.backbone, self.image_head) if part == "restorer" else (self.restorer,)
-        ):
-            resting.requires_grad_(False)
+        # what rests: the half that does not learn
+        if part == "restorer":
+            self.backbone.requires_grad_(False)
+            self.image_head.requires_grad_(False)
+        else:
+            self.restorer.requires_grad_(False)
 
     def forward(
         self, images: Tensor, targets: Tensor | None = None
@@ -130,18 +134,25 @@ class SuperResolution(Method):
         return {"sharp": images, "restored": self.restorer(self.reduce(images))}
 
     def losses(
-        self, outputs: dict[str, Tensor], targets: Tensor, criterion=F.cross_entropy
+        self,
+        logits: dict[str, Tensor],
+        targets: Tensor,
+        criterion: Criterion = F.cross_entropy,
     ) -> dict[str, Tensor]:
         """One scalar: {"image": criterion(logits (B, C), targets)}, or {"restoration":
         mean absolute difference of the pixels}."""
         if self.part == "classifier":
-            return {"image": criterion(outputs["image"], targets)}
-        return {"restoration": F.l1_loss(outputs["restored"], outputs["sharp"])}
+            return super().losses(logits, targets, criterion)
+        return {"restoration": F.l1_loss(logits["restored"], logits["sharp"])}
 
     def predict(self, images: Tensor) -> Tensor:
         """Logits (B, C) of restored images; they are meant to be low-resolution ones,
         enlarged."""
-        return self.image_head(self.backbone(self.restore(images)).mean((2, 3)))
+        return self.image_head(self.maps(images).mean((2, 3)))
+
+    def maps(self, images: Tensor) -> Tensor:
+        """The feature maps (B, n, h, w) of restored images: what is pooled."""
+        return self.backbone(self.restore(images))
 
     def reduce(self, images: Tensor) -> Tensor:
         """Sharp images as low resolution shows them: reduced and enlarged again, the
@@ -153,3 +164,8 @@ class SuperResolution(Method):
         not move the restorer."""
         with torch.no_grad():
             return self.restorer(images).clamp(0, 1)
+
+
+def _zero(values: Tensor | None) -> None:
+    if values is not None:
+        nn.init.zeros_(values)

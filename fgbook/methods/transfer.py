@@ -1,11 +1,13 @@
 """Golodov, Dubrovina, Paziya: Transfer learning approach to fine-grained image
 classification (2018). A trunk that never learns, and a classifier.
 
-model = Transfer(create("inception_v3"), num_classes=21, image_size=299) logits =
-model(images)                              # {"image": (B, C)} maps =
-model.backbone(images)                       # the "bottleneck features": computed
-once, kept (see fgbook/features.py) ... logits = model.head(maps)
-# ... and read by the classifier as often as training asks for them
+    model = Transfer(create("inception_v3"), num_classes=21, image_size=299)
+    logits = model(images)  # {"image": (B, C)}
+
+    # The "bottleneck features" are computed once and kept (fgbook.training.features),
+    # and the classifier reads them as often as training asks for them.
+    maps = model.backbone(images)
+    logits = model.head(maps)
 """
 
 import torch
@@ -15,7 +17,9 @@ from torch import Tensor, nn
 from ..backbones import Backbone
 from ..errors import InputError, unknown
 from .heads import dense
-from .method import Method
+from .method import Criterion, Method
+
+POOLS = ("flatten", "gap")
 
 
 class Classifier(Method):
@@ -35,37 +39,26 @@ class Classifier(Method):
     ):
         super().__init__()
         n, h, w = shape
-        self.pool, features = pool, n * h * w if pool == "flatten" else n
-        layers = (
-            [
+        self.pool = pool
+        features = n * h * w if pool == "flatten" else n
+        if hidden:
+            self.layers = nn.Sequential(
                 dense(features, hidden),
                 nn.ReLU(),
                 nn.Dropout(dropout),
                 dense(hidden, num_classes),
-            ]
-            if hidden
-            else [dense(features, num_classes)]
-        )
-        self.layers = nn.Sequential(*layers)
-
-    def forward(self, maps: Tensor, targets: Tensor | None = None) -> dict[str, Tensor]:
-        """Logits by head; `targets` are not used (other methods do)."""
-        return {
-            "image": self.layers(
-                maps.flatten(1) if self.pool == "flatten" else maps.mean((2, 3))
             )
-        }
+        else:
+            self.layers = nn.Sequential(dense(features, num_classes))
 
-    def losses(
-        self, logits: dict[str, Tensor], targets: Tensor, criterion=F.cross_entropy
+    def forward(
+        self, images: Tensor, targets: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """{"image": scalar}, the categorical cross-entropy; targets (B,) int64 or (B,
-        C) probabilities."""
-        return {"image": criterion(logits["image"], targets)}
-
-    def predict(self, maps: Tensor) -> Tensor:
-        """Logits (B, C) used at test time."""
-        return self(maps)["image"]
+        """Logits by head; the `images` are feature maps (B, n, h, w), and `targets` are
+        not used (other methods do)."""
+        maps = images
+        features = maps.flatten(1) if self.pool == "flatten" else maps.mean((2, 3))
+        return {"image": self.layers(features)}
 
 
 class Transfer(Method):
@@ -82,12 +75,15 @@ class Transfer(Method):
         dropout.
     dropout: share of the hidden units that are dropped in training (0.5).
     image_size: S in pixels, which sets the number of weights behind "flatten". The
-        recipe's, when made by ``models.build``.
+        recipe's, when made by ``methods.build``.
 
     Raises InputError for an option out of range.
     """
 
     VERSION = 1
+    VARIANTS = ({}, {"pool": "gap", "hidden": 0})
+    from_recipe = ("image_size",)
+    frozen_backbone = True
 
     def __init__(
         self,
@@ -100,8 +96,8 @@ class Transfer(Method):
         image_size: int = 224,
     ):
         super().__init__()
-        if pool not in ("flatten", "gap"):
-            raise unknown("pool", pool, ("flatten", "gap"))
+        if pool not in POOLS:
+            raise unknown("pool", pool, POOLS)
         if hidden < 0 or not 0 <= dropout < 1:
             raise InputError(
                 "transfer: hidden >= 0 and 0 <= dropout < 1 are needed, not hidden"
@@ -109,14 +105,13 @@ class Transfer(Method):
             )
         self.backbone = backbone.eval().requires_grad_(False)
         with torch.no_grad():
-            shape = tuple(
-                backbone(backbone.mean.new_zeros(1, 3, image_size, image_size)).shape[
-                    1:
-                ]
-            )
-        self.head = Classifier(shape, num_classes, pool, hidden, dropout)
+            device = next(backbone.parameters()).device
+            empty = torch.zeros(1, 3, image_size, image_size, device=device)
+            _, n, h, w = backbone(empty).shape
+        self.head = Classifier((n, h, w), num_classes, pool, hidden, dropout)
 
     def train(self, mode: bool = True) -> "Transfer":
+        """As every module's; the trunk stays in evaluation mode."""
         super().train(mode)
         self.backbone.eval()
         return self
@@ -130,11 +125,10 @@ class Transfer(Method):
         return self.head(maps, targets)
 
     def losses(
-        self, logits: dict[str, Tensor], targets: Tensor, criterion=F.cross_entropy
+        self,
+        logits: dict[str, Tensor],
+        targets: Tensor,
+        criterion: Criterion = F.cross_entropy,
     ) -> dict[str, Tensor]:
-        """{"image": scalar}."""
+        """{"image": scalar}, the categorical cross-entropy."""
         return self.head.losses(logits, targets, criterion)
-
-    def predict(self, images: Tensor) -> Tensor:
-        """Logits (B, C) used at test time, from images."""
-        return self(images)["image"]

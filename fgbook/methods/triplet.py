@@ -1,5 +1,6 @@
-"""Batch-hard triplet loss (Hermans, Beyer and Leibe 2017): images of one class
-together, images of different classes apart."""
+"""No method but a loss, which :mod:`fgbook.methods.attention` adds to its own: the
+batch-hard triplet loss (Hermans, Beyer and Leibe 2017), images of one class together,
+images of different classes apart."""
 
 import torch
 import torch.nn.functional as F
@@ -21,12 +22,18 @@ def batch_hard(embeddings: Tensor, labels: Tensor, margin: float) -> Tensor:
     """
     with torch.autocast(embeddings.device.type, enabled=False):
         unit = F.normalize(embeddings.float(), dim=1)
-        # (B, B); below the limit the gradient is 0 and not infinite
-        distance = (2 - 2 * unit @ unit.T).clamp(min=1e-6).sqrt()
-    same = labels[:, None] == labels
+        squared = 2 - 2 * unit @ unit.T  # (B, B): |a - b|^2 = 2 - 2 a.b
+        # below the limit the gradient is 0, and not infinite as the root's at 0
+        distance = squared.clamp(min=1e-6).sqrt()
+
+    same = labels[:, None] == labels  # (B, B)
     itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-    farthest = distance.masked_fill(~same | itself, 0).amax(1)  # (B,)
-    nearest = distance.masked_fill(same, 2).amin(1)
-    anchor = (same & ~itself).any(1) & ~same.all(1)
-    losses = torch.where(anchor, (margin + farthest - nearest).clamp(min=0), 0)
-    return losses.sum() / anchor.sum().clamp(min=1)
+    positive = same & ~itself
+
+    # of each anchor (B,); the filled-in values, 0 and 2, are the ends of the range
+    farthest_positive = distance.masked_fill(~positive, 0).amax(1)
+    nearest_negative = distance.masked_fill(same, 2).amin(1)
+    hinge = (margin + farthest_positive - nearest_negative).clamp(min=0)
+
+    anchor = positive.any(1) & ~same.all(1)
+    return torch.where(anchor, hinge, 0).sum() / anchor.sum().clamp(min=1)
