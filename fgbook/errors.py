@@ -6,8 +6,10 @@ from difflib import get_close_matches
 
 
 class InputError(ValueError):
-    """Wrong input from outside (a name, a file, a setting). The command line prints its
-    message and exits with 2."""
+    """Wrong input from outside (a name, a file, a setting).
+
+    The command line prints its message and exits with 2.
+    """
 
 
 def unknown(kind: str, name: object, valid: Iterable[str]) -> InputError:
@@ -18,5 +20,7 @@ def unknown(kind: str, name: object, valid: Iterable[str]) -> InputError:
     """
     valid = sorted(valid)
     near = get_close_matches(str(name), valid, n=3, cutoff=0.5)
-    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
+    hint = "."
+    if near:
+        hint = f"; did you mean {' or '.join(map(repr, near))}?"
     return InputError(f"unknown {kind} {str(name)!r}{hint} Valid: {', '.join(valid)}.")

@@ -17,15 +17,17 @@ without meaning for a plain install."""
 
 
 def _home() -> Path:
-    in_clone = (REPOSITORY / "pyproject.toml").is_file() and (
-        REPOSITORY / "notebooks"
-    ).is_dir()
-    return REPOSITORY if in_clone else Path.home() / ".cache" / "fgbook"
+    has_project = (REPOSITORY / "pyproject.toml").is_file()
+    if has_project and (REPOSITORY / "notebooks").is_dir():
+        return REPOSITORY
+    return Path.home() / ".cache" / "fgbook"
 
 
 def _place(variable: str, default: str) -> Path:
     chosen = os.environ.get(variable)
-    return Path(chosen).expanduser().resolve() if chosen else _home() / default
+    if chosen:
+        return Path(chosen).expanduser().resolve()
+    return _home() / default
 
 
 def data() -> Path:
@@ -61,8 +63,8 @@ def file_name(name: str) -> str:
     """`name` where a file may be called that; else its last readable part and a hash of
     the whole."""
     readable = re.sub(r"[^A-Za-z0-9_.]+", "-", name)[-60:].strip("-.")
-    return (
-        readable
-        if readable == name
-        else f"{readable}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-    )
+    if readable == name:
+        return name
+    # two names may share their readable part
+    mark = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{readable}-{mark}"

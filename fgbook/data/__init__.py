@@ -1,32 +1,46 @@
 """Where images come from: data sets by name."""
 
-from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from .. import paths
 from ..errors import InputError, unknown
-from . import aircraft, cars, cub, dogs, flowers, folder, photos
+from . import aircraft, cars, cub, dogs, files, flowers, folder, imagewoof, photos
 from .dataset import DataSet
 from .photos import Photos
 
 DRAWN = {"fieldguide": "target", "fieldguide-source": "source"}
 """Drawn data sets -> their pool of species."""
 
-PHOTOGRAPHED: dict[str, Callable[[], Photos]] = {
-    "cub": lambda: cub.photos("cub"),
-    "cub50": lambda: cub.photos("cub50"),
-    "cub-cropped": lambda: photos.cropped(cub.photos("cub")),
-    "cub50-cropped": lambda: photos.cropped(cub.photos("cub50")),
-    "aircraft": aircraft.photos,
-    "cars": cars.photos,
-    "cars-cropped": lambda: photos.cropped(cars.photos()),
-    "cars98": cars.half,
-    "dogs": dogs.photos,
-    "dogs21": dogs.twenty_one,
-    "flowers": flowers.photos,
-    "imagewoof": dogs.imagewoof,
-    "imagewoof10": dogs.imagewoof10,
+
+class Reader(Protocol):
+    """What the module of a photographed data set offers. `name` is one of its sets."""
+
+    def folder(self, name: str) -> Path:
+        """The folder that all its files lie in; InputError that says how to get
+        them."""
+
+    def photos(self, name: str) -> Photos:
+        """Its pictures, labels and splits; InputError for wrong or missing lists."""
+
+
+PHOTOGRAPHED: dict[str, Reader] = {
+    "cub": cub,
+    "cub50": cub,
+    "cub-cropped": cub,
+    "cub50-cropped": cub,
+    "aircraft": aircraft,
+    "cars": cars,
+    "cars-cropped": cars,
+    "cars98": cars,
+    "dogs": dogs,
+    "dogs21": dogs,
+    "flowers": flowers,
+    "imagewoof": imagewoof,
+    "imagewoof10": imagewoof,
 }
+"""Data sets of photographs -> the module that reads them. ``NAME-cropped`` is NAME, cut
+to its boxes."""
 
 
 def names() -> list[str]:
@@ -49,10 +63,38 @@ def load(name: str, size: int) -> DataSet:
     return photos.load(_photos(name), size)
 
 
+def absolute(name: str) -> str:
+    """A data set's name that means the same in every directory: "folder:birds" becomes
+    "folder:/home/me/birds"; other names stay.
+
+    Raises InputError for a folder without a path.
+    """
+    place = _place(name)
+    return name if place is None else f"folder:{place}"
+
+
 def path(name: str) -> Path:
     """The folder that a data set's pictures are read from; for a drawn one, where its
     images are kept."""
     return paths.store() if name in DRAWN else _photos(name).root
+
+
+def stamp(name: str) -> str:
+    """A short string that becomes another when a file of the data set is changed, added
+    or removed: a hash of names, sizes and modification times. No file is opened.
+
+    It is for keeping a loaded data set in memory; what determines a result is
+    :attr:`DataSet.fingerprint`. Raises InputError for an unknown name and for data that
+    are missing or cannot be read.
+    """
+    if name in DRAWN:
+        from . import fieldguide
+
+        return f"{name} {fieldguide.VERSION}"
+    place = _place(name)
+    if place is None:
+        place = _reader(name).folder(_whole(name))
+    return files.stamp(place)
 
 
 def check(name: str) -> dict:
@@ -61,13 +103,13 @@ def check(name: str) -> dict:
     if name not in DRAWN:
         return photos.check(_photos(name))
     drawn = load(name, 32)
-    images = {split: len(drawn.split(split)) for split in photos.SPLITS}
     return {
         "name": name,
         "path": str(path(name)),
         "classes": drawn.num_classes,
-        "images": images,
+        "images": {split: len(drawn.split(split)) for split in photos.SPLITS},
         "official": {},
+        "left_out": [],
         "problems": [],
         "duplicates": [],
         "fingerprint": drawn.fingerprint,
@@ -75,13 +117,31 @@ def check(name: str) -> dict:
 
 
 def _photos(name: str) -> Photos:
+    place = _place(name)
+    if place is not None:
+        return folder.photos(place)
+    found = _reader(name).photos(_whole(name))
+    return found if name == _whole(name) else photos.cropped(found)
+
+
+def _place(name: str) -> Path | None:
+    """The absolute path of "folder:PATH"; None for other names."""
     kind, _, place = name.partition(":")
-    if kind == "folder":
-        if not place or place == "PATH":
-            raise InputError(
-                "data set 'folder:' needs a path, such as folder:/home/me/birds."
-            )
-        return folder.photos(Path(place))
+    if kind != "folder":
+        return None
+    if not place or place == "PATH":
+        raise InputError(
+            "data set 'folder:' needs a path, such as folder:/home/me/birds."
+        )
+    return files.absolute(place)
+
+
+def _reader(name: str) -> Reader:
     if name not in PHOTOGRAPHED:
         raise unknown("data set", name, names())
-    return PHOTOGRAPHED[name]()
+    return PHOTOGRAPHED[name]
+
+
+def _whole(name: str) -> str:
+    """The data set whose pictures these are, cut or not."""
+    return name.removesuffix("-cropped")

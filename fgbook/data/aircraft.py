@@ -1,5 +1,6 @@
 """FGVC-Aircraft (Maji et al. 2013): 100 variants, with the authors' train, val and test
-parts and boxes."""
+parts and boxes.
+"""
 
 from pathlib import Path
 
@@ -10,63 +11,72 @@ from .photos import SPLITS, Photos, locate
 
 HOME = "https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/"
 OFFICIAL = {"classes": 100, "train": 3334, "val": 3333, "test": 3333}
-# rows of copyright notice at the bottom of every picture, which its authors ask to
-# remove before training
+
 BANNER = 20
+"""Rows of copyright notice at the bottom of every picture, which its authors ask to
+remove before training.
+"""
 
 
-def photos() -> Photos:
-    """The variant level, in its official layout; genus is the family of each variant.
-
-    Raises InputError for missing or contradictory lists.
-    """
+def folder(name: str = "aircraft") -> Path:
+    """Where the data set lies. Raises InputError that says how to get it."""
     places = [
         "aircraft/fgvc-aircraft-2013b/data",
         "fgvc-aircraft-2013b/data",
         "aircraft/data",
         "aircraft",
     ]
-    root = locate(
-        "aircraft",
-        places,
-        "variants.txt",
+    advice = (
         "run `fgbook data get aircraft`, or unpack fgvc-aircraft-2013b.tar.gz from"
-        f" {HOME} there",
+        f" {HOME} there"
     )
-    classes, families = _lines(root / "variants.txt"), _lines(root / "families.txt")
-    files, labels, splits, family = [], [], [], {}
+    return locate(name, places, "variants.txt", advice)
+
+
+def photos(name: str = "aircraft") -> Photos:
+    """The variant level, in its official layout; genus is the family of each variant.
+
+    Raises InputError for missing or contradictory lists.
+    """
+    root = folder(name)
+    classes = _lines(root / "variants.txt")
+    families = _lines(root / "families.txt")
+    boxes = dict(_pairs(root / "images_box.txt"))
+
+    pictures, labels, splits = [], [], []
+    family: dict[str, str] = {}
     for part in SPLITS:
-        for picture, variant in _pairs(root / f"images_variant_{part}.txt"):
+        listed = root / f"images_variant_{part}.txt"
+        for picture, variant in _pairs(listed):
             if variant not in classes:
                 raise InputError(
-                    f"{root / f'images_variant_{part}.txt'} names the variant"
-                    f" {variant!r}, which variants.txt lacks."
+                    f"{listed} names the variant {variant!r}, which variants.txt lacks."
                 )
-            files.append(f"{picture}.jpg")
+            pictures.append(picture)
             labels.append(classes.index(variant))
             splits.append(part)
         family.update(_pairs(root / f"images_family_{part}.txt"))
-    boxes, box = np.zeros((len(files), 4)), dict(_pairs(root / "images_box.txt"))
+
+    corners = np.zeros((len(pictures), 4))
     genus = [0] * len(classes)
-    for i, file in enumerate(files):
+    for i, picture in enumerate(pictures):
         try:
-            boxes[i] = [float(v) for v in box[file[:-4]].split()]
-            genus[labels[i]] = families.index(family[file[:-4]])
+            corners[i] = [float(number) for number in boxes[picture].split()]
+            genus[labels[i]] = families.index(family[picture])
         except (KeyError, ValueError) as error:
             raise InputError(
                 f"aircraft: the lists in {root} say nothing usable of the box or family"
-                f" of {file} ({error})."
+                f" of {picture}.jpg ({error})."
             ) from error
-    boxes[:, :2] -= 1  # counted from 1, both ends included
-    rows, parts = np.array(labels, np.int64), np.array(splits)
+    corners[:, :2] -= 1  # counted from 1, both ends included
     return Photos(
-        "aircraft",
+        name,
         root / "images",
         classes,
-        files,
-        rows,
-        parts,
-        boxes,
+        [f"{picture}.jpg" for picture in pictures],
+        np.array(labels, np.int64),
+        np.array(splits),
+        boxes=corners,
         genus=genus,
         official=OFFICIAL,
         trim=BANNER,
@@ -74,15 +84,17 @@ def photos() -> Photos:
 
 
 def _lines(path: Path) -> list[str]:
+    """The lines of an official list that are not empty."""
     if not path.is_file():
         raise InputError(f"{path} is missing; unpack the official archive again.")
-    return [
-        line.strip()
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines()
-        if line.strip()
-    ]
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def _pairs(path: Path) -> list[tuple[str, str]]:
-    pairs = [line.partition(" ") for line in _lines(path)]
-    return [(first, rest) for first, _, rest in pairs]
+    """(picture, what is said of it) of each line."""
+    pairs = []
+    for line in _lines(path):
+        picture, _, said = line.partition(" ")
+        pairs.append((picture, said))
+    return pairs

@@ -8,23 +8,12 @@ from torch import Tensor
 
 from .split import part
 
+# fmt: off
 PART_NAMES = (
-    "back",
-    "beak",
-    "belly",
-    "breast",
-    "crown",
-    "forehead",
-    "left eye",
-    "left leg",
-    "left wing",
-    "nape",
-    "right eye",
-    "right leg",
-    "right wing",
-    "tail",
-    "throat",
+    "back", "beak", "belly", "breast", "crown", "forehead", "left eye", "left leg",
+    "left wing", "nape", "right eye", "right leg", "right wing", "tail", "throat",
 )
+# fmt: on
 """CUB-200-2011's fifteen parts, in its order; fieldguide uses the same."""
 
 
@@ -36,16 +25,15 @@ class Split:
     Optional ground truth is None where a data set has none.
     """
 
-    # (N, 3, S, S) uint8, RGB; may be memory-mapped: index it with a tensor of at most a
+    # (N, 3, S, S) uint8 RGB; may be memory-mapped: index it with a tensor of at most a
     # batch
     images: Tensor
     labels: Tensor  # (N,) int64
     files: list[str]  # N names, for messages and records; unique within the data set
     boxes: Tensor | None = None  # (N, 4) float32 xyxy, the object
-    # (N, 15, 3) float32: x, y, visible (0 or 1); PART_NAMES
-    parts: Tensor | None = None
-    # (N, P, 4) float32 xyxy of the parts that tell siblings apart; NaN rows where fewer
-    # than P
+    parts: Tensor | None = None  # (N, 15, 3) float32: x, y, visible (0 or 1)
+    # (N, P, 4) float32 xyxy of the parts that tell siblings apart; NaN rows where there
+    # are fewer than P
     part_boxes: Tensor | None = None
     masks: Tensor | None = None  # (N, S, S) uint8, 1 on the object
     attributes: Tensor | None = None  # (N, A) float32
@@ -55,17 +43,20 @@ class Split:
 
     def subset(self, index: Tensor) -> "Split":
         """The images at `index` (K,), in that order."""
-        pick = lambda value: None if value is None else value[index]
         return Split(
-            self.images[index],
-            self.labels[index],
-            [self.files[i] for i in index.tolist()],
-            pick(self.boxes),
-            pick(self.parts),
-            pick(self.part_boxes),
-            pick(self.masks),
-            pick(self.attributes),
+            images=self.images[index],
+            labels=self.labels[index],
+            files=[self.files[i] for i in index.tolist()],
+            boxes=_rows(self.boxes, index),
+            parts=_rows(self.parts, index),
+            part_boxes=_rows(self.part_boxes, index),
+            masks=_rows(self.masks, index),
+            attributes=_rows(self.attributes, index),
         )
+
+
+def _rows(values: Tensor | None, index: Tensor) -> Tensor | None:
+    return None if values is None else values[index]
 
 
 @dataclass
@@ -80,8 +71,7 @@ class DataSet:
     train: Split
     val: Split
     test: Split
-    # of each class, where there is such a thing
-    genus: list[int] = field(default_factory=list)
+    genus: list[int] = field(default_factory=list)  # of each class, where there is one
     # (C, A) float32 in [0, 1]: how far each attribute is a class's; what people say,
     # not seen in these images
     class_attributes: Tensor | None = None
@@ -89,10 +79,12 @@ class DataSet:
 
     @property
     def num_classes(self) -> int:
+        """How many classes there are."""
         return len(self.classes)
 
     def split(self, name: str) -> Split:
-        """ "train", "val", "test", or "train+val" (both joined)."""
+        """The split of this name: "train", "val", "test", or "train+val", which is both
+        joined."""
         if name == "train+val":
             return concatenate(self.train, self.val)
         return getattr(self, name)
@@ -102,49 +94,41 @@ class DataSet:
         validation images (see :func:`fgbook.data.split.part`)."""
         if share == 1:
             return self
-        keep = lambda some: (
-            some.subset(torch.from_numpy(part(some.files, some.labels.numpy(), share)))
-            if len(some)
-            else some
-        )
-        return replace(self, train=keep(self.train), val=keep(self.val))
+        return replace(self, train=_part(self.train, share), val=_part(self.val, share))
+
+
+def _part(whole: Split, share: float) -> Split:
+    if len(whole) == 0:
+        return whole
+    kept = part(whole.files, whole.labels.numpy(), share)
+    return whole.subset(torch.from_numpy(kept))
 
 
 def concatenate(a: Split, b: Split) -> Split:
     """Both splits, one after the other. Images that follow each other in one stored
-    array stay there; others are copied."""
-    both = [
-        None if x is None or y is None else _follow(x, y)
-        for x, y in zip(_tensors(a), _tensors(b), strict=True)
-    ]
-    images, labels, *truth = both
-    return Split(images, labels, a.files + b.files, *truth)
-
-
-def _tensors(split: Split) -> tuple:
-    return (
-        split.images,
-        split.labels,
-        split.boxes,
-        split.parts,
-        split.part_boxes,
-        split.masks,
-        split.attributes,
+    array stay there; others are copied. Ground truth that one of them lacks is None."""
+    return Split(
+        images=_follow(a.images, b.images),
+        labels=_follow(a.labels, b.labels),
+        files=a.files + b.files,
+        boxes=_both(a.boxes, b.boxes),
+        parts=_both(a.parts, b.parts),
+        part_boxes=_both(a.part_boxes, b.part_boxes),
+        masks=_both(a.masks, b.masks),
+        attributes=_both(a.attributes, b.attributes),
     )
+
+
+def _both(x: Tensor | None, y: Tensor | None) -> Tensor | None:
+    return None if x is None or y is None else _follow(x, y)
 
 
 def _follow(x: Tensor, y: Tensor) -> Tensor:
-    together = (
-        x.untyped_storage().data_ptr() == y.untyped_storage().data_ptr()
-        and x.is_contiguous()
-        and y.is_contiguous()
-    )
-    if (
-        together
-        and y.data_ptr() == x.data_ptr() + x.nbytes
-        and x.shape[1:] == y.shape[1:]
-    ):
-        return x.as_strided(
-            (len(x) + len(y), *x.shape[1:]), x.stride(), x.storage_offset()
-        )
+    """X and y, one after the other: a view of the array that holds them so, else a
+    copy."""
+    same_array = x.untyped_storage().data_ptr() == y.untyped_storage().data_ptr()
+    plain = x.is_contiguous() and y.is_contiguous() and x.shape[1:] == y.shape[1:]
+    if same_array and plain and y.data_ptr() == x.data_ptr() + x.nbytes:
+        shape = (len(x) + len(y), *x.shape[1:])
+        return x.as_strided(shape, x.stride(), x.storage_offset())
     return torch.cat([x, y])

@@ -2,15 +2,17 @@
 above them."""
 
 import csv
+import os
 import unicodedata
 from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import InputError
-from . import split, store
-from .photos import SPLITS, Photos, readable
+from . import files, split, store
+from .photos import SPLITS, Photos, counted
 
 ALIASES = {
     "train": "train",
@@ -22,145 +24,255 @@ ALIASES = {
     "testing": "test",
 }
 
+PREVIEWS = ("thumbs", "thumbnails")
+"""Folders of small copies, below a class. (A class itself may be called so.)"""
+
+# Why something is left out (besides files.HIDDEN).
+LOOSE = "not in a class folder"
+BESIDE = "a folder beside train and test"
+EMPTY = "a class folder without a picture"
+LINKED = "a link to a folder, below a class"
+NOTHING = "a link to nothing, or no file"
+
 
 def photos(
-    root: Path, name: str | None = None, official: dict[str, int] | None = None
+    root: Path | str,
+    name: str | None = None,
+    official: dict[str, int] | None = None,
+    known: tuple[str, ...] = (),
 ) -> Photos:
-    """The pictures under `root`; the name of a class is that of its folder. Hidden
-    files and files without a picture's suffix are passed over.
+    """The pictures under `root`; the name of a class is that of its folder. What else
+    is there is left out, and listed in the result's ``left_out`` (but for `known`,
+    files directly in `root` that are what they should be).
 
     ``train/CLASS/..`` and ``test/CLASS/..``, with or without ``val``: the given split;
     without ``val``, validation is cut from training by split.validation; with ``val``
     but no ``test``, ``val`` is the test part (as in ImageNet's layout) and validation
     is cut from training. ``CLASS/..`` alone: 60 % train, 20 % val, 20 % test of each
-    class, by split.three_parts. Raises InputError for no pictures, one class, an empty
-    split, a class that training lacks.
+    class, by split.three_parts. Raises InputError for a folder that cannot be read, no
+    pictures, one class, an empty split, a class that training lacks.
     """
-    root = Path(root).expanduser().resolve()
+    root = files.absolute(str(root)).resolve()
     name = name or f"folder:{root}"
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise InputError(
             f"{name}: {root} is not a folder; give one that holds a folder of pictures"
             " for each class."
         )
-    named = [f for f in _folders(root) if f.name.lower() in ALIASES]
-    given = {ALIASES[f.name.lower()]: f for f in named}
-    # else "train" is a class: a picture of a railway
-    if "train" in given and _folders(given["train"]):
-        if len(given) < len(named):
-            raise InputError(
-                f"{name}: two folders of {root} are the same part"
-                f" ({', '.join(f.name for f in named)}); take one away."
-            )
-        if "test" not in given:
-            if "val" not in given:
-                raise InputError(
-                    f"{name}: {root} has a training folder but no test folder; add one,"
-                    " or take away the level of the training folder."
-                )
-            given["test"] = given.pop("val")
-        found = [
-            (file, label, part)
-            for part, place in given.items()
-            for file, label in _pictures(root, place)
-        ]
-        if not any(part == "test" for _, _, part in found):
-            raise InputError(
-                f"{name}: the test split, {given['test']}, has no pictures."
-            )
-        known = {label for _, label, part in found if part == "train"}
-        lacking = sorted({label for _, label, _ in found} - known)
-        if lacking and known:
-            raise InputError(
-                f"{name}: class(es) {', '.join(map(repr, lacking[:5]))} of {root} have"
-                " no training pictures."
-            )
-    else:
-        found = [(file, label, "") for file, label in _pictures(root, root)]
-    if not found:
-        raise InputError(
-            f"{name}: no pictures in class folders under {root}; expected such as"
-            f" {root / 'CLASS' / 'picture.jpg'}."
-        )
-    for text in (str(root), *(file for file, _, _ in found)):
-        if not readable(text):
-            raise InputError(
-                f"the name {text!r} holds control characters or bytes that are not"
-                " UTF-8; rename it."
-            )
+    found = _Found(root, known)
+    parts = _parts(found, name)
+    for part, place in parts.items():
+        found.add_classes(place, part)
+    _refuse(found, parts, name)
 
-    found.sort(key=lambda row: unicodedata.normalize("NFC", row[0]))
-    files, classes = (
-        [file for file, _, _ in found],
-        sorted({label for _, label, _ in found}),
-    )
-    labels, splits = (
-        np.array([classes.index(label) for _, label, _ in found]),
-        np.array([part for _, _, part in found], dtype="<U5"),
-    )
+    pictures = sorted(found.pictures, key=_normal_name)
+    names = [picture.file for picture in pictures]
+    classes = sorted({picture.label for picture in pictures})
     if len(classes) < 2:
         raise InputError(
             f"{name}: only one class, {classes[0]!r}, in {root}; at least two are"
-            " needed to classify."
+            f" needed to classify.{found.reminder()}"
         )
-    if not splits[0]:
-        splits = split.three_parts(files, labels)
-    elif "val" not in given:
-        splits = split.cut_validation(files, labels, splits)
-    return Photos(name, root, classes, files, labels, splits, official=official or {})
+    labels = np.array([classes.index(picture.label) for picture in pictures])
+
+    if "train" not in parts:
+        splits = split.three_parts(names, labels)
+    else:
+        splits = np.array([picture.part for picture in pictures], dtype="<U5")
+        if "val" not in parts:
+            splits = split.cut_validation(names, labels, splits)
+    return Photos(
+        name,
+        root,
+        classes,
+        names,
+        labels,
+        splits,
+        official=official or {},
+        left_out=found.left_out,
+    )
 
 
 def listed(root: Path, name: str) -> Photos:
     """:func:`photos` of a folder whose ``split.csv`` (class, file, split) must name
     exactly the pictures that are there."""
-    found = photos(root, name)
+    found = photos(root, name, known=("split.csv",))
+    table = root / "split.csv"
     try:
-        with open(root / "split.csv", newline="", encoding="utf-8") as file:
+        with open(table, newline="", encoding="utf-8") as file:
             rows = [
                 (row["split"], row["class"], row["file"])
                 for row in csv.DictReader(file)
             ]
     except (OSError, KeyError, UnicodeDecodeError) as error:
         raise InputError(
-            f"{name}: {root / 'split.csv'} cannot be read ({error}); it must have the"
-            " columns class, file and split."
+            f"{name}: {table} cannot be read ({error}); it must have the columns class,"
+            " file and split."
         ) from error
-    listed = {unicodedata.normalize("NFC", "/".join(row)) for row in rows}
+
+    wanted = {unicodedata.normalize("NFC", "/".join(row)) for row in rows}
     there = {unicodedata.normalize("NFC", file) for file in found.files}
     for what, which in (
-        ("is not there", listed - there),
-        ("is not listed", there - listed),
+        ("is not there", wanted - there),
+        ("is not listed", there - wanted),
     ):
         if which:
             raise InputError(
-                f"{name}: {min(which)} {what}, going by {root / 'split.csv'}"
-                f" ({len(which)} such)."
+                f"{name}: {min(which)} {what}, going by {table} ({len(which)} such)."
             )
+
+    found.official = {"classes": len({label for _, label, _ in rows})}
     parts = Counter(part for part, _, _ in rows)
-    found.official = {
-        "classes": len({label for _, label, _ in rows}),
-        **{part: parts[part] for part in SPLITS if part in parts},
-    }
+    for part in SPLITS:
+        if part in parts:
+            found.official[part] = parts[part]
     return found
 
 
-def _folders(place: Path) -> list[Path]:
-    return sorted(
-        f for f in place.iterdir() if f.is_dir() and not f.name.startswith(".")
-    )
+@dataclass(frozen=True)
+class _Picture:
+    file: str  # relative to the root, "/" between folders
+    label: str  # its class
+    part: str  # "train", "val", "test"; "" where there are no parts
 
 
-def _pictures(root: Path, place: Path) -> list[tuple[str, str]]:
-    """(name relative to root, class) of each picture in the class folders of
-    `place`."""
-    found = []
-    for folder in _folders(place):
-        label = unicodedata.normalize("NFC", folder.name)
-        found += [
-            (file.relative_to(root).as_posix(), label)
-            for file in folder.rglob("*")
-            if file.suffix.lower() in store.SUFFIXES
-            and not file.name.startswith(".")
-            and file.is_file()
-        ]
-    return found
+def _normal_name(picture: _Picture) -> str:
+    return unicodedata.normalize("NFC", picture.file)
+
+
+@dataclass
+class _Found:
+    """What lies under `root`: pictures, and the rest by the reason why it is left
+    out."""
+
+    root: Path
+    known: tuple[str, ...] = ()  # not worth a word
+    pictures: list[_Picture] = field(default_factory=list)
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+
+    def leave_out(self, entry: os.DirEntry, reason: str) -> None:
+        name = Path(entry.path).relative_to(self.root).as_posix()
+        if name in self.known:
+            return
+        if files.is_folder(entry):
+            name += "/"
+        self.left_out.setdefault(reason, []).append(name)
+
+    def reminder(self) -> str:
+        """A sentence for messages that pictures are lacking; empty where nothing was
+        left out."""
+        return f" Left out: {counted(self.left_out)}." if self.left_out else ""
+
+    def class_folders(self, place: Path) -> list[os.DirEntry]:
+        """The folders in `place` that stand for classes (or parts)."""
+        folders = []
+        for entry in files.listing(place):
+            if files.is_folder(entry) and not files.is_tools(entry.name):
+                folders.append(entry)
+        return folders
+
+    def add_classes(self, place: Path, part: str) -> None:
+        """Add the pictures of all class folders in `place`."""
+        for entry in files.listing(place):
+            if files.is_tools(entry.name):
+                self.leave_out(entry, files.HIDDEN)
+            elif not files.is_folder(entry):
+                self.leave_out(entry, LOOSE)
+            else:
+                before = len(self.pictures)
+                label = unicodedata.normalize("NFC", entry.name)
+                self.add_pictures(Path(entry.path), label, part)
+                if len(self.pictures) == before:
+                    self.leave_out(entry, EMPTY)
+
+    def add_pictures(self, folder: Path, label: str, part: str) -> None:
+        """Add the pictures in a class folder and in the folders below it."""
+        for entry in files.listing(folder):
+            if entry.is_dir(follow_symlinks=False):
+                if files.is_tools(entry.name) or entry.name.lower() in PREVIEWS:
+                    self.leave_out(entry, files.HIDDEN)
+                else:
+                    self.add_pictures(Path(entry.path), label, part)
+                continue
+            reason = _reason(entry)
+            if reason:
+                self.leave_out(entry, reason)
+            else:
+                file = Path(entry.path).relative_to(self.root).as_posix()
+                self.pictures.append(_Picture(file, label, part))
+
+
+def _reason(entry: os.DirEntry) -> str | None:
+    """Why a file, or a link, below a class is left out; None for a picture."""
+    if files.is_tools(entry.name):
+        return files.HIDDEN
+    if files.is_folder(entry):
+        return LINKED  # not followed: it may lead to another class, or back
+    if not files.is_file(entry):
+        return NOTHING
+    suffix = Path(entry.name).suffix.lower()
+    if suffix in store.SUFFIXES:
+        return None
+    return f"suffix {suffix} is not read" if suffix else "no suffix"
+
+
+def _parts(found: _Found, name: str) -> dict[str, Path]:
+    """The folders that hold class folders: "train" and "test", perhaps "val"; or only
+    "", the root."""
+    root = found.root
+    named = [f for f in found.class_folders(root) if f.name.lower() in ALIASES]
+    given = {ALIASES[folder.name.lower()]: Path(folder.path) for folder in named}
+    # without class folders in it, "train" is a class: pictures of railways
+    if "train" not in given or not found.class_folders(given["train"]):
+        return {"": root}
+
+    if len(given) < len(named):
+        raise InputError(
+            f"{name}: two folders of {root} are the same part"
+            f" ({', '.join(folder.name for folder in named)}); take one away."
+        )
+    if "test" not in given:
+        if "val" not in given:
+            raise InputError(
+                f"{name}: {root} has a training folder but no test folder; add one, or"
+                " take away the level of the training folder."
+            )
+        given["test"] = given.pop("val")
+
+    parts = {folder.name for folder in named}
+    for entry in files.listing(root):
+        if files.is_tools(entry.name):
+            found.leave_out(entry, files.HIDDEN)
+        elif not files.is_folder(entry):
+            found.leave_out(entry, LOOSE)
+        elif entry.name not in parts:
+            found.leave_out(entry, BESIDE)
+    return given
+
+
+def _refuse(found: _Found, parts: dict[str, Path], name: str) -> None:
+    """Raises InputError where nothing can be learned from what was found."""
+    root = found.root
+    if not found.pictures:
+        raise InputError(
+            f"{name}: no pictures in class folders under {root}; expected such as"
+            f" {root / 'CLASS' / 'picture.jpg'}.{found.reminder()}"
+        )
+    if "test" in parts:
+        labels: dict[str, set[str]] = {part: set() for part in SPLITS}
+        for picture in found.pictures:
+            labels[picture.part].add(picture.label)
+        if not labels["test"]:
+            raise InputError(
+                f"{name}: the test split, {parts['test']}, has no pictures."
+                f"{found.reminder()}"
+            )
+        lacking = sorted((labels["test"] | labels["val"]) - labels["train"])
+        if lacking and labels["train"]:
+            raise InputError(
+                f"{name}: class(es) {', '.join(map(repr, lacking[:5]))} of {root} have"
+                f" no training pictures.{found.reminder()}"
+            )
+    files.refuse_unreadable(str(root))
+    for picture in found.pictures:
+        files.refuse_unreadable(picture.file)

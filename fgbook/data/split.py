@@ -3,12 +3,14 @@ the file's name, class by class."""
 
 import hashlib
 import unicodedata
+from collections.abc import Iterator
 
 import numpy as np
 
 from ..errors import InputError
 
 SHARE = 0.2
+"""A fifth of each class is for validation, and for test where nobody chose one."""
 
 
 def rank(file: str) -> str:
@@ -28,7 +30,8 @@ def validation(
     """
     chosen = np.zeros(len(files), bool)
     for members in _by_class(files, labels):
-        chosen[members[: min(_count(len(members), share), len(members) - 1)]] = True
+        count = min(_count(len(members), share), len(members) - 1)
+        chosen[members[:count]] = True
     return chosen
 
 
@@ -37,8 +40,10 @@ def cut_validation(
 ) -> np.ndarray:
     """`splits` (N,) of "train" and "test", with the validation part cut from the
     training pictures by :func:`validation`."""
-    splits, inside = splits.astype("<U5"), np.flatnonzero(splits == "train")
-    splits[inside[validation([files[i] for i in inside], labels[inside])]] = "val"
+    splits = splits.astype("<U5")  # a copy
+    training = np.flatnonzero(splits == "train")
+    chosen = validation([files[i] for i in training], labels[training])
+    splits[training[chosen]] = "val"
     return splits
 
 
@@ -68,22 +73,21 @@ def three_parts(
 def part(files: list[str], labels: np.ndarray, share: float) -> np.ndarray:
     """Places (K,) of the first round(share * n) of each class's n pictures, at least
     one, in the order of :func:`rank`: a smaller part lies within a larger one. In the
-    order of `files`."""
-    return np.sort(
-        np.concatenate(
-            [
-                members[: _count(len(members), share)]
-                for members in _by_class(files, labels)
-            ]
-        )
-    )
+    order of `files`.
+    """
+    kept = []
+    for members in _by_class(files, labels):
+        kept.append(members[: _count(len(members), share)])
+    return np.sort(np.concatenate(kept))
 
 
 def _count(n: int, share: float) -> int:
+    # not round(), which rounds half a picture to the even number
     return max(1, int(n * share + 0.5))
 
 
-def _by_class(files: list[str], labels: np.ndarray):
+def _by_class(files: list[str], labels: np.ndarray) -> Iterator[np.ndarray]:
+    """The places of each class's pictures, in the order of :func:`rank`."""
     ranks = np.array([rank(file) for file in files])
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
