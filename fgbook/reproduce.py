@@ -1,14 +1,20 @@
 """Notebooks in batches with papermill, and the book from their executed copies.
 
-    _build/running/    what is being executed now; nothing else reads it
-    _build/executed/   finished copies with the parameters as they are stored: what the
-    book is built from _build/batch/      finished copies of runs with other parameters
-    (``fgbook reproduce feng_accuracy -p profile photo``) _build/failed/     the copy of
-    a notebook that failed, with the error in it _build/book-src/   the book's sources
-    beside the executed copies, as Jupyter Book wants them _build/html/       the book
+==================== ===============================================================
+``_build/running``   what is being executed now; nothing else reads it
+``_build/executed``  finished copies with the parameters as they are stored: what the
+                     book is built from
+``_build/batch``     finished copies of runs with other parameters
+                     (``fgbook reproduce feng_accuracy -p profile photo``)
+``_build/failed``    the copy of a notebook that failed, with the error in it
+``_build/book-src``  the book's sources beside the executed copies, as Jupyter Book
+                     wants them
+``_build/html``      the book
+==================== ===============================================================
 
 A copy reaches its place by a rename when it is complete, and carries a key: a hash of
-all that determines it. Equal key: not executed again.
+all that determines it. Equal key: not executed again. The book carries a key as well,
+and a digest of each of its files.
 """
 
 import ast
@@ -23,12 +29,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 from tqdm import tqdm
@@ -38,22 +45,25 @@ from .errors import InputError, unknown
 from .evidence import records
 from .papers.spec import PROFILES
 
-# time limit of one cell of a published notebook: an order above the slowest one on two
-# cores
+# Time limit of one cell of a published notebook: an order above the slowest one on two
+# cores.
 MINUTES = 30.0
-# the same where parameters were given: photographs on a CPU take hours
+# The same where parameters were given: photographs on a CPU take hours.
 LONG_MINUTES = 24 * 60.0
-# two kernels drew the same port
+# What is said when two kernels drew the same port.
 RACE = re.compile(
     r"Address already in use|Kernel died before replying|Kernel didn't respond"
 )
-# its command line; it has no __main__ of its own
+# Its command line; it has no __main__ of its own.
 JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
+# Parameters of notebooks that name a data set, which the notebook then opens.
+DATA_SETS = ("dataset", "birds")
 
 
 class Failure(RuntimeError):
     """A notebook or the book failed; what happened has been printed. The command line
-    exits with 1."""
+    exits with 1.
+    """
 
 
 @dataclass
@@ -63,39 +73,38 @@ class Job:
     where: Path
     notebook: Path
     # only what differs from the notebook's own parameters cell
-    parameters: dict = field(default_factory=dict)
+    parameters: dict[str, Any] = field(default_factory=dict)
     key: str = ""
 
     @property
     def name(self) -> str:
         """The notebook's name, with the changed parameters if there are any; a file
-        name."""
+        name.
+        """
         if not self.parameters:
             return self.notebook.stem
-        changes = re.sub(
-            r"[^\w.=-]+",
-            "_",
-            "-".join(f"{name}={value}" for name, value in self.parameters.items()),
-        )
-        return f"{self.notebook.stem}-{changes[:80]}-{records.key(self.parameters)[:6]}"
+        changes = "-".join(f"{name}={value}" for name, value in self.parameters.items())
+        readable = re.sub(r"[^\w.=-]+", "_", changes)[:80]
+        # two that read the same after that still differ
+        return f"{self.notebook.stem}-{readable}-{records.key(self.parameters)[:6]}"
 
     @property
     def copy(self) -> Path:
         """Where the executed copy goes."""
-        return (
-            self.where
-            / "_build"
-            / ("batch" if self.parameters else "executed")
-            / f"{self.name}.ipynb"
-        )
+        return self._in("batch" if self.parameters else "executed")
 
     @property
     def running(self) -> Path:
-        return self.where / "_build" / "running" / f"{self.name}.ipynb"
+        """Where the copy grows while the notebook is executed."""
+        return self._in("running")
 
     @property
     def failed(self) -> Path:
-        return self.where / "_build" / "failed" / f"{self.name}.ipynb"
+        """Where the copy goes when a cell fails."""
+        return self._in("failed")
+
+    def _in(self, folder: str) -> Path:
+        return self.where / "_build" / folder / f"{self.name}.ipynb"
 
 
 @dataclass
@@ -113,7 +122,8 @@ class Result:
 
 def clone() -> Path:
     """The clone of the repository that holds the current folder, or else the one that
-    the package is imported from."""
+    the package is imported from. Raises InputError where there is none.
+    """
     here = Path.cwd()
     for folder in (here, *here.parents, paths.REPOSITORY):
         if (folder / "_config.yml").is_file() and (folder / "notebooks").is_dir():
@@ -124,41 +134,40 @@ def clone() -> Path:
     )
 
 
-def notebooks(where: Path, names: list[str] | tuple[str, ...] = ()) -> list[Path]:
+def notebooks(where: Path, names: Sequence[str] = ()) -> list[Path]:
     """The notebooks of a clone, or those named (``feng_accuracy``, with or without
-    folder and ``.ipynb``). Raises InputError for unknown names."""
+    folder and ``.ipynb``), each once. Raises InputError for unknown names.
+    """
     found = {path.stem: path for path in sorted((where / "notebooks").glob("*.ipynb"))}
     if not found:
         raise InputError(f"there are no notebooks in {where / 'notebooks'}.")
-    for name in names:
-        if Path(name).stem not in found:
-            raise unknown("notebook", Path(name).stem, found)
-    return [
-        found[name] for name in dict.fromkeys(Path(name).stem for name in names)
-    ] or list(found.values())
+    wanted = list(dict.fromkeys(Path(name).stem for name in names))
+    for name in wanted:
+        if name not in found:
+            raise unknown("notebook", name, found)
+    return [found[name] for name in wanted or found]
 
 
-def check_parameters(notebook: Path, parameters: dict[str, str]) -> dict:
+def check_parameters(notebook: Path, parameters: Mapping[str, str]) -> dict[str, Any]:
     """`parameters` as typed values, in the types that the notebook's parameters cell
     declares. Starts no kernel.
 
     Raises InputError for a name that the notebook does not have (papermill would ignore
-    it), for a value of the wrong type, and for a parameters cell that papermill cannot
-    read.
+    it), for a value of the wrong type, for a profile, row or data set that does not
+    exist, and for a parameters cell that papermill cannot read.
     """
     need_jupyter()
     from papermill import inspect_notebook
 
-    declared, known = _assigned(notebook), inspect_notebook(notebook)
+    declared = _assigned(notebook)  # refuses a file that is no notebook
+    known = inspect_notebook(notebook)
     for name in declared:
         if name not in known:
-            hint = (
-                "give it one line, one '=', and a plain annotation such as int or str"
-            )
             raise InputError(
-                f"papermill cannot read parameter {name} of {notebook.name}; {hint}."
+                f"papermill cannot read parameter {name} of {notebook.name}; give it"
+                " one line, one '=', and a plain annotation such as int or str."
             )
-    typed = {}
+    values = {}
     for name, text in parameters.items():
         if name not in known:
             raise unknown(f"parameter of {notebook.stem}", name, known)
@@ -166,44 +175,23 @@ def check_parameters(notebook: Path, parameters: dict[str, str]) -> dict:
         if kind == "None":  # no annotation: the default tells
             kind = type(_literal(default)).__name__
         try:
-            typed[name] = convert(text, kind)
+            value = parse(text, kind)
         except ValueError:
             raise InputError(
                 f"parameter {name} of {notebook.stem} must be of type {kind} (default"
                 f" {default}); got {text!r}."
             ) from None
-        _check_name(notebook, name, typed[name])
-    return typed
+        values[name] = _existing(notebook, name, value)
+    return values
 
 
-def _check_name(notebook: Path, name: str, value: object) -> None:
-    """Refuse an unknown profile, data set or row, which a notebook would find only
-    after its kernel has started. Empty: the default."""
-    if not isinstance(value, str) or not value:
-        return
-    paper = notebook.stem.split("_")[0]
-    if name == "profile" and value not in PROFILES:
-        raise unknown("profile", value, PROFILES)
-    if name == "dataset" and not value.startswith("folder:"):
-        from . import data
+def parse(text: str, kind: str) -> Any:
+    """`text` from a command line as a value of the type that a parameters cell names:
+    str, int, float, bool, or a literal such as list or list[int].
 
-        if value not in data.names():
-            raise unknown("data set", value, data.names())
-    if name in ("row", "rows") and paper in papers.names():
-        for row in value.split(","):
-            papers.get(paper).row(row.strip())
-
-
-def convert(text: str, kind: str):
-    """`text` from a command line as a value of the type named `kind`: str, int, float,
-    bool, list[..], dict[..], tuple[..], Optional[..].
-
-    ``convert("3", "int")`` is 3. Raises ValueError where the text is no such value.
+    ``parse("3", "int")`` is 3. Raises ValueError where the text is no such value.
     """
-    optional = re.fullmatch(r"Optional\[(.+)\]", kind)
-    if optional:
-        return None if text.lower() == "none" else convert(text, optional[1])
-    if kind in ("str", "NoneType"):
+    if kind == "str":
         return text
     if kind == "bool":
         if text.lower() not in ("true", "false"):
@@ -214,20 +202,50 @@ def convert(text: str, kind: str):
         if not math.isfinite(number):
             raise ValueError(text)
         return number
-    outer, inner = re.fullmatch(r"(\w+)(?:\[(.*)\])?", kind).groups()
+
+    outer, _, inner = kind.rstrip("]").partition("[")
     value = _literal(text)
     if type(value).__name__ != outer:
         raise ValueError(text)
-    if (
-        outer == "list"
-        and inner
-        and any(type(item).__name__ != inner for item in value)
-    ):
-        raise ValueError(text)
+    if outer == "list" and inner:
+        for item in value:
+            if type(item).__name__ != inner:
+                raise ValueError(text)
     return value
 
 
-def _literal(text: str):
+def _existing(notebook: Path, name: str, value: Any) -> Any:
+    """The value of a parameter, refused where it names a profile, data set or row that
+    does not exist: the notebook would find that only after its kernel has started.
+
+    The path of a folder becomes absolute: it is meant from where the person is, and
+    kernels work elsewhere.
+    """
+    if not isinstance(value, str) or not value:  # empty: the default
+        return value
+    if name == "profile" and value not in PROFILES:
+        raise unknown("profile", value, PROFILES)
+    if name in DATA_SETS:
+        return _existing_data(value)
+    paper = notebook.stem.split("_")[0]
+    if name in ("row", "rows") and paper in papers.names():
+        for row in value.split(","):
+            papers.get(paper).row(row.strip())
+    return value
+
+
+def _existing_data(name: str) -> str:
+    from . import data
+
+    if name.startswith("folder:"):
+        name = data.absolute(name)
+        data.path(name)  # raises InputError where there are no pictures
+    elif name not in data.names():
+        raise unknown("data set", name, data.names())
+    return name
+
+
+def _literal(text: str) -> Any:
     """A Python literal, or the text itself where it is none."""
     try:
         return ast.literal_eval(text)
@@ -248,33 +266,35 @@ def _source(cell: dict) -> str:
     return "".join(cell["source"])  # a list of lines, or one string
 
 
+def _tags(cell: dict) -> list[str]:
+    return cell.get("metadata", {}).get("tags", [])
+
+
 def _assigned(notebook: Path) -> list[str]:
     """Names that the parameters cell assigns."""
-    for cell in _cells(notebook):
-        if "parameters" in cell.get("metadata", {}).get("tags", []):
-            break
-    else:
+    tagged = [cell for cell in _cells(notebook) if "parameters" in _tags(cell)]
+    if not tagged:
         return []
     try:
-        body = ast.parse(_source(cell)).body
+        body = ast.parse(_source(tagged[0])).body
     except SyntaxError as error:
         raise InputError(
             f"the parameters cell of {notebook.name} is not Python: {error.msg}, line"
             f" {error.lineno}."
         ) from error
-    targets = [line.target for line in body if isinstance(line, ast.AnnAssign)]
-    targets += [
-        target
-        for line in body
-        if isinstance(line, ast.Assign)
-        for target in line.targets
-    ]
+    targets: list[ast.expr] = []
+    for line in body:
+        if isinstance(line, ast.AnnAssign):
+            targets.append(line.target)
+        elif isinstance(line, ast.Assign):
+            targets += line.targets
     return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
 def need_jupyter() -> None:
     """Raises InputError when the packages that execute notebooks and build the book are
-    not installed."""
+    not installed.
+    """
     for module in ("papermill", "ipykernel", "jupyter_book"):
         if find_spec(module) is None:
             package = module.replace("_", "-")
@@ -289,17 +309,15 @@ def need_jupyter() -> None:
 
 def cores() -> int:
     """Cores that this process may use."""
-    return (
-        len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count() or 1
-    )
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def execute(
     where: Path,
-    chosen: list[Path],
-    parameters: dict[str, str] | None = None,
+    chosen: Sequence[Path],
+    parameters: Mapping[str, str] | None = None,
     *,
     jobs: int | None = None,
     minutes: float | None = None,
@@ -320,12 +338,7 @@ def execute(
     ]
     common = _determinants()
     for job in todo:
-        # not the outputs
-        cells = [
-            [cell["cell_type"], _source(cell), cell.get("metadata")]
-            for cell in _cells(job.notebook)
-        ]
-        job.key = records.key({**common, "parameters": job.parameters, "cells": cells})
+        job.key = records.key({**common, **_content(job)})
     with _alone(where):
         # left by a run that was killed
         shutil.rmtree(where / "_build" / "running", ignore_errors=True)
@@ -336,43 +349,54 @@ def execute(
             for job in todo
             if not force and not job.parameters and _done(job)
         }
-        queue = [job for job in todo if job.name not in results]
-        jobs = max(1, min(jobs or cores(), len(queue) or 1))
-        threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, cores() // jobs))
         if results:
-            print(
-                f"{len(results)} of {len(todo)} notebooks are up to date.", flush=True
-            )
+            say(f"{len(results)} of {len(todo)} notebooks are up to date.")
+        queue = [job for job in todo if job.name not in results]
+        at_once = max(1, min(jobs or cores(), len(queue)))
+        threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, cores() // at_once))
         if queue:
-            print(
-                f"executing {len(queue)} notebooks, {jobs} at a time, with {threads}"
-                f" thread{'s' * (threads != '1')} each:",
-                flush=True,
-            )
-        minutes = minutes or (LONG_MINUTES if parameters else MINUTES)
-        for result in _pool(queue, jobs, threads, minutes):
+            each = f"{threads} thread{'s' * (threads != '1')} each"
+            say(f"executing {len(queue)} notebooks, {at_once} at a time, with {each}:")
+        limit = minutes or (LONG_MINUTES if parameters else MINUTES)
+        for result in _pool(queue, at_once, threads, limit):
             results[result.name] = result
         shutil.rmtree(where / "_build" / "running", ignore_errors=True)
     return [results[job.name] for job in todo]
+
+
+def say(line: str) -> None:
+    """Print at once, also into a pipe."""
+    print(line, flush=True)
+
+
+def _content(job: Job) -> dict:
+    """What a notebook is, without the outputs that an editor may have stored in it."""
+    cells = [
+        [cell["cell_type"], _source(cell), cell.get("metadata")]
+        for cell in _cells(job.notebook)
+    ]
+    return {"parameters": job.parameters, "cells": cells}
 
 
 def _pool(
     queue: list[Job], jobs: int, threads: str, minutes: float
 ) -> Iterator[Result]:
     """Results as they come in. One process a notebook: papermill's own state is global,
-    and a crash stays its own."""
-    queue, active, total, ended = list(queue), [], len(queue), 0
+    and a crash stays its own.
+    """
+    waiting = list(queue)
+    active: list[_Child] = []
+    ended = 0
     # a bar in a terminal only
-    bar = tqdm(total=total, disable=None, leave=False, unit="notebook")
+    bar = tqdm(total=len(queue), disable=None, leave=False, unit="notebook")
     try:
-        while queue or active:
-            while queue and len(active) < jobs:
-                active.append(_Child(queue.pop(0), threads, minutes))
+        while waiting or active:
+            while waiting and len(active) < jobs:
+                active.append(_Child(waiting.pop(0), threads, minutes))
             time.sleep(0.1)
             bar.set_postfix_str(", ".join(child.job.name for child in active))
-            for child in [
-                child for child in active if child.process.poll() is not None
-            ]:
+
+            for child in [one for one in active if one.process.poll() is not None]:
                 active.remove(child)
                 if child.lost_a_race():
                     active.append(_Child(child.job, threads, minutes, retry=False))
@@ -380,14 +404,7 @@ def _pool(
                 result = child.result()
                 ended += 1
                 bar.update()
-                line = (
-                    f"  [{ended}/{total}] {result.name}: {result.state},"
-                    f" {result.seconds:.0f} s"
-                )
-                bar.write(
-                    line
-                    + "".join(f"\n      {text}" for text in result.message.splitlines())
-                )
+                bar.write(f"  [{ended}/{len(queue)}] {_line(result)}")
                 sys.stdout.flush()
                 yield result
     finally:
@@ -396,28 +413,22 @@ def _pool(
             child.stop()
 
 
+def _line(result: Result) -> str:
+    """A result in one line; a failure's message below it."""
+    said = f"{result.name}: {result.state}, {result.seconds:.0f} s"
+    return "\n      ".join([said, *result.message.splitlines()])
+
+
 class _Child:
     """A process that executes one notebook into ``_build/running``."""
 
     def __init__(self, job: Job, threads: str, minutes: float, retry: bool = True):
-        self.job, self.minutes, self.retry, self.started = (
-            job,
-            minutes,
-            retry,
-            time.monotonic(),
-        )
+        self.job = job
+        self.minutes = minutes
+        self.retry = retry
+        self.started = time.monotonic()
+        self.log = job.running.with_suffix(".log")
         job.running.parent.mkdir(parents=True, exist_ok=True)
-        # this environment's kernel, not one in the home folder
-        environment = dict(
-            os.environ, OMP_NUM_THREADS=threads, JUPYTER_PREFER_ENV_PATH="1"
-        )
-        # the kernel chooses the one that puts figures into the notebook
-        environment.pop("MPLBACKEND", None)
-        # kernels import the very package whose hash is in the key
-        if (paths.REPOSITORY / "pyproject.toml").is_file():
-            environment["PYTHONPATH"] = os.pathsep.join(
-                filter(None, [str(paths.REPOSITORY), environment.get("PYTHONPATH")])
-            )
         spec = {
             "parent": os.getpid(),
             "notebook": str(job.notebook.relative_to(job.where)),
@@ -425,12 +436,11 @@ class _Child:
             "parameters": job.parameters,
             "seconds": math.ceil(60 * minutes),
         }
-        self.log = job.running.with_suffix(".log")
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "fgbook.reproduce", json.dumps(spec)],
                 cwd=job.where,
-                env=environment,
+                env=_environment(threads),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -438,24 +448,22 @@ class _Child:
 
     def lost_a_race(self) -> bool:
         """Whether the kernel never came up because another one took its port; tried
-        once more."""
-        return (
-            self.process.returncode != 0
-            and self.retry
-            and not _error(self.job.running)
-            and bool(RACE.search(self._said()))
-        )
+        once more.
+        """
+        if self.process.returncode == 0 or not self.retry:
+            return False
+        if _error(self.job.running):  # a cell failed, so the kernel was there
+            return False
+        return bool(RACE.search(self._said()))
 
     def result(self) -> Result:
-        job, seconds = self.job, time.monotonic() - self.started
+        """What became of the notebook; moves its copy to where that belongs."""
+        job = self.job
+        seconds = time.monotonic() - self.started
         if self.process.returncode == 0:
             _finish(job, seconds)
             return Result(job.name, "done", seconds)
-        last_line = (
-            self._said().strip().splitlines()
-            or [f"exit status {self.process.returncode}"]
-        )[-1]
-        message = self._why() or _error(job.running) or last_line
+        message = self._why() or _error(job.running) or self._last_line()
         if job.running.is_file():
             job.failed.parent.mkdir(parents=True, exist_ok=True)
             os.replace(job.running, job.failed)
@@ -465,15 +473,19 @@ class _Child:
     def _said(self) -> str:
         return self.log.read_text(encoding="utf-8", errors="replace")
 
+    def _last_line(self) -> str:
+        lines = self._said().strip().splitlines()
+        return lines[-1] if lines else f"exit status {self.process.returncode}"
+
     def _why(self) -> str:
         """One line about a failure that is not an error of a cell; empty if it is
-        one."""
-        said, code = self._said(), self.process.returncode
+        one.
+        """
+        code = self.process.returncode
         if code < 0:
-            return (
-                f"its process was killed by signal {-code}"
-                f" ({signal.Signals(-code).name})."
-            )
+            name = signal.Signals(-code).name
+            return f"its process was killed by signal {-code} ({name})."
+        said = self._said()
         if "CellTimeoutError" in said:
             return (
                 f"a cell took longer than {self.minutes:g} minutes; allow more with"
@@ -488,14 +500,12 @@ class _Child:
 
     def stop(self) -> None:
         """End the process and its kernel: in a terminal Ctrl-C has reached it too, so
-        first wait, then ask, then kill."""
-        for signal_number, seconds in (
-            (None, 2),
-            (signal.SIGINT, 8),
-            (signal.SIGKILL, None),
-        ):
-            if signal_number is not None:
-                self.process.send_signal(signal_number)
+        first wait, then ask, then kill.
+        """
+        steps = ((None, 2), (signal.SIGINT, 8), (signal.SIGKILL, None))
+        for number, seconds in steps:
+            if number is not None:
+                self.process.send_signal(number)
             try:
                 self.process.wait(seconds)
                 return
@@ -503,34 +513,46 @@ class _Child:
                 continue
 
 
+def _environment(threads: str) -> dict[str, str]:
+    """What a child process and its kernel are told."""
+    told = dict(os.environ, OMP_NUM_THREADS=threads)
+    # this environment's kernel, not one in the home folder
+    told["JUPYTER_PREFER_ENV_PATH"] = "1"
+    # the kernel chooses the one that puts figures into the notebook
+    told.pop("MPLBACKEND", None)
+    # kernels import the very package whose hash is in the key
+    if (paths.REPOSITORY / "pyproject.toml").is_file():
+        there = told.get("PYTHONPATH")
+        ours = str(paths.REPOSITORY)
+        told["PYTHONPATH"] = os.pathsep.join([ours, there] if there else [ours])
+    return told
+
+
 def _finish(job: Job, seconds: float) -> None:
     """Put a complete copy in its place, with its key; without the paths of this machine
-    that papermill notes down."""
+    that papermill notes down.
+    """
     content = json.loads(job.running.read_text(encoding="utf-8"))
+    noted = content["metadata"].get("papermill", {})
     for name in ("input_path", "output_path"):
-        content["metadata"].get("papermill", {}).pop(name, None)
+        noted.pop(name, None)
     content["metadata"]["fgbook"] = {
         "key": job.key,
         "parameters": job.parameters,
         "seconds": round(seconds, 1),
     }
-    records.write_atomically(
-        job.copy, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
-    )
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    records.write_atomically(job.copy, text.encode())
     job.failed.unlink(missing_ok=True)
 
 
-def _about(copy: Path) -> dict:
-    """What was noted in an executed copy: key, parameters, seconds; empty where there
-    is no complete copy."""
-    try:
-        return json.loads(copy.read_text(encoding="utf-8"))["metadata"]["fgbook"]
-    except (OSError, ValueError, KeyError):
-        return {}
-
-
 def _done(job: Job) -> bool:
-    return _about(job.copy).get("key") == job.key
+    """Whether there is a complete copy with the job's key."""
+    try:
+        content = json.loads(job.copy.read_text(encoding="utf-8"))
+        return content["metadata"]["fgbook"]["key"] == job.key
+    except (OSError, ValueError, KeyError):
+        return False
 
 
 def _error(copy: Path) -> str:
@@ -541,56 +563,56 @@ def _error(copy: Path) -> str:
         cells = _cells(copy)
     except InputError:  # killed while it was being written
         return ""
-    # papermill's own remarks
-    cells = [
-        cell
-        for cell in cells
-        if "papermill-error-cell-tag" not in cell.get("metadata", {}).get("tags", [])
-    ]
+    # without papermill's own remarks
+    cells = [cell for cell in cells if "papermill-error-cell-tag" not in _tags(cell)]
     for number, cell in enumerate(cells, 1):
         for output in cell.get("outputs", []):
             if output["output_type"] == "error":
-                lines = _source(cell).strip().splitlines() + [
-                    f"{output['ename']}: {output['evalue']}"
-                ]
-                shown = lines if len(lines) <= 8 else lines[:3] + ["..."] + lines[-1:]
-                return f"cell {number}:\n" + "\n".join(
-                    f"    {line[:200]}"
-                    for text in shown
-                    for line in text.splitlines()[:5]
-                )
+                lines = _source(cell).strip().splitlines()
+                lines.append(f"{output['ename']}: {output['evalue']}")
+                return f"cell {number}:\n{_shortened(lines)}"
     return ""
+
+
+def _shortened(lines: list[str]) -> str:
+    """The first and last of many lines, none of them endless, indented."""
+    if len(lines) > 8:
+        lines = [*lines[:3], "...", lines[-1]]
+    shown = []
+    for text in lines:
+        for line in text.splitlines()[:5]:
+            shown.append(f"    {line[:200]}")
+    return "\n".join(shown)
 
 
 def _determinants() -> dict:
     """What every notebook's result depends on, besides the notebook: the package, the
-    published records, versions."""
-
-    def tree(folder: Path) -> str:
-        digest = hashlib.sha256()
-        for path in sorted(folder.rglob("*")):
-            if (
-                path.is_file()
-                and "__pycache__" not in path.parts
-                and not path.name.startswith(".")
-            ):
-                digest.update(
-                    f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode()
-                    + path.read_bytes()
-                )
-        return digest.hexdigest()
-
+    published records, versions.
+    """
     return {
-        "package": tree(Path(__file__).parent),
-        "results": tree(paths.results()),
+        "package": _tree(paths.PACKAGE),
+        "results": _tree(paths.results()),
         "versions": records.versions(),
     }
+
+
+def _tree(folder: Path) -> str:
+    """A digest of all files below a folder: names, sizes, contents."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        hidden = path.name.startswith(".") or "__pycache__" in path.parts
+        if path.is_file() and not hidden:
+            name = path.relative_to(folder).as_posix()
+            digest.update(f"{name}\0{path.stat().st_size}\0".encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 @contextmanager
 def _alone(where: Path) -> Iterator[None]:
     """Held while ``_build`` is written; the system releases it when the process ends,
-    however it ends."""
+    however it ends.
+    """
     (where / "_build").mkdir(exist_ok=True)
     lock = FileLock(where / "_build" / "lock")
     try:
@@ -608,7 +630,8 @@ def _alone(where: Path) -> Iterator[None]:
 
 def _child(spec: dict) -> None:
     """What a child process does: execute one notebook, and never outlive the command
-    that started it."""
+    that started it.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):
         # papermill then ends its kernel; also where a shell had SIGINT ignored
         signal.signal(number, signal.default_int_handler)
@@ -639,18 +662,13 @@ def build_book(where: Path, *, force: bool = False) -> Path:
     """Build the book from the executed copies, strictly (every warning is an error);
     returns the page to open.
 
-    Not built again when nothing has changed. Raises InputError when a notebook has not
-    been executed, Failure when the build fails; the book that stood in ``_build/html``
-    then still stands there.
+    Not built again when neither its sources nor any of its files have changed. Raises
+    InputError when a notebook has not been executed, Failure when the build fails; the
+    book that stood in ``_build/html`` then still stands there.
     """
     need_jupyter()
     build = where / "_build"
-    html, source, fresh, log = (
-        build / "html",
-        build / "book-src",
-        build / "book-new",
-        build / "book.log",
-    )
+    html = build / "html"
     copies = [Job(where, notebook).copy for notebook in notebooks(where)]
     missing = [copy.stem for copy in copies if not copy.is_file()]
     if missing:
@@ -658,91 +676,121 @@ def build_book(where: Path, *, force: bool = False) -> Path:
             f"not executed yet: {', '.join(missing)}; run `fgbook reproduce` first."
         )
     with _alone(where):
-        for folder in (source, fresh):
-            shutil.rmtree(folder, ignore_errors=True)
-        # chapters show parts of the package's sources
-        for folder in filter(Path.is_dir, (where / "book", where / "fgbook")):
-            shutil.copytree(
-                folder,
-                source / folder.name,
-                ignore=shutil.ignore_patterns(".*", "__pycache__"),
-            )
-        (source / "notebooks").mkdir()
-        for path in (where / "_config.yml", where / "_toc.yml"):
-            shutil.copy(path, source)
-        for copy in copies:
-            shutil.copy(copy, source / "notebooks")
-        tools = {
-            name: metadata.version(name)
-            for name in ("jupyter-book", "sphinx", "myst-nb")
-        }
-        files = {
-            path.relative_to(source).as_posix(): _digest(path)
-            for path in source.rglob("*")
-            if path.is_file()
-        }
-        key = records.key({"files": files, **tools})
-        if (
-            not force
-            and (html / ".key").is_file()
-            and (html / ".key").read_text() == key
-        ):
-            print("the book is up to date.", flush=True)
+        source = _gather(where, copies)
+        key = _book_key(source)
+        if not force and _is_whole(html, key):
+            say("the book is up to date.")
             return html / "index.html"
-        print("building the book ...", flush=True)
+        say("building the book ...")
         started = time.monotonic()
-        command = [
-            sys.executable,
-            "-c",
-            JUPYTER_BOOK,
-            "build",
-            str(source),
-            "--path-output",
-            str(fresh),
-            "--all",
-            "-W",
-            "-n",
-            "--keep-going",
-        ]
-        with log.open("wb") as file:
-            code = subprocess.run(
-                command,
-                cwd=where,
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-            ).returncode
-        if code:
-            said = [
-                re.sub(r"\x1b\[[\d;]*m", "", line)
-                for line in log.read_text(errors="replace").splitlines()
-            ]
-            shown = [
-                line for line in said if re.search(r"WARNING|ERROR|CRITICAL", line)
-            ][:20] or said[-20:]
-            listed = "\n".join(
-                "  " + line.replace(f"{source}{os.sep}", "") for line in shown
-            )
-            raise Failure(
-                f"the book could not be built (an earlier one is kept):\n{listed}\nall"
-                f" that was said: {log.relative_to(where)}"
-            )
-        made = fresh / "_build" / "html"
+        made = _built(where, source)
         # "download" gives the notebook as it is stored, as Colab does
         for notebook in notebooks(where):
             stored = made / "_sources" / "notebooks" / notebook.name
             if stored.is_file():
                 shutil.copy(notebook, stored)
-        (made / ".key").write_text(key)
-        old = build / "html-old"
-        shutil.rmtree(old, ignore_errors=True)
-        if html.exists():
-            html.rename(old)
-        made.rename(html)
-        for folder in (old, fresh):
-            shutil.rmtree(folder, ignore_errors=True)
-        print(f"  done, {time.monotonic() - started:.0f} s", flush=True)
+        noted = {"key": key, "files": _digests(made)}
+        (made / ".key").write_text(json.dumps(noted, indent=1), encoding="utf-8")
+        _replace(html, made)
+        shutil.rmtree(build / "book-new", ignore_errors=True)
+        say(f"  done, {time.monotonic() - started:.0f} s")
     return html / "index.html"
+
+
+def _gather(where: Path, copies: list[Path]) -> Path:
+    """All that the book is made of, in one new folder: pages, executed notebooks, and
+    the package, whose sources some chapters show.
+    """
+    source = where / "_build" / "book-src"
+    shutil.rmtree(source, ignore_errors=True)
+    unseen = shutil.ignore_patterns(".*", "__pycache__")
+    for folder in (where / "book", where / "fgbook"):
+        if folder.is_dir():
+            shutil.copytree(folder, source / folder.name, ignore=unseen)
+    (source / "notebooks").mkdir()
+    for path in copies:
+        shutil.copy(path, source / "notebooks")
+    for path in (where / "_config.yml", where / "_toc.yml"):
+        shutil.copy(path, source)
+    return source
+
+
+def _book_key(source: Path) -> str:
+    """Equal key, equal book: a hash of its sources and of the tools that build it."""
+    tools = {
+        name: metadata.version(name) for name in ("jupyter-book", "sphinx", "myst-nb")
+    }
+    return records.key({"files": _digests(source), **tools})
+
+
+def _is_whole(html: Path, key: str) -> bool:
+    """Whether a book of that key stands in `html`, with every file as it was built."""
+    try:
+        noted = json.loads((html / ".key").read_text(encoding="utf-8"))
+        if noted["key"] != key:
+            return False
+        return all(
+            _digest(html / name) == digest for name, digest in noted["files"].items()
+        )
+    # no book, one of an earlier version, or a file that is gone
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def _built(where: Path, source: Path) -> Path:
+    """Run Jupyter Book; the folder of pages. Raises Failure with what it complained
+    about.
+    """
+    fresh = where / "_build" / "book-new"
+    log = where / "_build" / "book.log"
+    shutil.rmtree(fresh, ignore_errors=True)
+    command = [sys.executable, "-c", JUPYTER_BOOK, "build", str(source)]
+    command += ["--path-output", str(fresh)]
+    # everything anew; warnings are errors, broken references too; all of them at once
+    command += ["--all", "-W", "-n", "--keep-going"]
+    with log.open("wb") as file:
+        done = subprocess.run(
+            command,
+            cwd=where,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+    if done.returncode:
+        complaints = _complaints(log, source)
+        raise Failure(
+            f"the book could not be built (an earlier one is kept):\n{complaints}\nall"
+            f" that was said: {log.relative_to(where)}"
+        )
+    return fresh / "_build" / "html"
+
+
+def _complaints(log: Path, source: Path) -> str:
+    """The warnings and errors in a build's log, or its end where it names none."""
+    coloured = log.read_text(encoding="utf-8", errors="replace")
+    lines = re.sub(r"\x1b\[[\d;]*m", "", coloured).splitlines()
+    named = [line for line in lines if re.search(r"WARNING|ERROR|CRITICAL", line)]
+    shown = named[:20] or lines[-20:]
+    return "\n".join("  " + line.replace(f"{source}{os.sep}", "") for line in shown)
+
+
+def _replace(html: Path, made: Path) -> None:
+    """Put a new book in the place of the old one, by renaming."""
+    old = html.with_name("html-old")
+    shutil.rmtree(old, ignore_errors=True)
+    if html.exists():
+        html.rename(old)
+    made.rename(html)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """Every file below a folder, by name relative to it -> digest of its content."""
+    return {
+        path.relative_to(folder).as_posix(): _digest(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def _digest(path: Path) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+import samples
 from fgbook import paths, reproduce
 from fgbook.errors import InputError
 
@@ -32,9 +33,8 @@ def write(path: Path, *sources: str, parameters: str = PARAMETERS) -> Path:
     cells += [nbformat.v4.new_code_cell(source) for source in sources]
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     path.parent.mkdir(parents=True, exist_ok=True)
-    nbformat.write(
-        nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), path
-    )
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+    nbformat.write(notebook, path)
     return path
 
 
@@ -74,19 +74,20 @@ def command(clone: Path, *words: str) -> subprocess.Popen:
 
 
 def printed(notebook: Path) -> str:
-    return "".join(
-        o["text"]
-        for cell in nbformat.read(notebook, 4).cells
-        for o in cell.get("outputs", [])
-        if o.output_type == "stream"
-    )
+    """What the cells of an executed notebook printed."""
+    said = []
+    for cell in nbformat.read(notebook, 4).cells:
+        for output in cell.get("outputs", []):
+            if output.output_type == "stream":
+                said.append(output["text"])
+    return "".join(said)
 
 
 def states(results: list[reproduce.Result]) -> dict[str, str]:
     return {result.name: result.state for result in results}
 
 
-# ------------------------------------------------------------------------------------------------------------------------- parameters
+# ---- parameters
 
 
 def test_parameters_get_the_types_that_the_notebook_declares(clone):
@@ -135,12 +136,10 @@ def test_a_wrong_type_gets_one_sentence(clone, name, value):
     with pytest.raises(InputError) as caught:
         reproduce.check_parameters(clone / "notebooks" / "good.ipynb", {name: value})
     said = str(caught.value)
-    assert (
-        name in said
-        and "must be of type" in said
-        and repr(value) in said
-        and "\n" not in said
-    )
+    assert f"parameter {name} " in said
+    assert "must be of type" in said
+    assert repr(value) in said
+    assert "\n" not in said
 
 
 def test_a_mistyped_name_gets_the_nearest_valid_ones(clone):
@@ -190,95 +189,117 @@ def test_wrong_parameters_are_refused_before_any_kernel_starts(clone):
         with pytest.raises(InputError):
             reproduce.execute(clone, reproduce.notebooks(clone), given)
     process = command(clone, "reproduce", "-p", "seed", "3")
-    out, error = process.communicate(timeout=600)
-    assert (
-        process.returncode == 2
-        and error.startswith("Error: ")
-        and error.count("\n") == 1
-    ), error
-    assert (
-        not (clone / "started").exists() and not (clone / "_build" / "running").exists()
-    )
+    _, error = process.communicate(timeout=600)
+    assert process.returncode == 2, error
+    assert error.startswith("Error: ")
+    assert error.count("\n") == 1
+    assert not (clone / "started").exists()
+    assert not (clone / "_build" / "running").exists()
 
 
-# -------------------------------------------------------------------------------------------------------------------------- executing
+# ---- executing
 
 
-def test_a_batch_skips_what_is_done_and_survives_a_failure(clone, monkeypatch, capsys):
-    monkeypatch.setattr(reproduce, "_determinants", lambda: {"package": 1})
+@pytest.fixture
+def bad(clone):
+    """A second notebook, in which a cell fails."""
+    failing = "def look():\n    raise ValueError('no such bird')"
+    return write(clone / "notebooks" / "bad.ipynb", failing, "look()", "print('never')")
+
+
+def test_a_batch_survives_a_failure(clone, bad, monkeypatch, capsys):
+    monkeypatch.setattr(reproduce, "_determinants", dict)
     good = clone / "notebooks" / "good.ipynb"
-    bad = write(
-        clone / "notebooks" / "bad.ipynb",
-        "def look():\n    raise ValueError('no such bird')",
-        "look()",
-        "print('never')",
-    )
-    chosen = [bad, good]
-    results = reproduce.execute(clone, chosen)
+    results = reproduce.execute(clone, [bad, good])
     assert states(results) == {"bad": "failed", "good": "done"}
+
     said = capsys.readouterr().out
-    assert (
-        "cell 4:" in said
-        and "look()" in said
-        and "ValueError: no such bird" in said
-        and "Traceback" not in said
-    )
+    assert "cell 4:" in said
+    assert "look()" in said
+    assert "ValueError: no such bird" in said
+    assert "Traceback" not in said
+
     executed = clone / "_build" / "executed"
     assert [path.name for path in executed.iterdir()] == ["good.ipynb"]
-    assert (clone / "_build" / "failed" / "bad.ipynb").is_file() and not (
-        clone / "_build" / "running"
-    ).exists()
+    assert (clone / "_build" / "failed" / "bad.ipynb").is_file()
+    assert not (clone / "_build" / "running").exists()
+
     copy = nbformat.read(executed / "good.ipynb", 4)
     assert "measured quick 1" in printed(executed / "good.ipynb")
-    # a Colab reader's edits must count
-    assert not any(
-        "injected-parameters" in cell.metadata.get("tags", []) for cell in copy.cells
-    )
+    tags = [tag for cell in copy.cells for tag in cell.metadata.get("tags", [])]
+    assert "injected-parameters" not in tags  # a Colab reader's edits must count
     assert str(clone) not in json.dumps(copy)
 
     write(bad, "print('repaired')")
-    # saved with outputs, as JupyterLab does: the same notebook
-    stored = nbformat.read(good, 4)
-    stored.cells[-1].outputs, stored.cells[-1].execution_count = (
-        [nbformat.v4.new_output("stream", text="by hand")],
-        7,
-    )
-    nbformat.write(stored, good)
-    assert states(reproduce.execute(clone, chosen)) == {"bad": "done", "good": "kept"}
+    assert states(reproduce.execute(clone, [bad, good])) == {
+        "bad": "done",
+        "good": "kept",
+    }
     assert not (clone / "_build" / "failed" / "bad.ipynb").exists()
 
+
+def test_a_batch_executes_again_what_has_changed(clone, monkeypatch):
+    monkeypatch.setattr(reproduce, "_determinants", lambda: {"package": 1})
+    good = clone / "notebooks" / "good.ipynb"
+    assert states(reproduce.execute(clone, [good])) == {"good": "done"}
+
+    # saved with outputs, as JupyterLab does: the same notebook
+    stored = nbformat.read(good, 4)
+    stored.cells[-1].outputs = [nbformat.v4.new_output("stream", text="by hand")]
+    stored.cells[-1].execution_count = 7
+    nbformat.write(stored, good)
+    assert states(reproduce.execute(clone, [good])) == {"good": "kept"}
+
     write(good, "print('measured again')")
-    assert states(reproduce.execute(clone, chosen)) == {"bad": "kept", "good": "done"}
-    assert "again" in printed(executed / "good.ipynb")
+    assert states(reproduce.execute(clone, [good])) == {"good": "done"}
+    assert "again" in printed(clone / "_build" / "executed" / "good.ipynb")
 
     monkeypatch.setattr(reproduce, "_determinants", lambda: {"package": 2})
     assert states(reproduce.execute(clone, [good])) == {"good": "done"}
 
 
+def test_a_copy_that_was_cut_short_counts_as_missing(clone):
+    job = reproduce.Job(clone, clone / "notebooks" / "good.ipynb", key="0")
+    job.running.parent.mkdir(parents=True)
+    shutil.copy(job.notebook, job.running)
+    reproduce._finish(job, 1.0)
+    assert reproduce._done(job)
+    job.copy.write_bytes(job.copy.read_bytes()[:-100])
+    assert not reproduce._done(job)
+
+
 def test_what_a_key_depends_on_notices_code_and_records(tmp_path, monkeypatch):
-    monkeypatch.setenv("FGBOOK_RESULTS", str(tmp_path))
-    before = reproduce._determinants()
-    (tmp_path / "r.json").write_text("{}")
-    after = reproduce._determinants()
-    assert (
-        before["results"] != after["results"] and before["package"] == after["package"]
-    )
-    assert {"python", "torch"} <= set(before["versions"])
+    for name in ("package", "results"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(paths, "PACKAGE", tmp_path / "package")
+    monkeypatch.setenv("FGBOOK_RESULTS", str(tmp_path / "results"))
+    first = reproduce._determinants()
+    assert {"python", "torch"} <= set(first["versions"])
+
+    (tmp_path / "results" / "r.json").write_text("{}")
+    second = reproduce._determinants()
+    assert first["results"] != second["results"]
+    assert first["package"] == second["package"]
+
+    (tmp_path / "package" / "m.py").touch()
+    third = reproduce._determinants()
+    assert second["results"] == third["results"]
+    assert second["package"] != third["package"]
 
 
 def test_other_parameters_leave_the_published_copies_alone(clone, monkeypatch):
-    monkeypatch.setattr(reproduce, "_determinants", lambda: {})
+    monkeypatch.setattr(reproduce, "_determinants", dict)
     good = clone / "notebooks" / "good.ipynb"
-    results = reproduce.execute(clone, [good], {"profile": "photo", "seeds": "3"})
-    assert results[0].state == "done" and not (clone / "_build" / "executed").exists()
+    given = {"profile": "photo", "seeds": "3"}
+    (result,) = reproduce.execute(clone, [good], given)
+    assert result.state == "done"
+    assert not (clone / "_build" / "executed").exists()
     (copy,) = (clone / "_build" / "batch").iterdir()
-    assert "measured photo 3" in printed(copy) and "profile=photo" in copy.name
+    assert "measured photo 3" in printed(copy)
+    assert "profile=photo" in copy.name
     # Not kept: the time budget may have cut it off, and what is finished is found by
     # its record.
-    assert (
-        reproduce.execute(clone, [good], {"profile": "photo", "seeds": "3"})[0].state
-        == "done"
-    )
+    assert reproduce.execute(clone, [good], given)[0].state == "done"
 
 
 @pytest.mark.parametrize(
@@ -295,15 +316,30 @@ def test_a_profile_or_data_set_that_does_not_exist_is_refused_before_a_kernel_st
         reproduce.check_parameters(notebook, {name: value})
 
 
-def test_a_cell_that_takes_too_long_and_a_dead_kernel_are_told_apart(clone, capsys):
-    slow, dead = (
-        write(clone / "notebooks" / "slow.ipynb", "import time; time.sleep(60)"),
-        write(clone / "notebooks" / "dead.ipynb", "import os; os._exit(1)"),
+def test_the_path_of_a_folder_is_meant_from_where_the_person_is(tmp_path, monkeypatch):
+    """Kernels work in the clone's folders."""
+    samples.folder(tmp_path / "birds", count=5)
+    (tmp_path / "elsewhere").mkdir()
+    notebook = write(
+        tmp_path / "feng_some.ipynb", parameters='dataset: str = ""  # one'
     )
+    monkeypatch.chdir(tmp_path)
+    typed = reproduce.check_parameters(notebook, {"dataset": "folder:birds"})
+    assert typed == {"dataset": f"folder:{tmp_path / 'birds'}"}
+
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="is not a folder"):
+        reproduce.check_parameters(notebook, {"dataset": "folder:birds"})
+
+
+def test_a_cell_that_takes_too_long_and_a_dead_kernel_are_told_apart(clone, capsys):
+    slow = write(clone / "notebooks" / "slow.ipynb", "import time; time.sleep(60)")
+    dead = write(clone / "notebooks" / "dead.ipynb", "import os; os._exit(1)")
     assert states(reproduce.execute(clone, [slow], minutes=0.02)) == {"slow": "failed"}
     assert states(reproduce.execute(clone, [dead])) == {"dead": "failed"}
     said = capsys.readouterr().out
-    assert "longer than 0.02 minutes" in said and "kernel died" in said
+    assert "longer than 0.02 minutes" in said
+    assert "kernel died" in said
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
@@ -316,37 +352,32 @@ def test_a_batch_that_is_killed_leaves_nothing_behind_and_goes_on(clone, number)
         clone / "fgbook",
         ignore=shutil.ignore_patterns("__pycache__"),
     )
-    write(
-        clone / "notebooks" / "slow.ipynb",
-        "import os, time\nopen('pid.new',"
-        " 'w').write(str(os.getpid()))\nos.rename('pid.new', 'pid')",
-        "if not os.path.exists('quick'):\n    time.sleep(300)",
+    says_its_number = (
+        "import os, time\n"
+        "open('pid.new', 'w').write(str(os.getpid()))\n"
+        "os.rename('pid.new', 'pid')"
     )
+    waits = "if not os.path.exists('quick'):\n    time.sleep(300)"
+    write(clone / "notebooks" / "slow.ipynb", says_its_number, waits)
+    executed = clone / "_build" / "executed"
     process = command(clone, "reproduce", "--no-book", "--jobs", "2")
-    wait_for(
-        lambda: (
-            (clone / "pid").exists()
-            and (clone / "_build" / "executed" / "good.ipynb").exists()
-        )
-    )
+    wait_for((clone / "pid").exists)
+    wait_for((executed / "good.ipynb").exists)
     process.send_signal(number)
-    out, error = process.communicate(timeout=600)
+    _, error = process.communicate(timeout=600)
     if number != signal.SIGKILL:
-        assert (
-            process.returncode == 130
-            and "run the same command again" in error
-            and "Traceback" not in error
-        )
+        assert process.returncode == 130
+        assert "run the same command again" in error
+        assert "Traceback" not in error
     kernel = int((clone / "pid").read_text())
     wait_for(lambda: not alive(kernel))
-    assert [path.name for path in (clone / "_build" / "executed").iterdir()] == [
-        "good.ipynb"
-    ]
+    assert [path.name for path in executed.iterdir()] == ["good.ipynb"]
     (clone / "quick").touch()
     process = command(clone, "reproduce", "--no-book")
     out, error = process.communicate(timeout=600)
     assert process.returncode == 0, error
-    assert "1 of 2 notebooks are up to date" in out and "slow: done" in out
+    assert "1 of 2 notebooks are up to date" in out
+    assert "slow: done" in out
 
 
 def alive(pid: int) -> bool:
@@ -374,43 +405,66 @@ def test_two_batches_at_once_are_refused(clone):
         reproduce.execute(clone, [clone / "notebooks" / "good.ipynb"])
 
 
-# --------------------------------------------------------------------------------------------------------------------------- the book
+# ---- the book
 
 
-def test_the_book_is_built_from_executed_copies_and_a_failed_build_keeps_the_old_one(
-    clone,
-):
+@pytest.fixture
+def pages(clone, monkeypatch):
+    """Where the small clone's book is built, with its notebook executed."""
+    monkeypatch.setattr(reproduce, "_determinants", dict)
+    reproduce.execute(clone, [clone / "notebooks" / "good.ipynb"])
+    return clone / "_build" / "html"
+
+
+def test_a_book_needs_executed_notebooks(clone):
     with pytest.raises(InputError, match="not executed yet: good"):
         reproduce.build_book(clone)
-    reproduce.execute(clone, [clone / "notebooks" / "good.ipynb"])
+
+
+def test_the_book_is_built_from_executed_copies(clone, pages, capsys):
     page = reproduce.build_book(clone)
-    assert (
-        page.is_file()
-        and "measured quick 1"
-        in (clone / "_build" / "html" / "notebooks" / "good.html").read_text()
-    )
-    downloaded = clone / "_build" / "html" / "_sources" / "notebooks" / "good.ipynb"
+    assert page.is_file()
+    assert "measured quick 1" in (pages / "notebooks" / "good.html").read_text()
+    downloaded = pages / "_sources" / "notebooks" / "good.ipynb"
     # as stored, without outputs
     assert downloaded.read_bytes() == (clone / "notebooks" / "good.ipynb").read_bytes()
 
     built = page.stat().st_mtime_ns
-    # nothing has changed
-    assert reproduce.build_book(clone).stat().st_mtime_ns == built
+    assert reproduce.build_book(clone).stat().st_mtime_ns == built  # nothing changed
+    assert "up to date" in capsys.readouterr().out
 
-    (clone / "book" / "index.md").write_text("# Title\n\nSee [nothing](missing.md).\n")
+    # a page that is gone or not what was built is not up to date
+    chapter = pages / "notebooks" / "good.html"
+    whole = chapter.read_bytes()
+    page.unlink()
+    chapter.write_bytes(whole[:100])
+    assert reproduce.build_book(clone).is_file()
+    assert "up to date" not in capsys.readouterr().out
+    assert "measured quick 1" in chapter.read_text()
+
+
+@pytest.mark.parametrize("damage", ["index.html", "notebooks/good.html", ".key"])
+def test_a_book_with_a_file_missing_or_damaged_is_not_whole(tmp_path, damage):
+    names = ("index.html", "notebooks/good.html")
+    (tmp_path / "notebooks").mkdir()
+    for name in names:
+        (tmp_path / name).write_text(f"page {name}")
+    noted = {"key": "0", "files": reproduce._digests(tmp_path)}
+    (tmp_path / ".key").write_text(json.dumps(noted))
+    assert reproduce._is_whole(tmp_path, "0")
+    assert not reproduce._is_whole(tmp_path, "1")
+
+    kept = (tmp_path / damage).read_text()
+    (tmp_path / damage).write_text(kept[:-1])
+    assert not reproduce._is_whole(tmp_path, "0")
+    (tmp_path / damage).unlink()
+    assert not reproduce._is_whole(tmp_path, "0")
+
+
+def test_a_failed_build_keeps_the_old_book(clone, pages):
+    pages.mkdir()
+    (pages / "index.html").write_text("an earlier book")
+    (clone / "book" / "index.md").write_text("# Title\n\nSee [it](missing.md).\n")
     with pytest.raises(reproduce.Failure, match=r"(?s)index\.md.*missing"):
         reproduce.build_book(clone)
-    assert (
-        page.stat().st_mtime_ns == built
-        and "measured"
-        in (clone / "_build" / "html" / "notebooks" / "good.html").read_text()
-    )
-
-    (clone / "book" / "index.md").write_text(
-        "# Another title\n\nSee [the notebook](../notebooks/good.ipynb).\n"
-    )
-    reproduce.build_book(clone)
-    assert (
-        "Another title"
-        in (clone / "_build" / "html" / "book" / "index.html").read_text()
-    )
+    assert (pages / "index.html").read_text() == "an earlier book"
