@@ -1,11 +1,11 @@
 """How often the right class comes first, and how far the confidence can be believed.
-All fractions in [0, 1]."""
+All fractions in [0, 1].
+"""
 
 from statistics import NormalDist
 
 import torch
 from torch import Tensor
-from torchmetrics.functional import classification as tm
 
 from ..errors import InputError
 
@@ -18,44 +18,76 @@ def metrics(
     probabilities: Tensor, labels: Tensor, num_classes: int
 ) -> dict[str, float | int]:
     """The numbers of one split: probabilities (N, C) that sum to 1 in each row, labels
-        (N,) in 0..C-1, C = num_classes >= 2.
+    (N,) in 0..C-1, C = num_classes >= 2.
 
     top1, top5 (the right class is among the 5 most probable, or among all when C < 5);
     precision, recall, f1: macro averages over the classes that occur in labels or
     predictions, where a class that is never predicted has precision 0; ece: expected
-    calibration error over 15 equal bins of the confidence; loss: mean cross-entropy in
-    nats; n: images; top1_low, top1_high: 95 % Wilson interval of top1. Raises
-    InputError for what is not that.
+    calibration error over 15 equal bins of the confidence (Guo et al. 2017); loss: mean
+    cross-entropy in nats; n: images; top1_low, top1_high: 95 % Wilson interval of top1.
+    Raises InputError for what is not that.
     """
+    # late: torchmetrics takes seconds to import, and a finished run needs none of it
+    from torchmetrics.functional import classification as tm
+
     _check(probabilities, labels, num_classes)
-    probabilities, labels = probabilities.float(), labels.long()
-    settings = {"num_classes": num_classes, "validate_args": False}
-    macro = {"average": "macro", **settings}
+    probabilities = probabilities.float()
+    labels = labels.long()
     prediction = probabilities.argmax(1)
-    correct, n = int((prediction == labels).sum()), len(labels)
+    n = len(labels)
+
+    correct = int((prediction == labels).sum())
     low, high = wilson(correct, n)
+
+    # what is passed is checked above, so torchmetrics need not look again
+    top5 = tm.multiclass_accuracy(
+        probabilities,
+        labels,
+        num_classes=num_classes,
+        average="micro",
+        top_k=min(5, num_classes),
+        validate_args=False,
+    )
+    precision = tm.multiclass_precision(
+        prediction,
+        labels,
+        num_classes=num_classes,
+        average="macro",
+        validate_args=False,
+    )
+    recall = tm.multiclass_recall(
+        prediction,
+        labels,
+        num_classes=num_classes,
+        average="macro",
+        validate_args=False,
+    )
+    f1 = tm.multiclass_f1_score(
+        prediction,
+        labels,
+        num_classes=num_classes,
+        average="macro",
+        validate_args=False,
+    )
+    calibration = tm.multiclass_calibration_error(
+        probabilities.clamp(0, 1),  # rounding may leave 1 + 1e-7
+        labels,
+        num_classes=num_classes,
+        n_bins=BINS,
+        norm="l1",
+        validate_args=False,
+    )
+
+    of_true_class = probabilities.gather(1, labels[:, None])
+    loss = -of_true_class.clamp(min=TINY).log().mean()
     return {
         "top1": correct / n,
-        "top5": float(
-            tm.multiclass_accuracy(
-                probabilities,
-                labels,
-                average="micro",
-                top_k=min(5, num_classes),
-                **settings,
-            )
-        ),
-        "precision": float(tm.multiclass_precision(prediction, labels, **macro)),
-        "recall": float(tm.multiclass_recall(prediction, labels, **macro)),
-        "f1": float(tm.multiclass_f1_score(prediction, labels, **macro)),
-        "ece": float(
-            tm.multiclass_calibration_error(
-                probabilities.clamp(0, 1), labels, n_bins=BINS, norm="l1", **settings
-            )
-        ),
-        "loss": float(
-            -probabilities.gather(1, labels[:, None]).clamp(min=TINY).log().mean()
-        ),
+        "top5": float(top5),
+        "precision": float(precision),
+        "recall": float(recall),
+        "f1": float(f1),
+        "ece": float(calibration),
+        "loss": float(loss),
         "n": n,
         "top1_low": low,
         "top1_high": high,
@@ -64,7 +96,10 @@ def metrics(
 
 def confusion(probabilities: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """Counts (C, C) int64, row: true class, column: predicted class. Arguments as for
-    :func:`metrics`."""
+    :func:`metrics`.
+    """
+    from torchmetrics.functional import classification as tm
+
     _check(probabilities, labels, num_classes)
     return tm.multiclass_confusion_matrix(
         probabilities.argmax(1), labels.long(), num_classes, validate_args=False
@@ -82,49 +117,61 @@ def wilson(correct: int, n: int, level: float = 0.95) -> tuple[float, float]:
             f"an interval for {correct} of {n} at level {level} is not defined."
         )
     z = NormalDist().inv_cdf((1 + level) / 2)
-    share, shrink = correct / n, 1 / (1 + z**2 / n)
+    share = correct / n
+    # towards a half: z^2 images of which half are right are added, so to speak
+    shrink = 1 / (1 + z**2 / n)
     middle = shrink * (share + z**2 / (2 * n))
     half = shrink * z * (share * (1 - share) / n + z**2 / (4 * n**2)) ** 0.5
-    return (0.0 if correct == 0 else middle - half), (
-        1.0 if correct == n else middle + half
-    )
+    # exact at the ends, where rounding would miss 0 and 1
+    low = 0.0 if correct == 0 else middle - half
+    high = 1.0 if correct == n else middle + half
+    return low, high
 
 
 def _check(probabilities: Tensor, labels: Tensor, num_classes: int) -> None:
+    """Refuse what has no metrics, in the words of what is wrong with it."""
     if num_classes < 2:
         raise InputError(
             f"a classification needs at least 2 classes, not {num_classes}."
         )
-    if (
-        probabilities.ndim != 2
-        or probabilities.shape[1] != num_classes
-        or labels.shape != probabilities.shape[:1]
-    ):
+    fitting = (
+        probabilities.ndim == 2
+        and probabilities.shape[1] == num_classes
+        and labels.shape == probabilities.shape[:1]
+    )
+    if not fitting:
         shapes = f"{tuple(probabilities.shape)} and {tuple(labels.shape)}"
         raise InputError(
-            f"probabilities and labels have the shapes {shapes}; they must be (N,"
-            f" {num_classes}) and (N,)."
+            f"probabilities and labels have the shapes {shapes}; they must be"
+            f" (N, {num_classes}) and (N,)."
         )
     if not len(labels):
         raise InputError("there are no images to evaluate.")
-    if (
-        labels.is_floating_point()
-        or int(labels.min()) < 0
-        or int(labels.max()) >= num_classes
-    ):
+    _check_labels(labels, num_classes)
+    _check_probabilities(probabilities)
+
+
+def _check_labels(labels: Tensor, num_classes: int) -> None:
+    lowest, highest = labels.min().item(), labels.max().item()
+    whole = not labels.is_floating_point()
+    if not whole or lowest < 0 or highest >= num_classes:
         raise InputError(
             f"labels must be whole numbers in 0..{num_classes - 1}, not"
-            f" {labels.min().item()}..{labels.max().item()}."
+            f" {lowest}..{highest}."
         )
+
+
+def _check_probabilities(probabilities: Tensor) -> None:
     bad = ~torch.isfinite(probabilities).all(1)
     if bad.any():
         raise InputError(
             f"the probabilities of {int(bad.sum())} of {len(bad)} images are not"
             f" finite, first {int(bad.int().argmax())}."
         )
-    if (probabilities < -1e-3).any() or (
-        (probabilities.float().sum(1) - 1).abs() > 1e-2
-    ).any():
+    negative = (probabilities < -1e-3).any()
+    # in half precision a sum may miss 1 by a few thousandths
+    off = ((probabilities.float().sum(1) - 1).abs() > 1e-2).any()
+    if negative or off:
         raise InputError(
             "probabilities must not be negative and must sum to 1 for each image; apply"
             " softmax to logits."

@@ -1,25 +1,22 @@
 """What a prediction and a training step cost: parameters, operations, memory and time,
 of networks with random weights.
 
-    for name, network in networks(200).items():
-        cost = measure(name, network, 224)
+for name, network in networks(200):
+    cost = measure(name, network, 224)
 """
 
 import copy
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
-from torchvision.models import VisionTransformer
 
 from .. import backbones
-from ..methods import Attention
+from ..methods import Attention, Method
 from ..training.memory import Activations
 
 GATED = "resnet50 with attention"  # paper C's system
@@ -43,12 +40,13 @@ class Cost:
 
     @property
     def median(self) -> float:
+        """Seconds of a prediction, median over repeats."""
         return float(np.median(self.seconds))
 
 
 def networks(
     classes: int, names: tuple[str, ...] = NAMES
-) -> Iterator[tuple[str, nn.Module]]:
+) -> Iterator[tuple[str, Method]]:
     """Classifiers with random weights, one after the other (together they would need a
     gigabyte): backbone, mean over space, linear head.
 
@@ -59,29 +57,35 @@ def networks(
     """
     for name in names:
         if name == "vit_ti_16":
-            tiny = VisionTransformer(
-                image_size=224,
-                patch_size=16,
-                num_layers=12,
-                num_heads=3,
-                hidden_dim=192,
-                mlp_dim=768,
-            )
-            tiny.heads = nn.Identity()
-            backbone = backbones.Backbone(
-                name, tiny, backbones._vit, backbones.geometry((192, (16, 16, 0)))
-            )
+            backbone = _tiny_transformer()
+        elif name == GATED:
+            backbone = backbones.create("resnet50", "none")
         else:
-            backbone = backbones.create("resnet50" if name == GATED else name, "none")
-        yield (
-            name,
-            Attention(backbone, classes, channel=name == GATED, spatial=name == GATED),
-        )
+            backbone = backbones.create(name, "none")
+        gates = name == GATED
+        yield name, Attention(backbone, classes, channel=gates, spatial=gates)
+
+
+def _tiny_transformer() -> backbones.Backbone:
+    """ViT-Ti/16, which torchvision has the parts of but not the name."""
+    from torchvision.models import VisionTransformer  # late: it takes seconds
+
+    network = VisionTransformer(
+        image_size=224,
+        patch_size=16,
+        num_layers=12,
+        num_heads=3,
+        hidden_dim=192,
+        mlp_dim=768,
+    )
+    network.heads = nn.Identity()
+    depths = backbones.geometry((192, (16, 16, 0)))
+    return backbones.Backbone("vit_ti_16", network, backbones._vit, depths)
 
 
 def measure(
     name: str,
-    network: nn.Module,
+    network: Method,
     image_size: int,
     *,
     repeats: int = 5,
@@ -89,53 +93,78 @@ def measure(
     device: str = "cpu",
 ) -> Cost:
     """The cost of one image, in float32. Times wait for the device to finish; the first
-    `warm_up` do not count. Leaves the network in eval mode."""
+    `warm_up` do not count. Leaves the network in eval mode.
+    """
     place = torch.device(device)
-    network.to(place, memory_format=torch.channels_last)
-    image = torch.rand(1, 3, image_size, image_size, device=place).contiguous(
-        memory_format=torch.channels_last
-    )
+    network.to(place).to(memory_format=torch.channels_last)
+    image = torch.rand(1, 3, image_size, image_size, device=place)
+    image = image.contiguous(memory_format=torch.channels_last)
+
     with Activations(network.train()) as kept:
         network(image)
+
     network.eval()
-    wait = torch.cuda.synchronize if place.type == "cuda" else lambda: None
     seconds = []
     with torch.inference_mode():
         for _ in range(warm_up + repeats):
-            wait()
+            _wait(place)
             start = time.perf_counter()
             network.predict(image)
-            wait()
+            _wait(place)
             seconds.append(time.perf_counter() - start)
+
+    parameters, flops = size(network, image_size)
     return Cost(
-        name,
-        image_size,
-        *size(network, image_size),
-        kept.bytes,
-        np.array(seconds[warm_up:]),
-        torch.get_num_threads(),
-        str(place),
+        name=name,
+        image_size=image_size,
+        parameters=parameters,
+        flops=flops,
+        activations=kept.bytes,
+        seconds=np.array(seconds[warm_up:]),
+        threads=torch.get_num_threads(),
+        device=str(place),
     )
 
 
+def _wait(device: torch.device) -> None:
+    """Until all that a GPU was told to do is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 @torch.no_grad()
-def size(network: nn.Module, image_size: int) -> tuple[int, int]:
+def size(network: Method, image_size: int) -> tuple[int, int]:
     """Trainable and fixed parameters, and floating-point operations (2 a multiply-add)
-    of predicting one square image of that side. Nothing is computed for it: tensors
-    have shapes and no values."""
+    of predicting one square image of that side.
+
+    Nothing is computed for it: tensors have shapes and no values.
+    """
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
     device = next(network.parameters()).device
     # A copy: methods keep constants of an image size, and these would have no values.
     copied = copy.deepcopy(network).eval()
-    fused = torch.backends.mha.get_fastpath_enabled()
-    # attention in plain matrix products: the counter does not know all fused kernels
+    with (
+        FakeTensorMode(allow_non_fake_inputs=True),
+        # attention in plain matrix products: the counter knows few fused kernels
+        _without_fast_path(),
+        sdpa_kernel(SDPBackend.MATH),
+        FlopCounterMode(display=False) as counter,
+    ):
+        copied.predict(torch.rand(1, 3, image_size, image_size, device=device))
+
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    return parameters, counter.get_total_flops()
+
+
+@contextmanager
+def _without_fast_path() -> Iterator[None]:
+    """Transformer layers without their fused path for evaluation."""
+    before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with (
-            FakeTensorMode(allow_non_fake_inputs=True),
-            sdpa_kernel(SDPBackend.MATH),
-            FlopCounterMode(display=False) as counter,
-        ):
-            copied.predict(torch.rand(1, 3, image_size, image_size, device=device))
+        yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
-    return sum(p.numel() for p in network.parameters()), counter.get_total_flops()
+        torch.backends.mha.set_fastpath_enabled(before)

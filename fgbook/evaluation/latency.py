@@ -1,5 +1,6 @@
 """How long it takes from a picture's file to its prediction, stage by stage. For
-figures and for claims about speed."""
+figures and for claims about speed.
+"""
 
 import subprocess
 import sys
@@ -9,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..data import store
+from ..methods import Transfer
 
 STAGES = ("decode", "preprocess", "network", "classifier")
 
@@ -19,7 +21,8 @@ STAGES = ("decode", "preprocess", "network", "classifier")
 @dataclass(frozen=True)
 class Latency:
     """Measured times of one network and batch size on one machine, in seconds for the
-    whole batch."""
+    whole batch.
+    """
 
     name: str  # of the backbone
     image_size: int  # pixels
@@ -32,14 +35,13 @@ class Latency:
     def per_image(self, stage: str = "total") -> tuple[float, float, float]:
         """Median, 10th and 90th percentile over repeats, in seconds an image."""
         values = self.seconds[stage] / self.batch
-        return float(np.median(values)), *(
-            float(np.percentile(values, q)) for q in (10, 90)
-        )
+        low, high = np.percentile(values, 10), np.percentile(values, 90)
+        return float(np.median(values)), float(low), float(high)
 
 
 @torch.inference_mode()
 def measure(
-    model: nn.Module,
+    model: Transfer,
     files: list[Path],
     image_size: int,
     *,
@@ -48,72 +50,89 @@ def measure(
     warm_up: int = 3,
     device: str = "cpu",
 ) -> Latency:
-    """Time `model` (with ``.backbone`` and ``.head``, as
-    :class:`fgbook.methods.Transfer`) on pictures' files.
+    """Time a backbone with a head on pictures' files.
 
     Stages: "decode", from the file to image_size pixels square, by one thread;
     "preprocess", to a float tensor in [0, 1] on the device; "network", the backbone;
     "classifier", its head, softmax, and the class numbers back on the host. Repeats
     take one file after the other, from the start again after the last. The first
     `warm_up` are not counted. On a GPU every stage waits for the device to finish,
-    which the
-    total therefore includes: times of a pipeline that overlaps stages would be shorter.
+    which the total therefore includes: times of a pipeline that overlaps stages would
+    be shorter. Leaves the network on the device, in eval mode.
     """
     place = torch.device(device)
-    model.eval().to(place, memory_format=torch.channels_last)
-    wait = torch.cuda.synchronize if place.type == "cuda" else lambda: None
-    seconds: dict[str, list[float]] = {stage: [] for stage in (*STAGES, "total")}
+    model.eval().to(place).to(memory_format=torch.channels_last)
+
+    spans = []  # (repeats, stages)
     for repeat in range(warm_up + repeats):
-        chosen = [files[(repeat * batch + i) % len(files)] for i in range(batch)]
-        ticks = [time.perf_counter()]
-
-        def done() -> None:
-            wait()
-            ticks.append(time.perf_counter())
-
-        pixels = np.stack([store.decode(file, image_size)[0] for file in chosen])
-        done()
-        images = preprocess(pixels, place)
-        done()
-        maps = model.backbone(images)
-        done()
-        model.head.predict(maps).softmax(1).argmax(1).cpu()
-        done()
+        first = repeat * batch
+        chosen = [files[(first + i) % len(files)] for i in range(batch)]
+        ticks = _predict(model, chosen, image_size, place)
         if repeat >= warm_up:
-            for stage, length in zip(STAGES, np.diff(ticks), strict=True):
-                seconds[stage].append(length)
-            seconds["total"].append(ticks[-1] - ticks[0])
+            spans.append(np.diff(ticks))
+
+    by_stage = np.array(spans).reshape(-1, len(STAGES))
+    seconds = {stage: by_stage[:, i] for i, stage in enumerate(STAGES)}
+    seconds["total"] = by_stage.sum(1)
     return Latency(
-        model.backbone.name,
-        image_size,
-        batch,
-        {stage: np.array(values) for stage, values in seconds.items()},
-        torch.get_num_threads(),
-        str(place),
+        name=model.backbone.name,
+        image_size=image_size,
+        batch=batch,
+        seconds=seconds,
+        threads=torch.get_num_threads(),
+        device=str(place),
     )
+
+
+def _predict(
+    model: Transfer, files: list[Path], image_size: int, device: torch.device
+) -> list[float]:
+    """Predict the classes of pictures: the time before, and after each of STAGES."""
+    ticks = [time.perf_counter()]
+
+    pixels = np.stack([store.decode(file, image_size)[0] for file in files])
+    ticks.append(_now(device))
+
+    images = preprocess(pixels, device)
+    ticks.append(_now(device))
+
+    maps = model.backbone(images)
+    ticks.append(_now(device))
+
+    model.head.predict(maps).softmax(1).argmax(1).cpu()
+    ticks.append(_now(device))
+    return ticks
+
+
+def _now(device: torch.device) -> float:
+    """The time at which the device has done all that it was told."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def preprocess(pixels: np.ndarray, device: torch.device) -> Tensor:
     """Decoded pictures (B, 3, S, S) uint8 -> (B, 3, S, S) float32 in [0, 1] on the
-    device, channels last."""
-    return (
-        torch.from_numpy(pixels)
-        .to(device)
-        .contiguous(memory_format=torch.channels_last)
-        .float()
-        .div_(255)
-    )
+    device, channels last.
+    """
+    images = torch.from_numpy(pixels).to(device)  # as bytes: a quarter of the way
+    images = images.contiguous(memory_format=torch.channels_last)
+    return images.float().div_(255)
 
 
+# Arguments: backbone, image size, file, threads.
 COLD = """
 import sys
 import torch
-from fgbook.evaluation import latency
 from fgbook import backbones
+from fgbook.evaluation import latency
 from fgbook.methods import Transfer
-torch.set_num_threads(int(sys.argv[4]))
-size = int(sys.argv[2])
-latency.measure(Transfer(backbones.create(sys.argv[1], "none"), 21, image_size=size), [sys.argv[3]], size, repeats=1, warm_up=0)
+
+name, size, file, threads = sys.argv[1:]
+torch.set_num_threads(int(threads))
+backbone = backbones.create(name, "none")
+model = Transfer(backbone, 21, image_size=int(size))
+latency.measure(model, [file], int(size), repeats=1, warm_up=0)
 """
 
 
@@ -123,18 +142,10 @@ def cold_start(name: str, file: Path, image_size: int) -> float:
 
     Raises CalledProcessError when that process fails.
     """
+    threads = torch.get_num_threads()
+    arguments = (name, str(image_size), str(file), str(threads))
     begin = time.perf_counter()
     subprocess.run(
-        (
-            sys.executable,
-            "-c",
-            COLD,
-            name,
-            str(image_size),
-            str(file),
-            str(torch.get_num_threads()),
-        ),
-        check=True,
-        capture_output=True,
+        (sys.executable, "-c", COLD, *arguments), check=True, capture_output=True
     )
     return time.perf_counter() - begin

@@ -14,12 +14,12 @@ pixel i covers [i, i + 1]):
   (exact areas).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor, nn
 
 from ..data.dataset import Split
@@ -34,10 +34,62 @@ DRAWS = 10  # random sets of boxes for each image
 SEED = 0  # of the random boxes: the same for all models
 
 
+# ---- what a model must offer to be scored here
+
+
+@runtime_checkable
+class ProposesRegions(Protocol):
+    """A model that looks closely at regions, as methods/focus.py does."""
+
+    def regions(self, images: Tensor) -> Tensor:
+        """The boxes (B, m, 4), xyxy in input pixels, the best first."""
+
+
+@runtime_checkable
+class Locates(Protocol):
+    """A model that draws boxes round the object, as methods/levels.py does."""
+
+    def locate(self, images: Tensor) -> dict[str, Tensor]:
+        """Boxes (B, 4) by name, xyxy in input pixels."""
+
+
+@runtime_checkable
+class ShowsMaps(Protocol):
+    """A model that also shows the maps behind its boxes, as methods/flrdf.py does: they
+    can be made of another class, and be cut at another threshold.
+    """
+
+    def first_look(self, images: Tensor) -> Any:
+        """What all maps of the images are made from, computed once."""
+
+    def activations(
+        self, look: Any, targets: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """The maps (B, h, w) by name, of the classes `targets` (B,), or of the
+        predicted ones.
+        """
+
+    def enlarged(self, activation: Tensor) -> Tensor:
+        """A map (B, h, w) in the finer cells in which boxes are drawn."""
+
+    def to_pixels(self, edges: Tensor, cells: int, size: int) -> Tensor:
+        """Boxes (K, 4) in finer cells, `cells` in a row, as input pixels of images of
+        side `size`.
+        """
+
+    def box(
+        self, activation: Tensor, size: int, threshold: str | None = None
+    ) -> Tensor:
+        """The box (B, 4) of a map (B, h, w), xyxy in input pixels. threshold: "max",
+        "mean", or the model's own rule.
+        """
+
+
 @contextmanager
-def _evaluating(model: nn.Module, split: Split):
+def _evaluating(model: nn.Module, split: Split) -> Iterator[torch.device]:
     """Eval mode, and afterwards the model's own again; gives its device. Raises
-    InputError for an empty split."""
+    InputError for an empty split.
+    """
     if not len(split):
         raise InputError("there are no images to evaluate.")
     training = model.training
@@ -48,6 +100,10 @@ def _evaluating(model: nn.Module, split: Split):
         model.train(training)
 
 
+# ---- regions
+
+
+@torch.no_grad()
 def measure(model: nn.Module, split: Split, recipe: Recipe) -> dict:
     """Score ``model.regions(images)`` (B, m, 4), the best region first, on the centre
     crops that evaluation sees.
@@ -65,45 +121,38 @@ def measure(model: nn.Module, split: Split, recipe: Recipe) -> dict:
     images. None where the ground truth is missing or no image can be scored.
 
     The model is put in eval mode and works on its own device; its mode is restored.
-    Raises InputError for a split without ground truth.
+    Raises InputError for a model without regions and a split without ground truth.
     """
-    if (
-        split.boxes is None
-        and split.masks is None
-        and split.part_boxes is None
-        and split.parts is None
-    ):
+    if not isinstance(model, ProposesRegions):
+        raise InputError(
+            f"{type(model).__name__} proposes no regions that could be scored."
+        )
+    known = (split.boxes, split.masks, split.part_boxes, split.parts)
+    if all(truth is None for truth in known):
         raise InputError(
             "localisation needs a data set with boxes, masks or parts; this one has"
             " none."
         )
+
     size = recipe.image_size
-    found: dict[str, list[Tensor]] = {
-        f"{name}{suffix}": [] for name in MEASURES for suffix in ("", "_random")
-    }
+    found: dict[str, list[Tensor]] = {}  # measure -> (B, m) a batch
+    for name in MEASURES:
+        found[name] = []
+        found[f"{name}_random"] = []
     with _evaluating(model, split) as device:
         for index in torch.arange(len(split)).split(BATCH):
-            with torch.no_grad():
-                # (B, m, 4)
-                boxes = (
-                    model.regions(centre(split.images[index].to(device), size))
-                    .float()
-                    .cpu()
-                )
+            images = centre(split.images[index].to(device), size)
+            regions = model.regions(images).float().cpu()  # (B, m, 4)
             truth = ground_truth(split, index, size)
-            random = [
-                score(random_boxes(boxes, index, draw, size), **truth)
-                for draw in range(DRAWS)
-            ]
-            for name, values in score(boxes, **truth).items():
+            by_chance = _random_scores(regions, index, size, truth)
+            for name, values in score(regions, **truth).items():
                 found[name].append(values)
-                found[f"{name}_random"].append(
-                    torch.stack([scores[name] for scores in random]).mean(0)
-                )
+                found[f"{name}_random"].append(by_chance[name])
+
     result: dict = {"n": len(split)}
     for name, parts in found.items():
-        scores = torch.cat(parts) if parts else torch.empty(0, 1)
-        # (n, m) of the images that can be scored
+        scores = torch.cat(parts) if parts else torch.empty(0, 1)  # (N, m)
+        # of the images that can be scored
         scores = scores[scores.isfinite().all(1)]
         if not name.endswith("_random"):
             result[f"{name}_n"] = len(scores)
@@ -111,10 +160,28 @@ def measure(model: nn.Module, split: Split, recipe: Recipe) -> dict:
     return result
 
 
+def _random_scores(
+    regions: Tensor, index: Tensor, size: int, truth: dict[str, Tensor | None]
+) -> dict[str, Tensor]:
+    """What boxes as large as the regions (B, m, 4) score at random places: (B, m) by
+    measure, mean over DRAWS.
+    """
+    draws = []
+    for draw in range(DRAWS):
+        draws.append(score(random_boxes(regions, index, draw, size), **truth))
+    means = {}
+    for name in draws[0]:
+        means[name] = torch.stack([scores[name] for scores in draws]).mean(0)
+    return means
+
+
+# ---- boxes
+
 # IoU above which a box counts as found
 THRESHOLDS = {"hit30": 0.3, "hit50": 0.5, "hit70": 0.7}
 
 
+@torch.no_grad()
 def boxes(
     model: nn.Module, split: Split, recipe: Recipe
 ) -> tuple[dict, dict[str, Tensor]]:
@@ -129,90 +196,119 @@ def boxes(
     is at least that; `average`, the mean of these three. Second: {"iou_image", ...},
     (N,) float32 on the CPU, NaN for an image without an object.
 
-    A model that shows the maps behind its boxes (``first_look``, ``activations``,
-    ``enlarged``, ``box``, ``to_pixels``, as methods/flrdf.py does) is asked for both
+    A model that shows the maps behind its boxes (:class:`ShowsMaps`) is asked for both
     threshold rules too, "image_max" and "image_mean", and the maps themselves are
     scored by :func:`max_box_acc`: the first result then holds its numbers as
     ``image_maxboxaccv2`` and so on, the second "maxbox_image" (N,) and "boxacc_image"
     (3, 100).
 
     The model is put in eval mode and works on its own device; its mode is restored.
-    Raises InputError for a split without boxes.
+    Raises InputError for a model without boxes and a split without boxes.
     """
+    if not isinstance(model, Locates):
+        raise InputError(f"{type(model).__name__} draws no boxes that could be scored.")
     if split.boxes is None:
         raise InputError(
             "boxes can be scored only on a data set with boxes; this one has none."
         )
+
     size = recipe.image_size
-    margin = size * (1 - 0.5**0.5) / 2
-    constant = {
-        "centre": torch.tensor([margin, margin, size - margin, size - margin]),
-        "whole": torch.tensor([0.0, 0.0, size, size]),
-    }
-    found: dict[str, list[Tensor]] = {}
-    at_levels: dict[str, list[Tensor]] = {}
+    found: dict[str, list[Tensor]] = {}  # name of a box -> IoU (B,) a batch
+    at_levels: dict[str, list[Tensor]] = {}  # name of a map -> IoU (B, 100) a batch
     with _evaluating(model, split) as device:
         for index in torch.arange(len(split)).split(BATCH):
-            objects = ground_truth(split, index, size)["objects"].to(device)
-            with torch.no_grad():
-                images = centre(split.images[index].to(device), size)
-                # maps of the class that is predicted, for boxes; and of the true class,
-                # for the maps' own score
-                if hasattr(model, "first_look"):
-                    look = model.first_look(images)
-                    located = {
-                        f"{name}{end}": model.box(maps, size, rule)
-                        for name, maps in model.activations(look).items()
-                        for end, rule in (
-                            ("", None),
-                            ("_max", "max"),
-                            ("_mean", "mean"),
-                        )
-                    }
-                    for name, maps in model.activations(
-                        look, split.labels[index].to(device)
-                    ).items():
-                        maps = model.enlarged(maps)
-                        ious = best_ious(
-                            maps,
-                            objects,
-                            lambda edges, cells=maps.shape[-1]: model.to_pixels(
-                                edges, cells, size
-                            ),
-                        )
-                        at_levels.setdefault(name, []).append(ious)
-                else:
-                    located = model.locate(images)
-                located |= {name: box.to(device) for name, box in constant.items()}
+            images = centre(split.images[index].to(device), size)
+            objects = _objects(split.boxes[index], _offset(split, size), size)
+            objects = objects.to(device)
+
+            if isinstance(model, ShowsMaps):
+                # One look. Boxes, the method's result, are of the class that is
+                # predicted; the maps' own score is of the true class.
+                look = model.first_look(images)
+                located = _boxes_by_rule(model, look, size)
+                labels = split.labels[index].to(device)
+                scores = _map_scores(model, look, labels, objects, size)
+                for name, ious in scores.items():
+                    at_levels.setdefault(name, []).append(ious)
+            else:
+                located = model.locate(images)
+
+            located |= _blind_boxes(size, device)
             for name, of_name in located.items():
-                found.setdefault(f"iou_{name}", []).append(
-                    box_iou(of_name.float(), objects)
-                )
-    per_image = {name: torch.cat(values).cpu() for name, values in found.items()}
-    result: dict = {"n": int(next(iter(per_image.values())).isfinite().sum())}
-    for name, iou in per_image.items():
-        iou = iou[iou.isfinite()].double()
-        hits = {
-            measure: (iou >= threshold).double()
-            for measure, threshold in THRESHOLDS.items()
-        }
-        for measure, values in {
-            "iou": iou,
-            **hits,
-            "average": torch.stack(list(hits.values())).mean(0),
-        }.items():
-            result |= _mean(f"{name.removeprefix('iou_')}_{measure}", values)
-    for name, ious in at_levels.items():
-        numbers, per_image[f"maxbox_{name}"], per_image[f"boxacc_{name}"] = max_box_acc(
-            torch.cat(ious)
-        )
+                ious = box_iou(of_name.float(), objects)
+                found.setdefault(f"iou_{name}", []).append(ious)
+
+    per_image = {name: torch.cat(parts).cpu() for name, parts in found.items()}
+    first = next(iter(per_image.values()))
+    result: dict = {"n": int(first.isfinite().sum())}
+    for name, ious in per_image.items():
+        result |= _box_numbers(name.removeprefix("iou_"), ious[ious.isfinite()])
+    for name, parts in at_levels.items():
+        numbers, shares, levels = max_box_acc(torch.cat(parts))
         result |= {f"{name}_{key}": value for key, value in numbers.items()}
+        per_image[f"maxbox_{name}"] = shares
+        per_image[f"boxacc_{name}"] = levels
     return result, per_image
 
 
+def _blind_boxes(size: int, device: torch.device) -> dict[str, Tensor]:
+    """Boxes (4,) that know nothing of the image of side `size`."""
+    margin = size * (1 - 0.5**0.5) / 2  # of the square with half the area
+    end = size - margin
+    return {
+        "centre": torch.tensor([margin, margin, end, end], device=device),
+        "whole": torch.tensor([0.0, 0.0, size, size], device=device),
+    }
+
+
+def _boxes_by_rule(model: ShowsMaps, look: Any, size: int) -> dict[str, Tensor]:
+    """Boxes (B, 4) of each map: by the model's own rule, and by either threshold."""
+    found = {}
+    for name, maps in model.activations(look).items():
+        found[name] = model.box(maps, size)
+        found[f"{name}_max"] = model.box(maps, size, "max")
+        found[f"{name}_mean"] = model.box(maps, size, "mean")
+    return found
+
+
+def _map_scores(
+    model: ShowsMaps, look: Any, labels: Tensor, objects: Tensor, size: int
+) -> dict[str, Tensor]:
+    """How well the best box of each map of the true class fits at every level: IoU
+    (B, 100) by the map's name.
+    """
+    found = {}
+    for name, maps in model.activations(look, labels).items():
+        finer = model.enlarged(maps)
+        cells = finer.shape[-1]
+
+        def to_pixels(edges: Tensor, cells: int = cells) -> Tensor:
+            return model.to_pixels(edges, cells, size)
+
+        found[name] = best_ious(finer, objects, to_pixels)
+    return found
+
+
+def _box_numbers(name: str, ious: Tensor) -> dict:
+    """What :func:`boxes` says of IoU (n,), with intervals."""
+    ious = ious.double()
+    hits = {}
+    for measure, threshold in THRESHOLDS.items():
+        hits[measure] = (ious >= threshold).double()
+    average = torch.stack(list(hits.values())).mean(0)
+
+    numbers = _mean(f"{name}_iou", ious)
+    for measure, reached in hits.items():
+        numbers |= _mean(f"{name}_{measure}", reached)
+    return numbers | _mean(f"{name}_average", average)
+
+
+# ---- maps
+
 # at which a map is cut: shares of the way from its smallest value to its largest
 LEVELS = torch.arange(100) / 100
-# a stack's masks do not touch; cells touch also by their corners
+# of a stack of masks (plane, y, x): planes do not touch; cells touch also by their
+# corners
 IN_PLANE = np.array([np.zeros((3, 3)), np.ones((3, 3)), np.zeros((3, 3))])
 
 
@@ -227,24 +323,31 @@ def best_ious(
     into pixels, and the largest IoU with the object counts: 0 where no cell is left,
     NaN for a row of NaN in objects.
     """
+    from scipy import ndimage  # late: finished runs need none of it
+
     maps, objects = maps.cpu(), objects.cpu()
-    low, high = (value[..., None, None] for value in maps.flatten(1).aminmax(dim=1))
-    stretched = (maps - low) / (high - low).clamp(min=torch.finfo(maps.dtype).tiny)
+
+    # stretched to 0..1, then cut at every level
+    lowest, highest = maps.flatten(1).aminmax(dim=1)
+    lowest, highest = lowest[:, None, None], highest[:, None, None]
+    contrast = (highest - lowest).clamp(min=torch.finfo(maps.dtype).tiny)
+    stretched = (maps - lowest) / contrast
     masks = stretched[:, None] >= LEVELS[:, None, None]  # (B, 100, h, w)
+
+    # the box round every component of every mask
     labels, _ = ndimage.label(masks.flatten(0, 1).numpy(), IN_PLANE)
-    found = [
-        (plane.start, x.start, y.start, x.stop, y.stop)
-        for plane, y, x in ndimage.find_objects(labels)
-    ]
-    # of every mask; none in maps of NaN
-    components = torch.tensor(found, dtype=torch.int64).view(-1, 5)
+    found = []
+    for plane, y, x in ndimage.find_objects(labels):
+        found.append((plane.start, x.start, y.start, x.stop, y.stop))
+    components = torch.tensor(found, dtype=torch.int64)
+    components = components.view(-1, 5)  # maps of NaN have none
     plane, edges = components[:, 0], components[:, 1:]  # (K,), (K, 4)
-    ious = box_iou(to_pixels(edges).float(), objects[plane // len(LEVELS)])
-    best = (
-        torch.zeros(len(maps) * len(LEVELS))
-        .scatter_reduce(0, plane, ious.nan_to_num(), "amax")
-        .view(-1, len(LEVELS))
-    )
+
+    # the best of each mask
+    of_component = box_iou(to_pixels(edges).float(), objects[plane // len(LEVELS)])
+    best = torch.zeros(len(maps) * len(LEVELS))
+    best = best.scatter_reduce(0, plane, of_component.nan_to_num(), "amax")
+    best = best.view(-1, len(LEVELS))  # (B, 100)
     return torch.where(objects.isfinite().all(1, keepdim=True), best, torch.nan)
 
 
@@ -269,57 +372,68 @@ def max_box_acc(ious: Tensor) -> tuple[dict, Tensor, Tensor]:
     share of the three that its boxes reach at the chosen levels, so that the mean is
     MaxBoxAccV2 and rows can be compared image by image; NaN where there is no object.
     Third: the shares at all levels, (3, 100) float32. Numbers are None, and shares NaN,
-        without any object.
+    without any object.
     """
-    known = ious.isfinite().all(1)
-    # (3, N, 100)
+    known = ious.isfinite().all(1)  # (N,)
     reached = torch.stack([ious >= threshold for threshold in THRESHOLDS.values()])
-    shares = reached[:, known].double().mean(1)  # (3, 100)
-    # the first of equals
-    level = shares.argmax(1) if known.any() else torch.zeros(3, dtype=torch.int64)
-    # (N,)
-    per_image = (
-        torch.stack([of_iou[:, at] for of_iou, at in zip(reached, level, strict=True)])
-        .double()
-        .mean(0)
-    )
+    shares = reached[:, known].double().mean(1)  # (3, 100), from (3, N, 100)
+    level = shares.argmax(1)  # (3,); of equals the first
+
+    at_level = reached[torch.arange(3), :, level]  # (3, N)
+    per_image = at_level.double().mean(0)
+
     numbers = _mean("maxboxaccv2", per_image[known])
     for name, of_iou, at in zip(THRESHOLDS, shares, level.tolist(), strict=True):
         number = name.removeprefix("hit")
-        numbers |= {
-            f"maxboxacc{number}": float(of_iou[at]) if known.any() else None,
-            f"level{number}": round(float(LEVELS[at]), 2) if known.any() else None,
-        }
-    return numbers, torch.where(known, per_image, torch.nan).float(), shares.float()
+        share, where = float(of_iou[at]), round(float(LEVELS[at]), 2)
+        numbers[f"maxboxacc{number}"] = share if known.any() else None
+        numbers[f"level{number}"] = where if known.any() else None
+
+    per_image = torch.where(known, per_image, torch.nan)
+    return numbers, per_image.float(), shares.float()
+
+
+# ---- ground truth, and scores against it
 
 
 def ground_truth(split: Split, index: Tensor, size: int) -> dict[str, Tensor | None]:
     """What :func:`score` needs of the images at `index` (B,), moved from the stored
-    images to their centre crops of side `size`.
+    images to their centre crops of side `size`: "objects" (B, 4), "masks" (B, size,
+    size) bool, "points" (B, P, 2), None for what the split lacks.
 
     Boxes are cut at the crop's border; an object without any area inside, and a part
     whose centre lies outside, become NaN.
     """
-    offset = centre_offset(split.images.shape[-1], size)
+    offset = _offset(split, size)
     objects = masks = points = None
     if split.boxes is not None:
-        objects = (split.boxes[index].float() - offset).clamp(0, size)
-        inside = (objects[:, 2:] > objects[:, :2]).all(1, keepdim=True)
-        objects = torch.where(inside, objects, torch.nan)
+        objects = _objects(split.boxes[index], offset, size)
     if split.masks is not None:
-        masks = (
-            split.masks[index][:, offset : offset + size, offset : offset + size] > 0
-        )
+        crop = slice(offset, offset + size)
+        masks = split.masks[index][:, crop, crop] > 0
     if split.part_boxes is not None:
         corners = split.part_boxes[index].float()
         points = (corners[..., :2] + corners[..., 2:]) / 2 - offset  # (B, P, 2)
     elif split.parts is not None:
-        parts = split.parts[index].float()
-        points = torch.where(parts[..., 2:] > 0, parts[..., :2] - offset, torch.nan)
+        parts = split.parts[index].float()  # (B, P, 3): x, y, visible
+        visible = parts[..., 2:] > 0
+        points = torch.where(visible, parts[..., :2] - offset, torch.nan)
     if points is not None:
         inside = ((points >= 0) & (points <= size)).all(-1, keepdim=True)
         points = torch.where(inside, points, torch.nan)
     return {"objects": objects, "masks": masks, "points": points}
+
+
+def _offset(split: Split, size: int) -> int:
+    """Where the centre crop begins in the stored images."""
+    return centre_offset(split.images.shape[-1], size)
+
+
+def _objects(boxes: Tensor, offset: int, size: int) -> Tensor:
+    """Boxes (B, 4) of the stored images, in the crop: (B, 4) float32."""
+    objects = (boxes.float() - offset).clamp(0, size)
+    inside = (objects[:, 2:] > objects[:, :2]).all(1, keepdim=True)
+    return torch.where(inside, objects, torch.nan)
 
 
 def score(
@@ -339,57 +453,68 @@ def score(
     part; a measure without its ground truth is left out. Borders belong to a box.
     Raises InputError for shapes that do not fit.
     """
-    n, m = boxes.shape[:2]
-    for name, value, dimensions, last in (
-        ("objects", objects, 2, 4),
-        ("masks", masks, 3, None),
-        ("points", points, 3, 2),
-    ):
-        if value is not None and (
-            value.ndim != dimensions
-            or len(value) != n
-            or last not in (None, value.shape[-1])
-        ):
-            raise InputError(
-                f"{name} {tuple(value.shape)} do not fit boxes {tuple(boxes.shape)}."
-            )
+    _check_fits(boxes, "objects", objects, dimensions=2, last=4)
+    _check_fits(boxes, "masks", masks, dimensions=3, last=None)
+    _check_fits(boxes, "points", points, dimensions=3, last=2)
     boxes = boxes.double()
     centres = (boxes[..., :2] + boxes[..., 2:]) / 2  # (N, m, 2)
+
     scores = {}
     if masks is not None:
-        height, width = masks.shape[1:]
-        # the pixel that holds the centre
-        x, y = (
-            centres[..., 0].long().clamp(0, width - 1),
-            centres[..., 1].long().clamp(0, height - 1),
-        )
-        hit = masks[torch.arange(n)[:, None], y, x]
+        hit = _on_mask(centres, masks)
         scores["hit_object"] = _where(hit, masks.flatten(1).any(1))
     elif objects is not None:
-        # false for NaN
-        hit = (centres >= objects[:, None, :2]) & (centres <= objects[:, None, 2:])
-        scores["hit_object"] = _where(hit.all(-1), objects.isfinite().all(1))
+        # comparing with NaN is false
+        right_of = centres >= objects[:, None, :2]
+        left_of = centres <= objects[:, None, 2:]
+        hit = (right_of & left_of).all(-1)
+        scores["hit_object"] = _where(hit, objects.isfinite().all(1))
     if points is not None:
         place = points[:, None]  # (N, 1, P, 2)
-        # (N, m, P)
-        holds = (
-            (place >= boxes[:, :, None, :2]) & (place <= boxes[:, :, None, 2:])
-        ).all(-1)
-        scores["hit_part"] = _where(holds.any(-1), points.isfinite().all(-1).any(-1))
+        right_of = place >= boxes[:, :, None, :2]
+        left_of = place <= boxes[:, :, None, 2:]
+        holds = (right_of & left_of).all(-1)  # (N, m, P)
+        known = points.isfinite().all(-1).any(-1)
+        scores["hit_part"] = _where(holds.any(-1), known)
     if objects is not None:
         scores["union_iou"] = _union_iou(boxes, objects.double())
     return scores
 
 
+def _check_fits(
+    boxes: Tensor, name: str, truth: Tensor | None, dimensions: int, last: int | None
+) -> None:
+    """Refuse ground truth of other images, or with other dimensions."""
+    if truth is None:
+        return
+    fits = truth.ndim == dimensions and len(truth) == len(boxes)
+    if last is not None:
+        fits = fits and truth.shape[-1] == last
+    if not fits:
+        raise InputError(
+            f"{name} {tuple(truth.shape)} do not fit boxes {tuple(boxes.shape)}."
+        )
+
+
+def _on_mask(centres: Tensor, masks: Tensor) -> Tensor:
+    """Whether the pixel that holds a centre (N, m, 2) is on the mask (N, h, w): (N,
+    m) bool.
+    """
+    height, width = masks.shape[1:]
+    x = centres[..., 0].long().clamp(0, width - 1)
+    y = centres[..., 1].long().clamp(0, height - 1)
+    image = torch.arange(len(masks))[:, None]
+    return masks[image, y, x]
+
+
 def random_boxes(boxes: Tensor, index: Tensor, draw: int, size: int) -> Tensor:
     """Boxes as large as `boxes` (B, m, 4) at random places, uniform inside the image of
-    side `size`; index (B,) and draw decide."""
+    side `size`; index (B,) and draw decide.
+    """
     sides = boxes[..., 2:] - boxes[..., :2]  # (B, m, 2)
-    # (B, m, 2)
-    random = uniforms(
-        SEED, draw, index.to(boxes.device), 2 * boxes.shape[1]
-    ).T.unflatten(1, (-1, 2))
-    corner = random * (size - sides)
+    count = 2 * boxes.shape[1]  # an x and a y for each
+    random = uniforms(SEED, draw, index.to(boxes.device), count).T  # (B, 2m)
+    corner = random.unflatten(1, (-1, 2)) * (size - sides)
     return torch.cat([corner, corner + sides], -1)
 
 
@@ -397,29 +522,36 @@ def _union_iou(boxes: Tensor, objects: Tensor) -> Tensor:
     """IoU of the union of the first 1..m boxes (N, m, 4) with objects (N, 4) -> (N, m).
 
     Exact: all edges of an image together cut the plane into cells, and each box is a
-        set of whole cells.
+    set of whole cells.
     """
     known = objects.isfinite().all(1)  # (N,)
     shapes = torch.cat([boxes, objects[:, None].nan_to_num()], 1)  # (N, m + 1, 4)
-    within, lengths = [], []
-    for low, high in (
-        (shapes[..., 0], shapes[..., 2]),
-        (shapes[..., 1], shapes[..., 3]),
-    ):
-        edges = torch.cat([low, high], 1).sort(1).values  # (N, 2m + 2)
-        middle = (edges[:, None, :-1] + edges[:, None, 1:]) / 2  # (N, 1, 2m + 1)
-        # (N, m + 1, 2m + 1)
-        within.append((middle > low[..., None]) & (middle < high[..., None]))
-        lengths.append(edges.diff(dim=1))
-    # (N, m + 1, 2m + 1, 2m + 1)
-    covers = within[0][..., :, None] & within[1][..., None, :]
-    area = lengths[0][:, None, :, None] * lengths[1][:, None, None, :]
-    # (N, m, ..), (N, 1, ..)
-    union, target = covers[:, :-1].cumsum(1) > 0, covers[:, -1:]
-    return _where(
-        (area * (union & target)).sum((2, 3)) / (area * (union | target)).sum((2, 3)),
-        known,
-    )
+    in_column, widths = _intervals(shapes[..., 0], shapes[..., 2])
+    in_row, heights = _intervals(shapes[..., 1], shapes[..., 3])
+
+    # (N, m + 1, 2m + 1, 2m + 1): which cells, column by row, belong to which shape
+    covers = in_column[..., :, None] & in_row[..., None, :]
+    area = widths[:, None, :, None] * heights[:, None, None, :]
+
+    union = covers[:, :-1].cumsum(1) > 0  # of the first 1, 2.. m boxes
+    target = covers[:, -1:]
+    both = (area * (union & target)).sum((2, 3))
+    either = (area * (union | target)).sum((2, 3))
+    return _where(both / either, known)
+
+
+def _intervals(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """Along one axis, shapes reach from low to high (N, k). Their ends cut it into 2k -
+    1 intervals: which lie within each shape (N, k, 2k - 1), and their lengths (N, 2k -
+    1).
+    """
+    edges = torch.cat([low, high], 1).sort(1).values  # (N, 2k)
+    middle = (edges[:, None, :-1] + edges[:, None, 1:]) / 2  # (N, 1, 2k - 1)
+    within = (middle > low[..., None]) & (middle < high[..., None])
+    return within, edges.diff(dim=1)
+
+
+# ---- numbers
 
 
 def _where(scores: Tensor, scorable: Tensor) -> Tensor:
@@ -429,17 +561,18 @@ def _where(scores: Tensor, scorable: Tensor) -> Tensor:
 
 def _summary(name: str, scores: Tensor, cumulative: bool) -> dict:
     """Scores (n, m) of one measure as plain numbers: mean over images, interval, by
-    rank; all None for n = 0."""
+    rank; all None for n = 0.
+    """
     if not len(scores):
         return _mean(name, scores) | {f"{name}_by_rank": None}
-    return _mean(name, scores[:, -1] if cumulative else scores.mean(1)) | {
-        f"{name}_by_rank": scores.mean(0).tolist()
-    }
+    of_image = scores[:, -1] if cumulative else scores.mean(1)
+    return _mean(name, of_image) | {f"{name}_by_rank": scores.mean(0).tolist()}
 
 
 def _mean(name: str, values: Tensor) -> dict:
     """Mean over images of values (n,) in [0, 1], and its 95 % interval; all None for n
-    = 0."""
+    = 0.
+    """
     n = len(values)
     if not n:
         return {name: None, f"{name}_low": None, f"{name}_high": None}
