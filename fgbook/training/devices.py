@@ -1,5 +1,5 @@
 """Where training happens: the device, the precision, and the processes that share the
-    work (torchrun, accelerate launch, notebook_launcher).
+work (torchrun, accelerate launch, notebook_launcher).
 
 Alone, a process needs nothing of this but ``accelerator``, ``Images`` and
 ``to_device``.
@@ -9,87 +9,103 @@ import ctypes
 import os
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState, PartialState
-from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
 from ..errors import InputError
 from ..recipe import Recipe
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from accelerate.state import PartialState
+
+Made = TypeVar("Made")
+
 
 def default_device() -> str:
-    """ "cuda" where there is a GPU, else "cpu"."""
+    """Where there is a GPU "cuda", else "cpu"."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def accelerator(recipe: Recipe, device: str | None) -> Accelerator:
+def accelerator(recipe: Recipe, device: str | None) -> "Accelerator":
     """Device, precision and processes, from environment and recipe. Raises InputError
     for a device or precision that is not to be had."""
-    state = processes(device)
-    if state.device.type == "cpu":
+    from accelerate import Accelerator
+
+    on_cpu = processes(device).device.type == "cpu"
+    if on_cpu:
         keep_memory()
     precision = recipe.precision
     if precision == "auto":
-        precision = (
-            "fp32"
-            if state.device.type == "cpu"
-            else (
-                "bf16"
-                if torch.cuda.is_bf16_supported(including_emulation=False)
-                else "fp16"
-            )
-        )
-    if precision == "fp16" and state.device.type == "cpu":
+        precision = _best_precision(on_cpu)
+    if precision == "fp16" and on_cpu:
         raise InputError(
             "precision 'fp16' needs a GPU; use 'auto', 'fp32' or 'bf16' on a CPU."
         )
-    return Accelerator(
-        mixed_precision="no" if precision == "fp32" else precision,
-        cpu=state.device.type == "cpu",
-    )
+    mixed = "no" if precision == "fp32" else precision
+    return Accelerator(mixed_precision=mixed, cpu=on_cpu)
+
+
+def _best_precision(on_cpu: bool) -> str:
+    if on_cpu:
+        return "fp32"
+    # emulated bf16 is slower than fp16
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return "bf16"
+    return "fp16"
 
 
 def keep_memory() -> None:
     """Have the C library (glibc) keep what is freed. By itself it gives large tensors
     back to the system at every step, and getting them again, page by page, takes up to
     a third of the step. No result changes."""
-    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if sys.platform != "linux":
+        return
+    library = ctypes.CDLL(None)
     if hasattr(library, "mallopt"):
         library.mallopt(-4, 0)  # M_MMAP_MAX: large tensors come from the heap
         library.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: which is not given back
 
 
-def processes(device: str | None = None) -> PartialState:
-    """This process's device, and its place among those that were started together;
+# ---- processes that work together
+
+
+def processes(device: str | None = None) -> "PartialState":
+    """The device of this process, and its place among those that were started together;
     connects them when it is first asked.
 
     Accelerate keeps the first device and precision for as long as a Python process
     lives; a notebook trains with several, so its state is begun anew. Raises InputError
     for a device that is not to be had.
     """
+    from accelerate.state import AcceleratorState, PartialState
+
+    place = _place(device or default_device())
+    if place.type == "cuda" and place.index is not None:
+        torch.cuda.set_device(place)
+    known = bool(PartialState._shared_state)
+    moved = known and PartialState().device.type != place.type
+    AcceleratorState._reset_state(reset_partial_state=moved)
+    return PartialState(cpu=place.type == "cpu")
+
+
+def _place(device: str) -> torch.device:
+    """The device of that name; raises InputError where there is none."""
     try:
-        place = torch.device(device or default_device())
+        place = torch.device(device)
     except RuntimeError as error:
         raise InputError(
             f"{device!r} is not a device; use 'cpu', 'cuda' or 'cuda:1'."
         ) from error
-    if place.type not in ("cpu", "cuda") or (
-        place.type == "cuda" and not torch.cuda.is_available()
-    ):
+    there = place.type == "cpu" or (place.type == "cuda" and torch.cuda.is_available())
+    if not there:
         raise InputError(
             f"device {device!r} is not available here; use {default_device()!r}."
         )
-    if place.type == "cuda" and place.index is not None:
-        torch.cuda.set_device(place)
-    moved = (
-        bool(PartialState._shared_state) and PartialState().device.type != place.type
-    )
-    AcceleratorState._reset_state(reset_partial_state=moved)
-    return PartialState(cpu=place.type == "cpu")
+    return place
 
 
 def alone() -> bool:
@@ -102,20 +118,22 @@ def first() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
-def agree(make: Callable, device: str | None = None):
+def agree(make: Callable[[], Made], device: str | None = None) -> Made:
     """What ``make()`` gives in the first process, in all of them; what it raises there,
     all raise. Alone: just ``make()``."""
     if alone():
         return make()
-    said = [None]
+    from accelerate.utils import broadcast_object_list
+
+    said: list[Any] = [None]
     if processes(device).is_main_process:
         try:
             said = [(make(), None)]
-        except Exception as error:
+        except Exception as error:  # whatever it is, the others wait for a message
             said = [(None, error)]
-    value, error = broadcast_object_list(said)[0]
-    if error is not None:
-        raise error
+    value, failure = broadcast_object_list(said)[0]
+    if failure is not None:
+        raise failure
     return value
 
 
@@ -126,20 +144,20 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
+# ---- images on the device
+
+
 class Images:
     """A split's images by index, as they are stored, on the device: kept there whole if
     they fill up to a quarter of its free memory, else copied."""
 
     def __init__(self, images: Tensor, device: torch.device):
-        fits = (
-            device.type == "cuda"
-            and images.nbytes < torch.cuda.mem_get_info(device)[0] / 4
-        )
-        self.images, self.device, self.resident = (
-            images.to(device) if fits else images,
-            device,
-            fits,
-        )
+        self.device = device
+        self.resident = False
+        if device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(device)
+            self.resident = images.nbytes < free / 4
+        self.images = images.to(device) if self.resident else images
 
     def __len__(self) -> int:
         return len(self.images)
@@ -147,21 +165,23 @@ class Images:
     def __call__(self, index: Tensor, on_device: Tensor) -> Tensor:
         """Index (B,) on the CPU and the same on the device -> (B, ...), such as (B, 3,
         S, S) uint8."""
-        return (
-            self.images[on_device]
-            if self.resident
-            else to_device(self.images[index], self.device)
-        )
+        if self.resident:
+            return self.images[on_device]
+        return to_device(self.images[index], self.device)
+
+
+def move(model: nn.Module, device: torch.device) -> None:
+    """Put a model on the device, its convolutions in the layout that is the faster one
+    for them, on CPUs too."""
+    model.to(device).to(memory_format=torch.channels_last)
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """To the device without waiting for it: from pinned memory a copy runs by
     itself."""
-    return (
-        tensor.pin_memory().to(device, non_blocking=True)
-        if device.type == "cuda"
-        else tensor
-    )
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor
 
 
 def reseed(number: int, device: torch.device) -> None:
@@ -180,7 +200,7 @@ def share_buffers(model: nn.Module) -> None:
             dist.broadcast(buffer, 0)
 
 
-# BatchNorm over all processes
+# ---- BatchNorm over all processes
 
 
 class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
@@ -191,26 +211,38 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         """Any number of dimensions; channels are the second."""
 
     def forward(self, input: Tensor) -> Tensor:
+        """Normalised images (B, C, ...), in the type of `input`."""
         if not self.training:
             return super().forward(input)
-        x, places = input.float(), [0, *range(2, input.ndim)]
+        x = input.float()
+        places = [0, *range(2, input.ndim)]  # all dimensions but the channels'
         as_channels = (1, -1, *[1] * (input.ndim - 2))
-        # slices may differ in size
-        count = _Sum.apply(
-            torch.tensor(float(x.numel() // x.shape[1]), device=x.device)
-        )
+
+        # of all processes together; their slices may differ in size
+        values = torch.tensor(float(x.numel() // x.shape[1]), device=x.device)
+        count = _Sum.apply(values)
         mean = _Sum.apply(x.sum(places)) / count  # (C,)
         centred = x - mean.view(as_channels)
-        variance = _Sum.apply(centred.square().sum(places)) / count
+        variance = _Sum.apply(centred.square().sum(places)) / count  # (C,)
         if self.track_running_stats:
-            with torch.no_grad():
-                self.num_batches_tracked.add_(1)
-                self.running_mean.lerp_(mean, self.momentum)
-                self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+            self._note(mean, variance * count / (count - 1))
+
         scale = self.weight * (variance + self.eps).rsqrt()
-        return (centred * scale.view(as_channels) + self.bias.view(as_channels)).to(
-            input.dtype
-        )
+        shift = self.bias.view(as_channels)
+        return (centred * scale.view(as_channels) + shift).to(input.dtype)
+
+    @torch.no_grad()
+    def _note(self, mean: Tensor, variance: Tensor) -> None:
+        """Take a batch into the running statistics; without a momentum these are the
+        mean over all batches."""
+        assert self.num_batches_tracked is not None
+        assert self.running_mean is not None and self.running_var is not None
+        self.num_batches_tracked.add_(1)
+        momentum = self.momentum
+        if momentum is None:
+            momentum = 1 / self.num_batches_tracked.item()
+        self.running_mean.lerp_(mean, momentum)
+        self.running_var.lerp_(variance, momentum)
 
 
 class _Sum(torch.autograd.Function):
@@ -235,5 +267,5 @@ def synchronise_batchnorm(model: nn.Module, device: torch.device) -> nn.Module:
         return nn.SyncBatchNorm.convert_sync_batchnorm(model)
     for module in model.modules():
         if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
-            module.__class__ = SyncBatchNorm
+            module.__class__ = SyncBatchNorm  # type: ignore[assignment]  # as torch does
     return model

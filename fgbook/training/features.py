@@ -8,19 +8,20 @@ once for a data set, whatever the number of rows, epochs and seeds.
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from ..data import store
 from ..data.dataset import DataSet
 from ..errors import InputError
 from ..images.augment import centre
 from ..recipe import Recipe
+from . import devices
 
 VERSION = 1  # raise it when the same backbone and images give other features
 # images through the backbone at a time; the result does not depend on it, up to
@@ -51,7 +52,16 @@ def cached(
     Raises InputError for features beyond float16's range (65504) or not finite, and for
     a folder that cannot be written.
     """
+    check(recipe)
     views = 2 if recipe.flip else 1
+    if weights_id == "none":
+        weights, short = _digest(backbone), "none"
+    else:
+        # for the folder's name: the file's name without what the backbone says anyway
+        weights, short = weights_id, weights_id.split(" ")[0]
+        short = short.removesuffix(".safetensors").removeprefix(f"{recipe.backbone}-")
+
+    # what the features depend on, and where they are kept
     about = {
         "version": VERSION,
         "data": dataset.fingerprint,
@@ -59,58 +69,86 @@ def cached(
         "image": recipe.image_size,
         "views": views,
         "backbone": recipe.backbone,
-        "weights": _digest(backbone) if weights_id == "none" else weights_id,
+        "weights": weights,
     }
     fingerprint = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
-    weights = (
-        weights_id.split(" ")[0]
-        .removesuffix(".safetensors")
-        .removeprefix(f"{recipe.backbone}-")
-    )
-    name = f"features-{dataset.name}-{dataset.size}-{recipe.image_size}-{views}-{recipe.backbone}-{weights}"
-    splits = [dataset.split(split) for split in SPLITS]
-    total = sum(map(len, splits))
+    sizes = f"{dataset.size}-{recipe.image_size}-{views}"
+    name = f"features-{dataset.name}-{sizes}-{recipe.backbone}-{short}"
+
+    splits = {split: dataset.split(split) for split in SPLITS}
+    pictures = [split.images for split in splits.values()]
 
     def write(target: Path) -> None:
-        style = {
-            "desc": f"features of {dataset.name}",
-            "unit": "image",
-            "leave": False,
-            "mininterval": 1,
-            "disable": total < 500,
-        }
-        with open(target / "maps.npy", "wb") as file, tqdm(total=total, **style) as bar:
-            empty = True
-            for split in splits:
-                for index in torch.arange(len(split)).split(BATCH):
-                    maps = compute(
-                        backbone, split.images[index], recipe.image_size, views, device
-                    )
-                    if not maps.isfinite().all():
-                        raise InputError(
-                            f"features of {recipe.backbone} are not finite in float16;"
-                            " normalise its last layer, or train it end to end."
-                        )
-                    if empty:  # only now is their shape known
-                        header = {
-                            "descr": "<f2",
-                            "fortran_order": False,
-                            "shape": (total, *maps.shape[1:]),
-                        }
-                        np.lib.format.write_array_header_1_0(file, header)
-                        empty = False
-                    file.write(maps.numpy())
-                    bar.update(len(index))
+        said = f"features of {dataset.name}"
+        batches = _batches(backbone, pictures, recipe.image_size, views, device)
+        _write(target / "maps.npy", batches, sum(map(len, pictures)), said)
 
     maps = torch.from_numpy(store.entry(name, fingerprint, write)["maps"])
-    parts = maps.split([len(split) for split in splits])
-    return replace(
-        dataset,
-        **{
-            split: replace(about, images=part)
-            for split, about, part in zip(SPLITS, splits, parts, strict=True)
-        },
+    parts = maps.split([len(images) for images in pictures])
+    found = {}
+    for split, part in zip(SPLITS, parts, strict=True):
+        found[split] = replace(splits[split], images=part)
+    train, val, test = (found[split] for split in SPLITS)
+    return replace(dataset, train=train, val=val, test=test)
+
+
+def check(recipe: Recipe) -> None:
+    """Raise InputError for a recipe that features of whole pictures cannot serve: there
+    are none of pictures at low resolution."""
+    for name in ("resolution", "low_side"):
+        value = getattr(recipe, name)
+        if value not in ("high", 0):
+            raise InputError(
+                f"recipe: {name} is {value!r}, but features of a frozen backbone are"
+                " computed once, at high resolution; leave it off, or choose a row"
+                " whose backbone is trained."
+            )
+
+
+def _batches(
+    backbone: nn.Module,
+    pictures: list[Tensor],
+    image_size: int,
+    views: int,
+    device: str | torch.device | None,
+) -> Iterator[Tensor]:
+    """Features of all splits' pictures, a batch (B, views, n, h, w) at a time."""
+    for images in pictures:
+        for index in torch.arange(len(images)).split(BATCH):
+            maps = compute(backbone, images[index], image_size, views, device)
+            if not maps.isfinite().all():
+                name = getattr(backbone, "name", type(backbone).__name__)
+                raise InputError(
+                    f"features of {name} are not finite in float16; normalise its last"
+                    " layer, or train it end to end."
+                )
+            yield maps
+
+
+def _write(path: Path, batches: Iterator[Tensor], total: int, said: str) -> None:
+    """Write batches of features, `total` pictures together, as one .npy file. Only the
+    first batch tells their shape, so the header is written then."""
+    from tqdm.auto import tqdm
+
+    bar = tqdm(
+        total=total,
+        desc=said,
+        unit="image",
+        leave=False,
+        mininterval=1,
+        disable=total < 500,
     )
+    with open(path, "wb") as file, bar:
+        for maps in batches:
+            if file.tell() == 0:
+                header = {
+                    "descr": "<f2",
+                    "fortran_order": False,
+                    "shape": (total, *maps.shape[1:]),
+                }
+                np.lib.format.write_array_header_1_0(file, header)
+            file.write(maps.numpy().data)
+            bar.update(len(maps))
 
 
 @torch.no_grad()
@@ -123,18 +161,14 @@ def compute(
 ) -> Tensor:
     """Feature maps of one batch of pictures (B, 3, S, S) uint8 -> (B, views, n, h, w)
     float16 on the CPU; leaves `backbone` in eval mode on the device."""
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    backbone.eval().to(device, memory_format=torch.channels_last)
-    seen = centre(images.to(device), image_size).contiguous(
-        memory_format=torch.channels_last
-    )
-    return (
-        torch.stack(
-            [backbone(view).half() for view in (seen, seen.flip(-1))[:views]], 1
-        )
-        .cpu()
-        .contiguous()
-    )
+    place = torch.device(device or devices.default_device())
+    devices.move(backbone.eval(), place)
+    seen = centre(images.to(place), image_size)
+    seen = seen.contiguous(memory_format=torch.channels_last)
+    found = [backbone(seen).half()]
+    if views == 2:
+        found.append(backbone(seen.flip(-1)).half())
+    return torch.stack(found, 1).cpu().contiguous()
 
 
 def _digest(backbone: nn.Module) -> str:

@@ -1,12 +1,11 @@
 """The training loop: ``fit`` trains a model by a recipe, ``predict`` gives its class
-    probabilities.
+probabilities.
 
 What makes a run repeatable: nothing random is carried along. The order of an epoch, the
 augmentation of an image and the dropout of a step are functions of (seed, epoch, image
 or step), so a checkpoint needs no random state, and a run that was killed at any moment
-goes on as if
-nothing had happened: on a CPU its final weights are identical, bit by bit, to those of
-    an undisturbed run.
+goes on as if nothing had happened: on a CPU its final weights are identical, bit by
+bit, to those of an undisturbed run.
 
 What keeps a GPU busy: images lie on it as uint8 (or are copied from pinned memory),
 everything else happens there, and the host looks at a result only every LOOK steps.
@@ -23,28 +22,44 @@ import math
 import signal
 import threading
 import time
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
-from tqdm.auto import tqdm
 
 from .. import backbones
 from ..data.dataset import DataSet, Split
 from ..errors import InputError, unknown
-from ..images.augment import augment, evaluation_view, key, mix, partners
+from ..images.augment import evaluation_view, key
 from ..recipe import Recipe
-from . import devices, memory
+from . import batches, devices, features, memory, optimiser, schedule, statistics
 from .checkpoints import Folder, State
 from .devices import Images, to_device
+from .schedule import by_class, factor, order, steps_per_epoch
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from tqdm import tqdm
+
+    from ..methods.method import Method
+
+__all__ = (
+    "NonFiniteLoss",
+    "Outcome",
+    "by_class",
+    "factor",
+    "fit",
+    "order",
+    "predict",
+    "steps_per_epoch",
+)
 
 # raise it when the same recipe and seed give other results, beyond rounding
 VERSION = 1
@@ -54,15 +69,24 @@ SAVE_SECONDS = 180.0  # between two checkpoints within an epoch
 
 
 class NonFiniteLoss(InputError):
-    """The loss, or a weight, became infinite or not a number. ``step`` counts optimiser
-    steps from 1, ``files`` are that batch's images."""
+    """Training has overflowed: something (`what`) became infinite or not a number.
 
-    def __init__(self, step: int, files: list[str], where: str, checkpoint: str):
+    ``step`` counts optimiser steps from 1, ``files`` are that batch's images.
+    """
+
+    def __init__(
+        self,
+        step: int,
+        files: list[str],
+        where: str,
+        checkpoint: str,
+        what: str = "the loss or a weight was",
+    ):
         self.step, self.files = step, files
         super().__init__(
-            f"the loss or a weight was not finite at step {step} ({where}); last good"
-            f" checkpoint: {checkpoint}; lower the learning rate, set clip_norm, or"
-            f" look at the images of that batch: {', '.join(files)}."
+            f"{what} not finite at step {step} ({where}); last good checkpoint:"
+            f" {checkpoint}; lower the learning rate, set clip_norm, or look at the"
+            f" images of that batch: {', '.join(files)}."
         )
 
 
@@ -77,10 +101,15 @@ class Outcome:
     val_top1: float | None
     seconds: float  # of training and validation, over all calls
     steps: int  # optimiser steps that led to the present state
+    # Of all completed epochs: the share of steps whose gradient was cut to clip_norm,
+    # and the mean of what gradients were multiplied by; None where nothing is cut. Each
+    # epoch's are in the log.
+    clipped: float | None = None
+    clip_coefficient: float | None = None
 
 
 def fit(
-    model: nn.Module,
+    model: "Method",
     data: DataSet,
     recipe: Recipe,
     run_dir: Path,
@@ -96,13 +125,18 @@ def fit(
 
     The weights of the epoch with the highest validation top-1 are chosen (equal: lower
     validation loss, then earlier); with train_on="train+val" or keep="last" those of
-    the last epoch. The test split is never touched. ``run_dir/log.jsonl`` gets one line
-    an epoch (with `tensorboard` also ``run_dir/tensorboard``): activations_mib is what
-    a part of a batch keeps for the backward pass, besides weights; peak_memory_mib is
-    the most that this process ever held on its GPU (None on a CPU).
+    the last epoch. With recompute_statistics their running statistics are then made
+    anew (see :mod:`fgbook.training.statistics`). The test split is never touched.
+
+    ``run_dir/log.jsonl`` gets one line an epoch (with `tensorboard` also
+    ``run_dir/tensorboard``): activations_mib is what a part of a batch keeps for the
+    backward pass, besides weights; peak_memory_mib is the most that this process ever
+    held on its GPU (None on a CPU); where clip_norm is set, clipped and
+    clip_coefficient are the epoch's (see :class:`Outcome`).
 
     A call with the same arguments goes on where an earlier one was stopped by the
     budget, by Ctrl-C or by a crash, and returns at once when the run is finished.
+
     `model` needs forward(images, targets) -> logits, losses(logits, targets, criterion)
     -> named means over images, predict(images) -> logits (B, C); targets are labels
     (B,) int64, or class probabilities (B, C) where images are mixed. Its ``backbone``,
@@ -115,289 +149,445 @@ def fit(
     NonFiniteLoss, KeyboardInterrupt (after a checkpoint; a second Ctrl-C does not wait
     for one).
     """
-    begin = time.monotonic()
+    deadline = math.inf
+    if budget_minutes is not None:
+        deadline = time.monotonic() + 60 * budget_minutes
     accelerator = devices.accelerator(recipe, device)
-    device, first, several = (
-        accelerator.device,
-        accelerator.is_main_process,
-        accelerator.num_processes > 1,
-    )
-    train, val = (
-        data.split(recipe.train_on),
-        (data.val if recipe.train_on == "train" else None),
-    )
-    _check(data, train, val)
-    steps = steps_per_epoch(len(train), recipe.batch_size)
-
-    if recipe.batchnorm == "frozen":
-        backbones.freeze_statistics(model)
-    if several and recipe.sync_batchnorm:
-        model = devices.synchronise_batchnorm(model, device)
-    # faster than the default layout for convolutions, on CPUs too
-    model.to(device, memory_format=torch.channels_last)
+    _check(data, recipe)
+    model = _prepared(model, recipe, accelerator)
     folder = Folder(
         Path(run_dir),
         _identity(model, data, recipe, seed),
-        write=first,
+        write=accelerator.is_main_process,
         tensorboard=tensorboard,
     )
-    if (outcome := folder.finished(model)) is not None:
+    earlier = folder.finished(model)
+    if earlier is not None:
         model.eval()
-        return Outcome(**outcome)
+        return Outcome(**earlier)
+    trainer = Trainer(model, data, recipe, seed, folder, accelerator)
+    return trainer.run(deadline, progress)
 
-    optimiser = accelerator.prepare_optimizer(_optimiser(model, recipe))
-    evaluated = copy.deepcopy(model) if recipe.ema else model  # with averaged weights
-    parts = {
-        "model": model,
-        "average": evaluated if recipe.ema else None,
-        "optimiser": optimiser,
-        "scaler": accelerator.scaler,
-    }
-    # everything with a state_dict
-    parts = {name: part for name, part in parts.items() if part is not None}
-    state = folder.resume(parts)
-    # counted once, not by every process
-    state.sums = {name: total * first for name, total in state.sums.items()}
-    accelerator.wait_for_everyone()  # all have read before the first one writes
-    folder.log(state)  # also shows at once whether the folder can be written
 
-    if recipe.compile:
-        model.compile()
-    # DistributedDataParallel
-    network = accelerator.prepare_model(model) if several else model
-    criterion = partial(F.cross_entropy, label_smoothing=recipe.label_smoothing)
-    images, labels = Images(train.images, device), train.labels.to(device)
-    held_out = Images(val.images, device) if val is not None else None
-    # the first whose loss was not finite; see look()
-    bad_step = torch.tensor(torch.inf, dtype=torch.float64, device=device)
-    clock = saved = time.monotonic()
-    deadline = begin + 60 * budget_minutes if budget_minutes is not None else math.inf
+class Asked(NamedTuple):
+    """What may be asked for between two steps; the answer is the first process's."""
 
-    def elapsed() -> float:
-        nonlocal clock
-        before, clock = clock, time.monotonic()
-        state.seconds += clock - before
-        return clock - before
+    interrupted: bool = False  # by Ctrl-C
+    over: bool = False  # the time budget
+    due: bool = False  # a checkpoint
 
-    def look() -> None:
-        """Wait for the device; add up what the processes have; stop the run if a loss
-        was not finite."""
-        bad = accelerator.gather(bad_step.view(1)).min().item()
-        if not torch.stack(
-            [parameter.isfinite().all() for parameter in model.parameters()]
-        ).all():
-            # the update itself overflowed
-            bad = min(bad, state.epoch * steps + state.step - 1)
-        state.epoch_seconds += elapsed()
-        if several:
-            # the first keeps it
-            state.sums = {
-                name: accelerator.reduce(total.to(device)) * first
-                for name, total in state.sums.items()
-            }
-        if bad < math.inf:
-            epoch, batch = divmod(int(bad), steps)
-            files = [
-                train.files[i]
-                for i in (
-                    _order(train, recipe, seed, epoch)
-                    .split(recipe.batch_size)[batch]
-                    .tolist()
-                )
-            ]
-            raise NonFiniteLoss(
-                int(bad) + 1,
-                files,
-                f"epoch {epoch + 1}, step {batch + 1} of {steps}",
-                folder.saved or "none yet",
-            )
-        loss = sum(
-            weight * float(state.sums[name])
-            for name, weight in _weights(state.sums, recipe).items()
-        )
-        bar.set_postfix(
-            loss=(
-                f"{loss / max(1, min(state.step * recipe.batch_size, len(train))):.3f}"
-            ),
-            refresh=False,
-        )
+    @property
+    def stop(self) -> bool:
+        """Whether this call of ``fit`` is to end."""
+        return self.interrupted or self.over
 
-    def save() -> None:
-        nonlocal saved
-        if first:
-            folder.save(
-                state, {name: part.state_dict() for name, part in parts.items()}
-            )
-        saved = time.monotonic()
 
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    begun = state.epoch * steps + state.step
-    bar = tqdm(
-        total=recipe.epochs * steps,
-        initial=begun,
-        disable=not (progress and first),
-        unit="step",
-        desc="training",
-    )
-    with (
-        bar,
-        memory.recomputed(model, recipe.compile) if recipe.recompute else nullcontext(),
-        _interruptible() as interrupts,
+class Trainer:
+    """One call of :func:`fit`, from wherever an earlier one was stopped. Read ``run``
+    first; what it calls follows in its order.
+
+    WAITS marks the lines at which the host waits for the device. ``step`` has none.
+    """
+
+    def __init__(
+        self,
+        model: "Method",
+        data: DataSet,
+        recipe: Recipe,
+        seed: int,
+        folder: Folder,
+        accelerator: "Accelerator",
     ):
-        while not _ended(state, recipe):
-            epoch = state.epoch
-            batches = _order(train, recipe, seed, epoch).split(recipe.batch_size)[
-                :steps
-            ]
-            model.train()
-            while state.step < steps:
-                step = epoch * steps + state.step
-                for group in optimiser.param_groups:
-                    group["lr"] = group["rate"] * factor(recipe, step, steps)
-                # dropout
-                devices.reseed(key(seed, step, accelerator.process_index), device)
+        self.model, self.recipe, self.seed = model, recipe, seed
+        self.folder, self.accelerator = folder, accelerator
+        self.device: torch.device = accelerator.device
+        self.several = accelerator.num_processes > 1
+        self.first = accelerator.is_main_process
 
-                batch = batches[state.step]
-                pieces, shares = _slices(batch, recipe, accelerator)
-                for piece, share in zip(pieces, shares):
-                    view, targets = _examples(
-                        piece, images, labels, data.num_classes, recipe, seed, epoch
-                    )
-                    kept = (
-                        nullcontext()
-                        if state.activations or recipe.compile
-                        else memory.Activations(model)
-                    )
-                    # gradients meet once a step
-                    with (
-                        nullcontext()
-                        if piece is pieces[-1]
-                        else accelerator.no_sync(network)
-                    ):
-                        with accelerator.autocast(), kept:
-                            losses = model.losses(
-                                network(view, targets), targets, criterion
-                            )
-                            loss = sum(
-                                weight * losses[name]
-                                for name, weight in _weights(losses, recipe).items()
-                            )
-                        # of which the processes' mean is taken
-                        accelerator.backward(loss * share * accelerator.num_processes)
-                    for name, value in losses.items():
-                        state.sums[name] = state.sums.get(
-                            name, 0
-                        ) + value.detach().double() * (share * len(batch))
-                    state.activations = state.activations or getattr(kept, "bytes", 0)
-                    bad_step = torch.where(
-                        loss.detach().isfinite(), bad_step, bad_step.clamp(max=step)
-                    )
-                if recipe.clip_norm:
-                    accelerator.clip_grad_norm_(model.parameters(), recipe.clip_norm)
-                optimiser.step()
-                optimiser.zero_grad()
-                if recipe.ema:
-                    _follow(evaluated, model, recipe.ema if step else 0.0)
-                state.step += 1
-                bar.update()
+        # what is learnt, and what is held out
+        self.num_classes = data.num_classes
+        self.train = data.split(recipe.train_on)
+        self.val = data.val if recipe.train_on == "train" else None
+        self.images = Images(self.train.images, self.device)
+        self.labels = self.train.labels.to(self.device)
+        self.held_out = Images(self.val.images, self.device) if self.val else None
+        self.steps = steps_per_epoch(len(self.train), recipe.batch_size)
 
-                # Several processes have to agree, which costs a message: they do so
-                # only when they look anyway.
-                looking, interrupted, over, due = (
-                    state.step % LOOK == 0,
-                    False,
-                    False,
-                    False,
-                )
-                if looking or not several:
-                    now = time.monotonic()
-                    interrupted, over, due = _agree(
-                        (bool(interrupts), now > deadline, now > saved + SAVE_SECONDS),
-                        accelerator,
-                    )
-                if interrupted or over or due or looking:
-                    look()
-                if interrupted or over or due:
-                    save()
-                if interrupted or over:
-                    return _stopped(state, steps, interrupted)
+        # what learns; `evaluated` are the weights that validation sees
+        made = optimiser.make(model, recipe)
+        self.optimiser = accelerator.prepare_optimizer(made)
+        self.evaluated = copy.deepcopy(model) if recipe.ema else model
+        self.criterion = partial(
+            F.cross_entropy, label_smoothing=recipe.label_smoothing
+        )
 
-            look()
-            devices.share_buffers(evaluated)
-            line = {
-                "epoch": epoch + 1,
-                "lr": max(group["lr"] for group in optimiser.param_groups),
-            }
-            seen = sum(map(len, batches))
-            line["losses"] = {
-                name: accelerator.reduce(total.to(device)).item() / seen
-                for name, total in state.sums.items()
-            }
-            line["images_per_second"] = round(seen / state.epoch_seconds, 1)
-            line["val_top1"], line["val_loss"] = None, None
-            if val is not None:
-                logits = _logits(
-                    evaluated, held_out, recipe, accelerator, recipe.resolution
-                )
-                line["val_top1"] = (
-                    (logits.argmax(1) == val.labels).double().mean().item()
-                )
-                line["val_loss"] = F.cross_entropy(logits, val.labels).item()
-            state.epoch, state.step, state.sums = epoch + 1, 0, {}
-            if val is None or recipe.keep == "last" or _better(line, state):
-                state.best_epoch, state.best_top1, state.best_loss = (
-                    epoch + 1,
-                    line["val_top1"],
-                    line["val_loss"],
-                )
-                state.best = {
-                    name: value.detach().clone()
-                    for name, value in evaluated.state_dict().items()
-                }
-            state.epoch_seconds = 0.0
-            elapsed()
-            line["seconds"] = round(state.seconds, 2)
-            line["activations_mib"] = round(state.activations / 2**20, 3) or None
-            line["peak_memory_mib"] = (
-                round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
-                if device.type == "cuda"
-                else None
+        # what a checkpoint holds: everything with a state_dict, and the state
+        self.parts: dict[str, Any] = {"model": model, "optimiser": self.optimiser}
+        if recipe.ema:
+            self.parts["average"] = self.evaluated
+        if accelerator.scaler is not None:  # fp16
+            self.parts["scaler"] = accelerator.scaler
+        self.state = self._resume()
+
+        # what is called in place of the model: compiled, DistributedDataParallel
+        if recipe.compile:
+            model.compile()
+        self.network = accelerator.prepare_model(model) if self.several else model
+
+        # the first step, over all epochs, whose loss was not finite; see look()
+        self.bad_step = torch.tensor(math.inf, dtype=torch.float64, device=self.device)
+        self.clock = self.saved = time.monotonic()
+
+    def _resume(self) -> State:
+        """The newest checkpoint's state, its weights put where they belong; a fresh one
+        where there is none."""
+        state = self.folder.resume(self.parts)
+        # sums over images are counted once, not by every process
+        state.sums = {name: total * self.first for name, total in state.sums.items()}
+        state.clipping = state.clipping.to(self.device)
+        self.accelerator.wait_for_everyone()  # all have read before the first writes
+        self.folder.log(state)  # also shows at once whether the folder can be written
+        return state
+
+    def run(self, deadline: float, progress: bool) -> Outcome:
+        """Train to the end, or until `deadline` (as of time.monotonic) or Ctrl-C."""
+        self.deadline = deadline
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        with (
+            self._progress_bar(progress) as self.bar,
+            self._recomputed(),
+            _interruptible() as self.interrupts,
+        ):
+            while not self.ended():
+                stopped = self.epoch()
+                if stopped:
+                    return self.stopped(stopped)
+        return self.finish()
+
+    def epoch(self) -> Asked | None:
+        """From where the state stands to the end of its epoch. What asked to stop, if
+        something did before the run's end; else None."""
+        of_epoch = self.batches(self.state.epoch)
+        self.model.train()
+
+        while self.state.step < self.steps:
+            # 1. learn from the next batch
+            self.step(of_epoch[self.state.step])
+
+            # 2. now and then look at the loss, save, or stop. Several processes have to
+            # agree on that, which costs a message: they do so only when they look
+            # anyway.
+            looking = self.state.step % LOOK == 0
+            asked = self.asked() if looking or not self.several else Asked()
+            if looking or any(asked):
+                self.look()
+            if any(asked):
+                self.checkpoint()
+            if asked.stop:
+                return asked
+
+        # 3. the epoch is over: look at its loss, measure, keep the best weights
+        self.look()
+        line = self.measure()
+        self.keep(line)
+
+        # 4. write down what happened
+        self.log(line)
+        self.checkpoint()
+        self.folder.log(self.state)
+        asked = self.asked()
+        return asked if asked.stop and not self.ended() else None
+
+    # ---- a step: nothing here waits for the device
+
+    def step(self, batch: Tensor) -> None:
+        """One optimiser step on the images at `batch` (B,) int64."""
+        number = self.state.epoch * self.steps + self.state.step
+
+        # the learning rates of this step
+        for group in self.optimiser.param_groups:
+            group["lr"] = group["rate"] * factor(self.recipe, number, self.steps)
+        # dropout, and whatever else is random in the model
+        process = self.accelerator.process_index
+        devices.reseed(key(self.seed, number, process), self.device)
+
+        # Forward and backward, part by part; gradients add up, and processes exchange
+        # them with the last part.
+        parts, shares = batches.parts(batch, self.recipe, self.accelerator)
+        for part, share in zip(parts, shares, strict=True):
+            last = part is parts[-1]
+            exchange = nullcontext() if last else self.accelerator.no_sync(self.network)
+            with exchange:
+                losses, loss = self.forward(part)
+                # of which the processes' mean is taken
+                scale = share * self.accelerator.num_processes
+                self.accelerator.backward(loss * scale)
+            self.note(number, losses, loss, share * len(batch))
+
+        # the update
+        if self.recipe.clip_norm:
+            parameters, clip_norm = self.model.parameters(), self.recipe.clip_norm
+            norm = self.accelerator.clip_grad_norm_(parameters, clip_norm)
+            self.state.clipping += optimiser.clipping(norm, clip_norm)
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+
+        # the averaged weights begin as those after the first step
+        if self.recipe.ema:
+            decay = self.recipe.ema if number else 0.0
+            optimiser.follow(self.evaluated, self.model, decay)
+
+        self.state.step += 1
+        self.bar.update()
+
+    def forward(self, part: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """The losses of the images at `part` (b,) by name, and their weighted sum."""
+        views, targets = batches.examples(
+            part,
+            self.images,
+            self.labels,
+            self.num_classes,
+            self.recipe,
+            self.seed,
+            self.state.epoch,
+        )
+        # counted once; within a compiled graph nothing can be counted
+        counted = self.state.activations or self.recipe.compile
+        kept = None if counted else memory.Activations(self.model)
+        with (
+            self.accelerator.autocast(),
+            kept or nullcontext(),
+            _batchnorm_explained(self.recipe),
+        ):
+            logits = self.network(views, targets)
+            losses = self.model.losses(logits, targets, self.criterion)
+            loss = _total(losses, self.recipe)
+        if kept:
+            self.state.activations = kept.bytes
+        return losses, loss
+
+    def note(
+        self, number: int, losses: dict[str, Tensor], loss: Tensor, images: float
+    ) -> None:
+        """Add the losses of so many images to the epoch's, and note whether they are
+        finite. It stays on the device, to be read by ``look``."""
+        for name, value in losses.items():
+            before = self.state.sums.get(name, 0)
+            self.state.sums[name] = before + value.detach().double() * images
+        earliest = self.bad_step.clamp(max=number)
+        finite = loss.detach().isfinite()
+        self.bad_step = torch.where(finite, self.bad_step, earliest)
+
+    # ---- between steps
+
+    def asked(self) -> Asked:
+        """Whether to save or to stop now, as the first process sees it."""
+        now = time.monotonic()
+        mine = Asked(
+            interrupted=bool(self.interrupts),
+            over=now > self.deadline,
+            due=now > self.saved + SAVE_SECONDS,
+        )
+        if not self.several:
+            return mine
+        from accelerate.utils import broadcast_object_list
+
+        return broadcast_object_list([mine])[0]  # WAITS for the first process
+
+    def look(self) -> None:
+        """Read what has gathered on the device, add up what the processes have, show
+        it. Raises NonFiniteLoss if a loss or a weight is not finite."""
+        bad = self.accelerator.gather(self.bad_step.view(1)).min().item()  # WAITS
+        finite = [weight.isfinite().all() for weight in self.model.parameters()]
+        if not torch.stack(finite).all():  # WAITS
+            # the loss may have been finite and only the last update overflowed
+            bad = min(bad, self.state.epoch * self.steps + self.state.step - 1)
+        self.state.epoch_seconds += self._elapsed()
+        if bad < math.inf:
+            raise self._diverged(int(bad), "the loss or a weight was")
+
+        if self.several:
+            # the first process keeps the sums, the others begin again from 0
+            for name, total in self.state.sums.items():
+                together = self.accelerator.reduce(total.to(self.device))
+                self.state.sums[name] = together * self.first
+        seen = min(self.state.step * self.recipe.batch_size, len(self.train))
+        loss = float(_total(self.state.sums, self.recipe)) / max(1, seen)  # WAITS
+        self.bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+
+    def checkpoint(self) -> None:
+        """Save all that is needed to go on from here. WAITS: weights are copied."""
+        if self.first:
+            parts = {name: part.state_dict() for name, part in self.parts.items()}
+            self.folder.save(self.state, parts)
+        self.saved = time.monotonic()
+
+    def stopped(self, asked: Asked) -> Outcome:
+        """The outcome of a call that something stopped before the run's end; raises
+        KeyboardInterrupt if that was Ctrl-C."""
+        state = self.state
+        if asked.interrupted:
+            raise KeyboardInterrupt(
+                f"stopped in epoch {state.epoch + 1} after step {state.step} of"
+                f" {self.steps}; the same call goes on from there"
             )
-            if state.notes:
-                line["note"], state.notes = " ".join(state.notes), []
-            state.log.append(line)
-            bar.set_description(
-                f"epoch {epoch + 1} of {recipe.epochs}"
-                + (f", validation {line['val_top1']:.1%}" if val else "")
-            )
-            save()
-            folder.log(state)
-            interrupted, over = _agree(
-                (bool(interrupts), time.monotonic() > deadline), accelerator
-            )
-            if (interrupted or over) and not _ended(state, recipe):
-                return _stopped(state, steps, interrupted)
+        return self.outcome(finished=False)
 
-    model.load_state_dict(state.best)
-    model.eval()
-    outcome = Outcome(
-        True,
-        state.epoch,
-        state.best_epoch,
-        state.best_top1,
-        state.seconds,
-        state.epoch * steps,
-    )
-    folder.finish(model, asdict(outcome))
-    accelerator.wait_for_everyone()
-    if interrupts:
-        raise KeyboardInterrupt("the run had just finished")
-    return outcome
+    # ---- the end of an epoch
+
+    def measure(self) -> dict[str, Any]:
+        """The epoch's line of the log: losses, speed, and what validation says."""
+        devices.share_buffers(self.evaluated)
+        seen = sum(map(len, self.batches(self.state.epoch)))
+        losses = {}
+        for name, total in self.state.sums.items():
+            together = self.accelerator.reduce(total.to(self.device))
+            losses[name] = together.item() / seen  # WAITS
+        line = {
+            "epoch": self.state.epoch + 1,
+            "lr": max(group["lr"] for group in self.optimiser.param_groups),
+            "losses": losses,
+            "images_per_second": round(seen / self.state.epoch_seconds, 1),
+        }
+        if self.recipe.clip_norm:
+            line |= _clipping(self.state.clipping)  # WAITS
+        top1, loss = self.validate()
+        return line | {"val_top1": top1, "val_loss": loss}
+
+    def validate(self) -> tuple[float | None, float | None]:
+        """Top-1 accuracy and loss on validation; None, None where there is none."""
+        if self.val is None or self.held_out is None:
+            return None, None
+        logits = _logits(  # WAITS
+            self.evaluated,
+            self.held_out,
+            self.recipe,
+            self.accelerator,
+            self.recipe.resolution,
+        )
+        right = logits.argmax(1) == self.val.labels
+        top1 = right.double().mean().item()
+        return top1, F.cross_entropy(logits, self.val.labels).item()
+
+    def keep(self, line: dict[str, Any]) -> None:
+        """Count the epoch, and keep its weights if they are the ones to keep so far."""
+        state = self.state
+        any_is_better = self.val is None or self.recipe.keep == "last"
+        if any_is_better or _better(line, state):
+            # finite weights may still give predictions that overflow
+            if line["val_loss"] is not None and not math.isfinite(line["val_loss"]):
+                last = (state.epoch + 1) * self.steps - 1
+                raise self._diverged(last, "the predictions on validation images were")
+            state.best_epoch = state.epoch + 1
+            state.best_top1, state.best_loss = line["val_top1"], line["val_loss"]
+            weights = self.evaluated.state_dict().items()
+            state.best = {name: value.detach().clone() for name, value in weights}
+        state.epoch, state.step, state.sums = state.epoch + 1, 0, {}
+        state.clipping = torch.zeros_like(state.clipping)
+
+    def log(self, line: dict[str, Any]) -> None:
+        """Complete an epoch's line and put it into the state's log."""
+        state, on_gpu = self.state, self.device.type == "cuda"
+        state.epoch_seconds = 0.0
+        self._elapsed()
+        line["seconds"] = round(state.seconds, 2)
+        line["activations_mib"] = round(state.activations / 2**20, 3) or None
+        line["peak_memory_mib"] = None
+        if on_gpu:
+            peak = torch.cuda.max_memory_allocated(self.device)
+            line["peak_memory_mib"] = round(peak / 2**20, 1)
+        if state.notes:
+            line["note"], state.notes = " ".join(state.notes), []
+        state.log.append(line)
+
+        said = f"epoch {state.epoch} of {self.recipe.epochs}"
+        if line["val_top1"] is not None:
+            said += f", validation {line['val_top1']:.1%}"
+        self.bar.set_description(said)
+
+    def ended(self) -> bool:
+        """Whether the last epoch is over, or patience is."""
+        if self.state.epoch >= self.recipe.epochs:
+            return True
+        waited = self.state.epoch - self.state.best_epoch
+        return bool(self.recipe.patience) and waited >= self.recipe.patience
+
+    # ---- the end of the run
+
+    def finish(self) -> Outcome:
+        """Put the chosen weights into the model and its file."""
+        self.model.load_state_dict(self.state.best)
+        if self.recipe.recompute_statistics:
+            statistics.recompute(self.model, self.images, self.recipe)
+        self.model.eval()
+        outcome = self.outcome(finished=True)
+        self.folder.finish(self.model, asdict(outcome))  # WAITS
+        self.accelerator.wait_for_everyone()
+        if self.interrupts:
+            raise KeyboardInterrupt("the run had just finished")
+        return outcome
+
+    def outcome(self, finished: bool) -> Outcome:
+        """How far the run has come."""
+        state = self.state
+        noted = [line for line in state.log if line.get("clipped") is not None]
+        # epochs have equally many steps
+        count = len(noted) or 1
+        clipped = sum(line["clipped"] for line in noted) / count
+        coefficient = sum(line["clip_coefficient"] for line in noted) / count
+        return Outcome(
+            finished=finished,
+            epochs=state.epoch,
+            best_epoch=state.best_epoch,
+            val_top1=state.best_top1,
+            seconds=state.seconds,
+            steps=state.epoch * self.steps + state.step,
+            clipped=clipped if noted else None,
+            clip_coefficient=coefficient if noted else None,
+        )
+
+    # ---- used above
+
+    def batches(self, epoch: int) -> tuple[Tensor, ...]:
+        """The places of the training images in an epoch's batches; a single image that
+        is left over is in none."""
+        taken = schedule.of_epoch(self.train.labels, self.recipe, self.seed, epoch)
+        return taken.split(self.recipe.batch_size)[: self.steps]
+
+    def _elapsed(self) -> float:
+        """Seconds since the last call, also added to the run's."""
+        before, self.clock = self.clock, time.monotonic()
+        self.state.seconds += self.clock - before
+        return self.clock - before
+
+    def _diverged(self, step: int, what: str) -> NonFiniteLoss:
+        """The error for optimiser step `step`, counted from 0 over all epochs."""
+        epoch, in_epoch = divmod(step, self.steps)
+        files = [self.train.files[i] for i in self.batches(epoch)[in_epoch].tolist()]
+        where = f"epoch {epoch + 1}, step {in_epoch + 1} of {self.steps}"
+        kept = self.folder.saved or "none yet"
+        return NonFiniteLoss(step + 1, files, where, kept, what)
+
+    def _progress_bar(self, progress: bool) -> "tqdm":
+        from tqdm.auto import tqdm
+
+        return tqdm(
+            total=self.recipe.epochs * self.steps,
+            initial=self.state.epoch * self.steps + self.state.step,
+            disable=not (progress and self.first),
+            unit="step",
+            desc="training",
+        )
+
+    def _recomputed(self) -> AbstractContextManager:
+        if self.recipe.recompute:
+            return memory.recomputed(self.model, self.recipe.compile)
+        return nullcontext()
 
 
 def predict(
-    model: nn.Module,
+    model: "Method",
     split: Split,
     recipe: Recipe,
     *,
@@ -410,270 +600,93 @@ def predict(
     `resolution`: "high": the crop as it is; "low": reduced to recipe.low_side and
     enlarged again; "mixed": every other image of both kinds. Leaves `model` in eval
     mode on the device. In several processes each image is computed by one of them, and
-    all get the whole result.
+    all get the whole result. Raises InputError if a prediction is not finite.
     """
     accelerator = devices.accelerator(recipe, device)
-    model.to(accelerator.device, memory_format=torch.channels_last)
-    return _logits(
-        model, Images(split.images, accelerator.device), recipe, accelerator, resolution
-    ).softmax(1)
-
-
-# What a step depends on: pure functions of the recipe, the seed and counters
-
-
-def steps_per_epoch(images: int, batch_size: int) -> int:
-    """Optimiser steps in an epoch: the last batch may be smaller, but one of a single
-    image is left out (unless there is no other)."""
-    whole, rest = divmod(images, batch_size)
-    return whole + (rest > 1 or whole == 0)
-
-
-def order(seed: int, epoch: int, images: int) -> Tensor:
-    """The order in which an epoch takes the images: a permutation (images,) int64 that
-    depends on nothing but the arguments."""
-    return torch.randperm(
-        images, generator=torch.Generator().manual_seed(key(seed, epoch))
-    )
-
-
-def by_class(labels: Tensor, per_class: int, seed: int, epoch: int) -> Tensor:
-    """:func:`order` with `per_class` images of a class in a row: labels (N,) int64 on
-    the CPU -> a permutation (N,) int64.
-
-    Each class's images, in random order, are cut into groups of that many; groups
-    follow each other in random order, those of every class's rest at the end of the
-    epoch. So every image is still taken once, and a class may meet itself in a batch.
-    (Hermans et al. 2017 draw P different classes and K images of each for every batch,
-    anew.)
-    """
-    taken = order(seed, epoch, len(labels))
-    taken = taken[labels[taken].argsort(stable=True)]  # class by class
-    count = labels.bincount()
-    # in its class
-    rank = torch.arange(len(labels)) - (count.cumsum(0) - count)[labels[taken]]
-    group = (rank % per_class == 0).cumsum(0) - 1
-    rest = rank // per_class == count[labels[taken]] // per_class
-    place = order(seed, epoch, int(group[-1]) + 1)[group]
-    return taken[(place + len(labels) * rest).argsort(stable=True)]
-
-
-def factor(recipe: Recipe, step: int, steps: int) -> float:
-    """What the learning rates are multiplied by at optimiser step `step` (from 0) when
-    an epoch has `steps` steps.
-
-    "step", "cosine", "cyclic" and "onecycle" are PyTorch's StepLR, CosineAnnealingLR
-    (to 0), CyclicLR (triangular, from a tenth) and OneCycleLR (30 % up from 1/25, then
-    down to 1/250,000, by cosines; momentum stays). Warm-up multiplies: linearly to 1 in
-    warmup_epochs.
-    """
-    total = recipe.epochs * steps
-    if recipe.schedule == "step":
-        value = recipe.step_factor ** (step // steps // recipe.step_epochs)
-    elif recipe.schedule == "cosine":
-        value = (1 + math.cos(math.pi * step / total)) / 2
-    elif recipe.schedule == "cyclic":
-        place = step / (recipe.cycle_epochs * steps) % 1
-        value = 0.1 + 0.9 * (1 - abs(2 * place - 1))
-    elif recipe.schedule == "onecycle":
-        top, last = 0.3 * total - 1, total - 1
-        start, end, share = (
-            (1 / 25, 1, step / top)
-            if step <= top
-            else (1, 1 / 25e4, (step - top) / (last - top))
+    devices.move(model, accelerator.device)
+    images = Images(split.images, accelerator.device)
+    found = _logits(model, images, recipe, accelerator, resolution).softmax(1)
+    if not found.isfinite().all():
+        raise InputError(
+            "the model's predictions are not finite: its weights grew too large while"
+            " it was trained; lower the learning rate or set clip_norm, and train it"
+            " again."
         )
-        value = end + (start - end) * (1 + math.cos(math.pi * share)) / 2
-    else:
-        value = 1.0
-    return value * min(1.0, (step + 1) / max(1.0, recipe.warmup_epochs * steps))
+    return found
 
 
-def _order(train: Split, recipe: Recipe, seed: int, epoch: int) -> Tensor:
-    return (
-        by_class(train.labels, recipe.per_class, seed, epoch)
-        if recipe.per_class
-        else order(seed, epoch, len(train))
-    )
-
-
-def _examples(
-    index: Tensor,
+@torch.no_grad()
+def _logits(
+    model: "Method",
     images: Images,
-    labels: Tensor,
-    num_classes: int,
     recipe: Recipe,
-    seed: int,
-    epoch: int,
-) -> tuple[Tensor, Tensor]:
-    """What is learnt from the images at index (B,) int64 on the CPU: views (V * B, 3,
-    s, s), where V is recipe.views, and their labels (V * B,) or, where images are
-    mixed, class probabilities (V * B, C). The first B are the images' first views, and
-    so on, each from random numbers of its own."""
-    seeds = [seed, *(key(seed, number) for number in range(1, recipe.views))]
-    found = [
-        _view(index, images, labels, num_classes, recipe, own, epoch) for own in seeds
-    ]
-    view, targets = found[0] if len(found) == 1 else map(torch.cat, zip(*found))
-    return view.contiguous(memory_format=torch.channels_last), targets
+    accelerator: "Accelerator",
+    resolution: str,
+) -> Tensor:
+    """Logits (N, C), float32 on the CPU. Each process takes every n-th batch, so that
+    the batches are the same however many there are."""
+    model.eval()
+    all_batches = torch.arange(len(images)).split(recipe.batch_size)
+    mine = all_batches[accelerator.process_index :: accelerator.num_processes]
+    logits = []
+    for index in mine:
+        there = to_device(index, accelerator.device)
+        view = evaluation_view(images(index, there), there, recipe, resolution)
+        view = view.contiguous(memory_format=torch.channels_last)
+        with accelerator.autocast():
+            logits.append(model.predict(view).float())
+    found = [(torch.cat(mine), torch.cat(logits).cpu())] if mine else []  # WAITS
+    if accelerator.num_processes > 1:
+        from accelerate.utils import gather_object
+
+        found = gather_object(found)
+
+    # back into the order of the images
+    index = torch.cat([places for places, _ in found])
+    values = torch.cat([some for _, some in found])
+    ordered = torch.empty_like(values)
+    ordered[index] = values
+    return ordered
 
 
-def _view(
-    index: Tensor,
-    images: Images,
-    labels: Tensor,
-    num_classes: int,
-    recipe: Recipe,
-    seed: int,
-    epoch: int,
-) -> tuple[Tensor, Tensor]:
-    """One view of each image, and its target."""
-    there, view = _augmented(index, images, recipe, seed, epoch)
-    targets = labels[there]
-    if recipe.mixup or recipe.cutmix:
-        others, other_view = _augmented(
-            partners(index, len(images), seed, epoch), images, recipe, seed, epoch
+# ---- before the first step
+
+
+def _check(data: DataSet, recipe: Recipe) -> None:
+    """Raise InputError for data that cannot be trained on by the recipe."""
+    train = data.split(recipe.train_on)
+    if not len(train):
+        raise InputError(f"data set {data.name!r} has no training images.")
+    if recipe.train_on == "train" and not len(data.val):
+        raise InputError(
+            f"data set {data.name!r} has no validation images; set"
+            " train_on='train+val'."
         )
-        view, targets = mix(
-            view,
-            other_view,
-            targets,
-            labels[others],
-            num_classes,
-            there,
-            recipe,
-            seed,
-            epoch,
-        )
-    return view, targets
-
-
-def _augmented(
-    index: Tensor, images: Images, recipe: Recipe, seed: int, epoch: int
-) -> tuple[Tensor, Tensor]:
-    """Index (B,) on the device, and the augmented images at it."""
-    there = to_device(index, images.device)
-    return there, augment(images(index, there), there, recipe, seed, epoch)
-
-
-def _weights(losses: dict, recipe: Recipe) -> dict[str, float]:
-    """The weight of each of a model's losses; raises InputError when the recipe names
-    one that the model does not have."""
-    chosen = dict(recipe.loss_weights)
-    for name in chosen if losses else ():
-        if name not in losses:
-            raise unknown("loss in loss_weights", name, losses)
-    return {name: chosen.get(name, 1.0) for name in losses}
-
-
-def _slices(
-    batch: Tensor, recipe: Recipe, accelerator: Accelerator
-) -> tuple[list[Tensor], list[float]]:
-    """This process's images of a batch, in `accumulate` pieces (fewer for a smaller
-    batch), and the share of the whole batch that each is.
-
-    Losses are means, so a piece's loss times its share, added up over pieces and
-    processes, is the loss of the whole batch. All processes have equally many pieces,
-    because they meet in each (SyncBatchNorm). One that is left without an image works
-    on one of the others' with share 0: all have to take part in the exchange of
-    gradients.
-    """
-    slices = batch.tensor_split(accelerator.num_processes)  # the last is the smallest
-    mine = slices[accelerator.process_index]
-    if not len(mine):
-        return [batch[:1]], [0.0]
-    pieces = mine.tensor_split(
-        min(
-            max(1, len(slices[-1])),
-            math.ceil(len(batch) * recipe.accumulate / recipe.batch_size),
-        )
-    )
-    return list(pieces), [len(piece) / len(batch) for piece in pieces]
-
-
-def _optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimiser with two groups of parameters: the backbone's, and all
-    others. `rate`: a group's learning rate at factor 1."""
-    old = list(model.backbone.parameters()) if hasattr(model, "backbone") else []
-    if recipe.backbone_lr_factor == 0:
-        for parameter in old:
-            parameter.requires_grad_(False)
-    known = set(map(id, old))
-    groups = [
-        {
-            "params": [p for p in old if p.requires_grad],
-            "rate": recipe.lr * recipe.backbone_lr_factor,
-        },
-        {
-            "params": [
-                p for p in model.parameters() if id(p) not in known and p.requires_grad
-            ],
-            "rate": recipe.lr,
-        },
-    ]
-    groups = [group for group in groups if group["params"]]
-    if recipe.optimiser == "sgd":
-        return torch.optim.SGD(
-            groups,
-            lr=recipe.lr,
-            momentum=recipe.momentum,
-            weight_decay=recipe.weight_decay,
-        )
-    kind = {
-        "adam": torch.optim.Adam,
-        "adamax": torch.optim.Adamax,
-        "adamw": torch.optim.AdamW,
-    }[recipe.optimiser]
-    return kind(groups, lr=recipe.lr, weight_decay=recipe.weight_decay)
-
-
-def _better(line: dict, state: State) -> bool:
-    return not state.best_epoch or (line["val_top1"], -line["val_loss"]) > (
-        state.best_top1,
-        -state.best_loss,
-    )
-
-
-def _ended(state: State, recipe: Recipe) -> bool:
-    return state.epoch >= recipe.epochs or bool(
-        recipe.patience and state.epoch - state.best_epoch >= recipe.patience
-    )
-
-
-def _stopped(state: State, steps: int, interrupted: bool) -> Outcome:
-    if interrupted:
-        raise KeyboardInterrupt(
-            f"stopped in epoch {state.epoch + 1} after step {state.step} of {steps};"
-            " the same call goes on from there"
-        )
-    return Outcome(
-        False,
-        state.epoch,
-        state.best_epoch,
-        state.best_top1,
-        state.seconds,
-        state.epoch * steps + state.step,
-    )
-
-
-def _check(data: DataSet, train: Split, val: Split | None) -> None:
-    for name, split in (("training", train), ("validation", val)):
-        if split is not None and not len(split):
-            raise InputError(
-                f"data set {data.name!r} has no {name} images"
-                + ("; set train_on='train+val'." if split is val else ".")
-            )
     if data.num_classes < 2:
         raise InputError(
             f"data set {data.name!r} has {data.num_classes} class; classification needs"
             " at least two."
         )
+    if train.images.is_floating_point():
+        features.check(recipe)
+
+
+def _prepared(model: "Method", recipe: Recipe, accelerator: "Accelerator") -> "Method":
+    """The model on the device, with what the recipe wants to be frozen or shared."""
+    if recipe.batchnorm == "frozen":
+        backbones.freeze_statistics(model)
+    if recipe.frozen_stages:
+        backbones.freeze_stages(model, recipe.frozen_stages)
+    if accelerator.num_processes > 1 and recipe.sync_batchnorm:
+        devices.synchronise_batchnorm(model, accelerator.device)
+    devices.move(model, accelerator.device)
+    return model
 
 
 def _identity(model: nn.Module, data: DataSet, recipe: Recipe, seed: int) -> dict:
     """What has to be equal for a checkpoint to be one of this run."""
-    shapes = json.dumps(
-        [[name, list(value.shape)] for name, value in model.state_dict().items()]
-    )
+    state = model.state_dict().items()
+    shapes = json.dumps([[name, list(value.shape)] for name, value in state])
     about = {
         "version": VERSION,
         "data": data.fingerprint,
@@ -684,63 +697,57 @@ def _identity(model: nn.Module, data: DataSet, recipe: Recipe, seed: int) -> dic
     return json.loads(json.dumps(about | recipe.determinants()))
 
 
-@torch.no_grad()
-def _logits(
-    model: nn.Module,
-    images: Images,
-    recipe: Recipe,
-    accelerator: Accelerator,
-    resolution: str,
-) -> Tensor:
-    """Logits (N, C), float32 on the CPU. Each process takes every n-th batch, so that
-    the batches are the same however many there are."""
-    model.eval()
-    mine, values = [], []
-    for index in torch.arange(len(images)).split(recipe.batch_size)[
-        accelerator.process_index :: accelerator.num_processes
-    ]:
-        there = to_device(index, accelerator.device)
-        view = evaluation_view(images(index, there), there, recipe, resolution)
-        with accelerator.autocast():
-            values.append(
-                model.predict(
-                    view.contiguous(memory_format=torch.channels_last)
-                ).float()
-            )
-        mine.append(index)
-    found = [(torch.cat(mine), torch.cat(values).cpu())] if mine else []
-    if accelerator.num_processes > 1:
-        found = gather_object(found)
-    index, values = (
-        torch.cat([index for index, _ in found]),
-        torch.cat([value for _, value in found]),
-    )
-    logits = torch.empty_like(values)
-    logits[index] = values
-    return logits
+# ---- losses and numbers
 
 
-def _agree(flags: tuple[bool, ...], accelerator: Accelerator) -> tuple[bool, ...]:
-    """What the first process says."""
-    return broadcast_object_list([flags])[0] if accelerator.num_processes > 1 else flags
+def _total(losses: dict[str, Tensor], recipe: Recipe) -> Any:
+    """The sum of a model's losses with the recipe's weights (1 where it names none);
+    raises InputError when the recipe names one that the model does not have."""
+    weights = dict(recipe.loss_weights)
+    for name in weights if losses else ():
+        if name not in losses:
+            raise unknown("loss in loss_weights", name, losses)
+    return sum(weights.get(name, 1.0) * loss for name, loss in losses.items())
 
 
-@torch.no_grad()
-def _follow(average: nn.Module, model: nn.Module, decay: float) -> None:
-    """Average = decay * average + (1 - decay) * model, for weights and running
-    statistics; whole numbers are copied."""
-    pairs = list(zip(average.state_dict().values(), model.state_dict().values()))
-    floats = [pair for pair in pairs if pair[0].is_floating_point()]
-    get_ema_multi_avg_fn(decay)(
-        [kept for kept, _ in floats], [now for _, now in floats], None
-    )
-    for kept, now in pairs:
-        if not kept.is_floating_point():
-            kept.copy_(now)
+def _clipping(sums: Tensor) -> dict[str, float | None]:
+    """An epoch's part of the log, from the sums of ``optimiser.clipping``."""
+    steps, clipped, coefficient = sums.tolist()
+    if not steps:
+        return {"clipped": None, "clip_coefficient": None}
+    return {"clipped": clipped / steps, "clip_coefficient": coefficient / steps}
+
+
+def _better(line: dict[str, Any], state: State) -> bool:
+    """Whether an epoch beats the best one so far: higher accuracy, or the same with a
+    lower loss."""
+    if not state.best_epoch or state.best_top1 is None or state.best_loss is None:
+        return True
+    if line["val_top1"] != state.best_top1:
+        return line["val_top1"] > state.best_top1
+    return line["val_loss"] < state.best_loss
 
 
 @contextmanager
-def _interruptible():
+def _batchnorm_explained(recipe: Recipe) -> Iterator[None]:
+    """What torch says of a single value that BatchNorm cannot normalise, in terms of
+    the recipe."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise InputError(
+            "BatchNorm cannot normalise a single value, but batch_size"
+            f" {recipe.batch_size} with accumulate {recipe.accumulate} puts one image"
+            f" at a time through the network, whose map is one cell at image_size"
+            f" {recipe.image_size}; set a larger batch_size or image_size, a smaller"
+            " accumulate, or batchnorm='frozen'."
+        ) from error
+
+
+@contextmanager
+def _interruptible() -> Iterator[list[int]]:
     """Ctrl-C is noted in the list that this gives, to be acted on between two steps; a
     second one interrupts at once."""
     noted: list[int] = []

@@ -2,7 +2,7 @@
 of it."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
+ROW = (nn.Sequential, nn.ModuleList)
 
 
 class Activations:
@@ -26,9 +27,8 @@ class Activations:
 
     def __init__(self, model: nn.Module):
         self.bytes = 0
-        self.seen = {
-            _storage(value) for value in (*model.parameters(), *model.buffers())
-        }
+        held = (*model.parameters(), *model.buffers())
+        self.seen = {_storage(value) for value in held}
         self.hooks = torch.autograd.graph.saved_tensors_hooks(
             self._pack, lambda tensor: tensor
         )
@@ -54,20 +54,24 @@ def _storage(tensor: Tensor) -> int:
 def blocks(network: nn.Module) -> Iterator[nn.Module]:
     """The blocks of a network: modules made of layers that stand in a row (in an
     ``nn.Sequential`` or ``nn.ModuleList``), not inside each other."""
-    row = isinstance(network, (nn.Sequential, nn.ModuleList))
+    in_a_row = isinstance(network, ROW)
     for child in network.children():
-        inner = list(child.children())
-        stage = isinstance(child, (nn.Sequential, nn.ModuleList)) and any(
-            True for grandchild in inner for _ in grandchild.children()
-        )
-        if row and inner and not stage:
+        has_layers = any(True for _ in child.children())
+        if in_a_row and has_layers and not _is_stage(child):
             yield child
         else:
             yield from blocks(child)
 
 
+def _is_stage(module: nn.Module) -> bool:
+    """Whether it is itself a row of modules that are made of layers."""
+    if not isinstance(module, ROW):
+        return False
+    return any(True for child in module.children() for _ in child.children())
+
+
 @contextmanager
-def recomputed(model: nn.Module, compiled: bool = False):
+def recomputed(model: nn.Module, compiled: bool = False) -> Iterator[None]:
     """Within it, the blocks of ``model.backbone`` keep only their input; the rest is
     computed again when the gradient needs it.
 
@@ -75,12 +79,18 @@ def recomputed(model: nn.Module, compiled: bool = False):
     statistics of BatchNorm take a batch in once (a compiled graph sees to that itself,
     and takes no contexts).
     """
-    chosen = list(blocks(model.backbone)) if hasattr(model, "backbone") else []
+    # Not torch's checkpoint_wrapper: it puts a module around each block, so that the
+    # names of modules and buffers change, by which backbones.SecondStatistics finds its
+    # layers (only the names of a state_dict stay); and it, too, would need the contexts
+    # below, or BatchNorm would take in every batch twice. A block's own `forward` is
+    # shadowed instead, and nothing is left of that afterwards.
+    backbone = getattr(model, "backbone", None)
+    chosen = list(blocks(backbone)) if isinstance(backbone, nn.Module) else []
     for block in chosen:
-        contexts = {} if compiled else {"context_fn": partial(_contexts, block)}
-        block.forward = partial(
-            checkpoint, block.forward, use_reentrant=False, **contexts
-        )
+        again = partial(checkpoint, block.forward, use_reentrant=False)
+        if not compiled:
+            again = partial(again, context_fn=partial(_contexts, block))
+        block.forward = again
     try:
         yield
     finally:
@@ -88,26 +98,26 @@ def recomputed(model: nn.Module, compiled: bool = False):
             del block.forward  # the class's own shows again
 
 
-def _contexts(block: nn.Module) -> tuple:
+def _contexts(
+    block: nn.Module,
+) -> tuple[AbstractContextManager, AbstractContextManager]:
     """For the first time, and for the second."""
     return nullcontext(), _on_copies(block)
 
 
 @contextmanager
-def _on_copies(block: nn.Module):
+def _on_copies(block: nn.Module) -> Iterator[None]:
     """BatchNorm layers that learn statistics update copies of them."""
-    layers = [
-        module
-        for module in block.modules()
-        if isinstance(module, BatchNorm) and module.training
-    ]
-    own = [dict(layer.named_buffers()) for layer in layers]
-    for layer, buffers in zip(layers, own):
+    own = {}  # layer -> its buffers by name
+    for layer in block.modules():
+        if isinstance(layer, BatchNorm) and layer.training:
+            own[layer] = dict(layer.named_buffers())
+    for layer, buffers in own.items():
         for name, value in buffers.items():
             setattr(layer, name, value.clone())
     try:
         yield
     finally:
-        for layer, buffers in zip(layers, own):
+        for layer, buffers in own.items():
             for name, value in buffers.items():
                 setattr(layer, name, value)
