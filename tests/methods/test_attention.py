@@ -16,7 +16,7 @@ from fgbook.errors import InputError
 from fgbook.methods import build
 from fgbook.methods.triplet import batch_hard
 from fgbook.recipe import Recipe
-from fgbook.training import loop
+from fgbook.training import loop, schedule
 
 CLASSES = 7
 RECIPE = Recipe(backbone="small", weights="none", image_size=40, store_size=40)
@@ -365,14 +365,17 @@ def test_a_recipe_without_groups_keeps_its_order_and_its_key():
         torch.arange(9) % 3,
         [str(i) for i in range(9)],
     )
-    assert torch.equal(loop._order(train, RECIPE, 3, 2), loop.order(3, 2, 9))
+    assert torch.equal(
+        schedule.of_epoch(train.labels, RECIPE, 3, 2), loop.order(3, 2, 9)
+    )
     grouped = RECIPE.but(per_class=2)
     assert (
         "per_class" not in RECIPE.determinants()
         and grouped.determinants()["per_class"] == 2
     )
     assert torch.equal(
-        loop._order(train, grouped, 3, 2), loop.by_class(train.labels, 2, 3, 2)
+        schedule.of_epoch(train.labels, grouped, 3, 2),
+        loop.by_class(train.labels, 2, 3, 2),
     )
     for wrong in (
         {"per_class": 1},

@@ -23,7 +23,7 @@ from fgbook.methods import build
 from fgbook.methods.simsiam import similarity, spread
 from fgbook.papers import gautam
 from fgbook.recipe import Recipe
-from fgbook.training import loop
+from fgbook.training import batches, loop
 from fgbook.training.devices import Images
 
 RECIPE = Recipe(
@@ -159,12 +159,12 @@ def test_each_image_is_seen_twice_and_independently(birds):
         Images(birds.train.images, torch.device("cpu")),
         torch.tensor([5, 0, 9]),
     )
-    view, targets = loop._examples(index, images, birds.train.labels, 4, RECIPE, 3, 7)
+    view, targets = batches.examples(index, images, birds.train.labels, 4, RECIPE, 3, 7)
     assert (
         view.shape == (6, 3, 32, 32)
         and targets.tolist() == birds.train.labels[index].tolist() * 2
     )
-    once, _ = loop._examples(
+    once, _ = batches.examples(
         index, images, birds.train.labels, 4, RECIPE.but(views=1), 3, 7
     )
     # the first view is what a recipe without views sees
@@ -173,7 +173,7 @@ def test_each_image_is_seen_twice_and_independently(birds):
         view[3:], augment(birds.train.images[index], index, RECIPE, key(3, 1), 7)
     )
     assert all(not torch.equal(view[i], view[i + 3]) for i in range(3))
-    mixed, shares = loop._examples(
+    mixed, shares = batches.examples(
         index, images, birds.train.labels, 4, RECIPE.but(mixup=0.5), 3, 7
     )
     assert mixed.shape == view.shape and shares.shape == (6, 4)
