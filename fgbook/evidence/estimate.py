@@ -14,11 +14,13 @@ from .. import methods
 from ..data.dataset import DataSet
 from ..errors import InputError
 from ..evaluation import cost
+from ..methods import Method
 from ..recipe import Recipe
-from ..training import checkpoints, devices, features, loop
-from . import records, runs
+from ..training import checkpoints, devices, features, loop, schedule
+from . import models, records, runs
 
 TIMED_SECONDS = 5.0  # spent on timed steps, at least one
+MIB = 2**20  # bytes
 
 
 @dataclass
@@ -37,12 +39,21 @@ class Estimate:
     epoch_seconds: float  # training and validation
 
 
+@dataclass
+class Timed:
+    """What a few steps told."""
+
+    steps: int
+    step_seconds: float
+    kept: dict  # the checkpoint after them
+
+
 def measure(run: runs.Run, device: str | None = None) -> Estimate:
     """Train a few steps of `run` in a temporary folder, and time them without the
     first, which warms up.
 
     Reads the data (and decodes them, where no run has done so before), and leaves no
-    other file.
+    other file. Raises InputError where several processes ask together.
     """
     if not devices.alone():
         raise InputError(
@@ -56,68 +67,31 @@ def measure(run: runs.Run, device: str | None = None) -> Estimate:
     )
     _, flops = cost.size(network, recipe.image_size)
     place = torch.device(device or devices.default_device())
-    part, seen, once = (
-        runs.trained(network),
-        replace(data, train=data.split(recipe.train_on)),
-        0.0,
-    )
-    steps = loop.steps_per_epoch(len(seen.train), recipe.batch_size)
-    if part is not network:
-        seen, image_seconds = _features(network, seen, recipe, device)
-        once = image_seconds * sum(len(data.split(name)) for name in features.SPLITS)
 
-    # hardly any validation among the steps
-    short = replace(seen, val=seen.train.subset(torch.arange(min(2, len(seen.train)))))
-    endless = recipe.but(train_on="train", patience=0, epochs=10**6)
-    with tempfile.TemporaryDirectory() as folder:
-        if place.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(place)
-        warm = loop.fit(
-            part,
-            short,
-            endless,
-            Path(folder),
-            device=device,
-            budget_minutes=0,
-            progress=False,
-        )
-        done = loop.fit(
-            part,
-            short,
-            endless,
-            Path(folder),
-            device=device,
-            budget_minutes=TIMED_SECONDS / 60,
-            progress=False,
-        )
-        kept = checkpoints.read(Path(folder) / "checkpoint.pt")
-    timed = done.steps - warm.steps
-    step_seconds = (done.seconds - warm.seconds) / timed
+    part = models.trained_part(network)
+    seen = replace(data, train=data.split(recipe.train_on))
+    steps = schedule.steps_per_epoch(len(seen.train), recipe.batch_size)
+    features_seconds = 0.0
+    if network.frozen_backbone:
+        seen, each = _features(network, seen, recipe, device)
+        features_seconds = each * sum(len(data.split(name)) for name in features.SPLITS)
 
-    sample = seen.test.subset(torch.arange(min(recipe.batch_size, len(seen.test))))
-    loop.predict(part, sample, recipe, device=device)
-    begin = time.monotonic()
-    loop.predict(part, sample, recipe, device=device)
-    image_seconds = (time.monotonic() - begin) / len(sample)
-    validated, tested = (
-        len(data.val) * (recipe.train_on == "train"),
-        len(data.test) * (2 if recipe.low_side else 1),
-    )
+    timed = _train(part, seen, recipe, place)
+    image_seconds = _predict(part, seen, recipe, device)
+    validated = len(data.val) if recipe.train_on == "train" else 0
+    tested = len(data.test) * (2 if recipe.low_side else 1)
 
-    learns = [parameter for parameter in part.parameters() if parameter.requires_grad]
-    trained, everything = (
-        sum(p.numel() for p in some) for some in (learns, network.parameters())
-    )
+    learning = [p for p in part.parameters() if p.requires_grad]
+    trained = sum(p.numel() for p in learning)
+    everything = sum(p.numel() for p in network.parameters())
     memory = {
-        "weights": sum(v.nbytes for v in network.state_dict().values()),
-        "gradients": sum(p.nbytes for p in learns),
+        "weights": sum(value.nbytes for value in network.state_dict().values()),
+        "gradients": sum(p.nbytes for p in learning),
+        "optimiser": _bytes(timed.kept["parts"]["optimiser"]),
+        "average": _bytes(timed.kept["parts"].get("average")),
+        # 0 where they were not measured: compiled
+        "activations": timed.kept["state"]["activations"],
     }
-    memory |= {
-        "optimiser": _bytes(kept["parts"]["optimiser"]),
-        "average": _bytes(kept["parts"].get("average")),
-    }
-    # 0 where they were not measured: compiled
-    memory["activations"] = kept["state"]["activations"]
     if place.type == "cuda":
         memory["peak on the GPU"] = torch.cuda.max_memory_allocated(place)
     return Estimate(
@@ -127,55 +101,94 @@ def measure(run: runs.Run, device: str | None = None) -> Estimate:
         fixed=everything - trained,
         flops=flops,
         memory={name: size for name, size in memory.items() if size},
-        timed=timed,
-        step_seconds=step_seconds,
-        fixed_seconds=once + image_seconds * (validated + tested),
-        epoch_seconds=steps * step_seconds + validated * image_seconds,
+        timed=timed.steps,
+        step_seconds=timed.step_seconds,
+        fixed_seconds=features_seconds + image_seconds * (validated + tested),
+        epoch_seconds=steps * timed.step_seconds + validated * image_seconds,
     )
 
 
+def _train(part: Method, seen: DataSet, recipe: Recipe, place: torch.device) -> Timed:
+    """Some steps of the real loop, without the first."""
+    # hardly any validation among the steps
+    few = torch.arange(min(2, len(seen.train)))
+    short = replace(seen, val=seen.train.subset(few))
+    endless = recipe.but(train_on="train", patience=0, epochs=10**6)
+
+    with tempfile.TemporaryDirectory() as folder:
+
+        def train(minutes: float) -> loop.Outcome:
+            return loop.fit(
+                part,
+                short,
+                endless,
+                Path(folder),
+                device=str(place),
+                budget_minutes=minutes,
+                progress=False,
+            )
+
+        if place.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(place)
+        warm = train(0)  # a budget that has ended already: one step
+        done = train(TIMED_SECONDS / 60)
+        kept = checkpoints.read(Path(folder) / "checkpoint.pt")
+    if kept is None:
+        raise InputError(
+            f"a checkpoint in {folder} cannot be read back; is the disk failing?"
+        )
+    steps = done.steps - warm.steps
+    return Timed(steps, (done.seconds - warm.seconds) / steps, kept)
+
+
+def _predict(part: Method, seen: DataSet, recipe: Recipe, device: str | None) -> float:
+    """Seconds that predicting an image takes, in a batch."""
+    sample = seen.test.subset(torch.arange(min(recipe.batch_size, len(seen.test))))
+    loop.predict(part, sample, recipe, device=device)  # warms up
+    begin = time.monotonic()
+    loop.predict(part, sample, recipe, device=device)
+    return (time.monotonic() - begin) / len(sample)
+
+
 def _features(
-    network: torch.nn.Module, data: DataSet, recipe: Recipe, device: str | None
+    network: Method, data: DataSet, recipe: Recipe, device: str | None
 ) -> tuple[DataSet, float]:
     """`data` with one image's features in place of all (training takes as long with
     them), and the seconds that an image's features take."""
     views = 2 if recipe.flip else 1
     some = data.train.images[torch.arange(min(features.BATCH, len(data.train)))]
-    # warms up
-    features.compute(network.backbone, some[:1], recipe.image_size, views, device)
+
+    def compute(images: Tensor) -> Tensor:
+        return features.compute(
+            network.backbone, images, recipe.image_size, views, device
+        )
+
+    compute(some[:1])  # warms up
     begin = time.monotonic()
-    maps = features.compute(network.backbone, some, recipe.image_size, views, device)
+    maps = compute(some)  # (B, views, n, h, w)
     seconds = (time.monotonic() - begin) / len(some)
-    splits = {name: data.split(name) for name in features.SPLITS}
-    return (
-        replace(
-            data,
-            **{
-                name: replace(
-                    split, images=maps[:1].expand(len(split), *maps.shape[1:])
-                )
-                for name, split in splits.items()
-            },
-        ),
-        seconds,
-    )
+
+    splits = {}
+    for name in features.SPLITS:
+        split = data.split(name)
+        repeated = maps[:1].expand(len(split), *maps.shape[1:])
+        splits[name] = replace(split, images=repeated)
+    seen = replace(data, train=splits["train"], val=splits["val"], test=splits["test"])
+    return seen, seconds
 
 
-def _bytes(state) -> int:
+def _bytes(state: object) -> int:
     """Of all tensors in a state_dict."""
     if isinstance(state, Tensor):
         return state.nbytes
-    inner = (
-        state.values()
-        if isinstance(state, dict)
-        else state
-        if isinstance(state, (list, tuple))
-        else ()
-    )
-    return sum(map(_bytes, inner))
+    if isinstance(state, dict):
+        return sum(map(_bytes, state.values()))
+    if isinstance(state, list | tuple):
+        return sum(map(_bytes, state))
+    return 0
 
 
-# In words
+# ---- in words
 
 
 def report(planned: list[runs.Run], device: str | None = None) -> Iterator[str]:
@@ -188,53 +201,62 @@ def report(planned: list[runs.Run], device: str | None = None) -> Iterator[str]:
     rows: dict[tuple, list[runs.Run]] = {}
     for run in everything.values():
         rows.setdefault((run.paper, run.row), []).append(run)
-    hardware = records.hardware(device or devices.default_device())
-    where = (
-        hardware.get("gpu")
-        or f"{hardware['cpu']}, {_count(hardware['threads'], 'thread')}"
-    )
+
+    where = _machine(device)
     left, total = 0, 0.0
-    for (paper, row), same in rows.items():
-        run, about = same[0], measure(same[0], device)
-        recipe = run.recipe
-        yield f"{paper} {row} ({run.profile}, {run.dataset})"
-        yield f"  method       {run.method}" + "".join(
-            f", {name}={value}" for name, value in run.options.items()
-        )
-        yield f"  recipe       {_recipe(run)}"
-        yield (
-            "  images      "
-            f" {', '.join(f'{name} {count:,}' for name, count in about.images.items())};"
-            f" {run.data().num_classes} classes"
-        )
-        yield (
-            f"  steps        {about.steps:,} an epoch, {about.steps * recipe.epochs:,}"
-            f" in {_count(recipe.epochs, 'epoch')}"
-        )
-        yield (
-            f"  network      {about.trained:,} parameters learn, {about.fixed:,} are"
-            f" fixed; {about.flops / 1e9:.3g} GFLOP to predict an image"
-        )
-        yield (
-            "  memory      "
-            f" {', '.join(f'{name} {size / 2**20:.4g} MiB' for name, size in about.memory.items())}"
-        )
-        yield (
-            f"  speed        {about.step_seconds:.3g} s a step,"
-            f" {recipe.batch_size / about.step_seconds:.3g} images/s"
-            f" ({_count(about.timed, 'step')} timed, on {where})"
-        )
-        whole = about.fixed_seconds + recipe.epochs * about.epoch_seconds
-        yield f"  time         about {_duration(whole)} a run"
-        for one in same:
-            state, epochs = _state(one)
-            seconds = 0.0 if epochs is None else whole - epochs * about.epoch_seconds
-            left, total = left + (epochs is not None), total + seconds
-            yield f"  seed {one.seed:<8}{state}"
+    for same in rows.values():
+        about = measure(same[0], device)
+        yield from _block(same[0], about, where)
+        for run in same:
+            state, epochs = _state(run)
+            yield f"  seed {run.seed:<8}{state}"
+            if epochs is not None:
+                left += 1
+                total += _whole(run, about) - epochs * about.epoch_seconds
     yield (
         f"total: {_count(len(everything), 'run')}, {left} to do, about"
         f" {_duration(total)} on {where}. Nothing was trained that is kept."
     )
+
+
+def _block(run: runs.Run, about: Estimate, where: str) -> Iterator[str]:
+    """The lines about a row."""
+    recipe = run.recipe
+    method = [run.method]
+    method += [f"{name}={value}" for name, value in run.options.items()]
+    images = [f"{name} {count:,}" for name, count in about.images.items()]
+    memory = [f"{name} {size / MIB:.4g} MiB" for name, size in about.memory.items()]
+    speed = recipe.batch_size / about.step_seconds
+    yield f"{run.paper} {run.row} ({run.profile}, {run.dataset})"
+    yield f"  method       {', '.join(method)}"
+    yield f"  recipe       {_recipe(run)}"
+    yield f"  images       {', '.join(images)}; {run.data().num_classes} classes"
+    yield (
+        f"  steps        {about.steps:,} an epoch, {about.steps * recipe.epochs:,}"
+        f" in {_count(recipe.epochs, 'epoch')}"
+    )
+    yield (
+        f"  network      {about.trained:,} parameters learn, {about.fixed:,} are"
+        f" fixed; {about.flops / 1e9:.3g} GFLOP to predict an image"
+    )
+    yield f"  memory       {', '.join(memory)}"
+    yield (
+        f"  speed        {about.step_seconds:.3g} s a step, {speed:.3g} images/s"
+        f" ({_count(about.timed, 'step')} timed, on {where})"
+    )
+    yield f"  time         about {_duration(_whole(run, about))} a run"
+
+
+def _whole(run: runs.Run, about: Estimate) -> float:
+    """Seconds of a run from its beginning."""
+    return about.fixed_seconds + run.recipe.epochs * about.epoch_seconds
+
+
+def _machine(device: str | None) -> str:
+    hardware = records.hardware(device or devices.default_device())
+    if "gpu" in hardware:
+        return hardware["gpu"]
+    return f"{hardware['cpu']}, {_count(hardware['threads'], 'thread')}"
 
 
 def _stages(run: runs.Run | None) -> Iterator[runs.Run]:
@@ -248,19 +270,14 @@ def _recipe(run: runs.Run) -> str:
     """The fields that differ from the defaults of Recipe; those changed for this call
     with a star."""
     default = Recipe().as_dict()
-    found = {
-        name: value
-        for name, value in run.recipe.as_dict().items()
-        if value != default[name] or name in run.overrides
-    }
-    return (
-        ", ".join(
-            f"{name}={value}{'*' if name in run.overrides else ''}"
-            for name, value in found.items()
-        )
-        + "; all else as the defaults"
-        + (" (* changed here)" if run.overrides else "")
-    )
+    said = []
+    for name, value in run.recipe.as_dict().items():
+        if name in run.overrides:
+            said.append(f"{name}={value}*")
+        elif value != default[name]:
+            said.append(f"{name}={value}")
+    changed = " (* changed here)" if run.overrides else ""
+    return f"{', '.join(said)}; all else as the defaults{changed}"
 
 
 def _state(run: runs.Run) -> tuple[str, int | None]:
@@ -270,15 +287,10 @@ def _state(run: runs.Run) -> tuple[str, int | None]:
         return f"has a record: {run.key}", None
     if not (run.folder / "checkpoint.pt").is_file():
         return "to do", 0
-    epochs = (
-        sum(1 for _ in open(run.folder / "log.jsonl"))
-        if (run.folder / "log.jsonl").is_file()
-        else 0
-    )
-    return (
-        f"has a checkpoint, {epochs} of {run.recipe.epochs} epochs done: {run.folder}",
-        epochs,
-    )
+    log = run.folder / "log.jsonl"  # a line an epoch
+    epochs = log.read_bytes().count(b"\n") if log.is_file() else 0
+    done = f"{epochs} of {run.recipe.epochs} epochs done"
+    return f"has a checkpoint, {done}: {run.folder}", epochs
 
 
 def _count(number: int, name: str) -> str:

@@ -1,13 +1,19 @@
 """Records: what is kept of a finished run. One JSON file, and beside it the prediction
-    and confidence for each test image.
+and confidence for each test image.
 
 A record is a plain dictionary (the fields are listed in the book, "How to reproduce").
 Its key is a hash of everything that determines the result, so equal keys mean equal
 runs, and a finished run is never repeated. Fresh records lie in
 ``runs/<key>/record.json``; those that the book prints lie in ``results/`` under
 readable names.
+
+A record and its predictions carry digests of their content, which are checked whenever
+they are read. A damaged fresh record counts as missing, with a warning: running its row
+again makes it anew. A damaged published one is refused, because what the book prints
+should not change in silence.
 """
 
+import contextlib
 import hashlib
 import io
 import json
@@ -16,6 +22,7 @@ import platform
 import re
 import subprocess
 import sys
+import warnings
 from importlib import metadata
 from pathlib import Path
 
@@ -26,7 +33,9 @@ from .. import paths
 from ..errors import InputError
 
 FOLDER = "_folder"  # where a loaded record was found; never written to disk
-# what all readers use
+DIGEST = "sha256"  # of all other fields; records of before have none
+
+# What all readers use.
 FIELDS = {
     "key": str,
     "purpose": str,
@@ -37,6 +46,8 @@ FIELDS = {
     "seed": int,
     "metrics": dict,
 }
+
+# Whose versions a result can depend on.
 PACKAGES = (
     "torch",
     "torchvision",
@@ -49,12 +60,18 @@ PACKAGES = (
 )
 
 
+# ---- files that say when they are damaged
+
+
 def key(determinants: dict) -> str:
     """16 hex digits of SHA-256 over the canonical JSON of `determinants`."""
-    text = json.dumps(
-        determinants, sort_keys=True, separators=(",", ":"), allow_nan=False
-    )
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return _digest(determinants)[:16]
+
+
+def _digest(content: dict) -> str:
+    """SHA-256 of a dictionary, whatever the order of its entries."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -85,42 +102,63 @@ def write_atomically(path: Path, content: bytes) -> None:
         ) from error
 
 
+def write_json(path: Path, content: dict) -> dict:
+    """Write a dictionary with its own digest; returns it with that."""
+    content = {name: value for name, value in content.items() if name != DIGEST}
+    # as it will be read: tuples become lists
+    content = json.loads(json.dumps(content, allow_nan=False))
+    content[DIGEST] = _digest(content)
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    write_atomically(path, text.encode())
+    return content
+
+
+def read_json(path: Path) -> dict:
+    """What :func:`write_json` wrote. Raises ValueError or OSError where it is not as it
+    was written."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:  # a file of nothing but brackets
+        raise ValueError("nested too deeply") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"it holds a {type(content).__name__}, not named values")
+    others = {name: value for name, value in content.items() if name != DIGEST}
+    if DIGEST in content and content[DIGEST] != _digest(others):
+        raise ValueError("its digest is not that of its content")
+    return content
+
+
+# ---- one record
+
+
 def save(record: dict, predictions: dict[str, np.ndarray] | None, path: Path) -> dict:
     """Write a record to `path` (.json) and its predictions beside it (.npz of the same
     stem). The JSON comes last: it makes the record exist."""
     record = {name: value for name, value in record.items() if name != FOLDER}
     record["predictions"] = record["predictions_sha256"] = None
     if predictions is not None:
+        beside = path.with_suffix(".npz")
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, **predictions)
-        record["predictions"], record["predictions_sha256"] = (
-            path.with_suffix(".npz").name,
-            hashlib.sha256(buffer.getbuffer()).hexdigest(),
-        )
-        write_atomically(path.with_suffix(".npz"), buffer.getvalue())
-    write_atomically(
-        path,
-        (
-            json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
-        ).encode(),
-    )
-    return {**record, FOLDER: str(path.parent)}
+        np.savez_compressed(buffer, **predictions)  # type: ignore[arg-type]  # numpy#
+        record["predictions"] = beside.name
+        record["predictions_sha256"] = hashlib.sha256(buffer.getbuffer()).hexdigest()
+        write_atomically(beside, buffer.getvalue())
+    return {**write_json(path, record), FOLDER: str(path.parent)}
 
 
 def load(path: Path) -> dict:
-    """The record in a JSON file. Raises InputError when it is not one."""
+    """The record in a JSON file. Raises InputError when it is not one, or damaged."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path)
         for name, kind in FIELDS.items():
-            if not isinstance(record[name], kind):
-                raise ValueError(f"{name} is {record[name]!r}")
+            if not isinstance(record.get(name), kind):
+                raise ValueError(f"{name} is {record.get(name)!r}")
         # it becomes the name of a folder
         if not re.fullmatch("[0-9a-f]{16}", record["key"]):
             raise ValueError(f"key is {record['key']!r}")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(
-            f"{path} is not a record ({type(error).__name__}: {error}); delete it and"
-            " run its row again."
+            f"{path} is not a record ({_reason(error)}); {_again(path)}."
         ) from error
     return {**record, FOLDER: str(path.parent)}
 
@@ -131,7 +169,8 @@ def load_predictions(record: dict) -> dict[str, np.ndarray]:
 
     Newer records also hold ``nll`` (N,) float32, the cross-entropy in nats; those of
     rows measured at low resolution the same again, as ``low_prediction`` and so on; and
-    the arrays of a method's or chapter's own measures, by name.
+    the arrays of a method's or chapter's own measures, by name. Raises InputError where
+    there are none, or where they are not as they were written.
     """
     if not record.get("predictions"):
         raise InputError(f"record {record['key']} has no predictions beside it.")
@@ -143,83 +182,145 @@ def load_predictions(record: dict) -> dict[str, np.ndarray]:
             f" {record['predictions']!r}."
         )
     try:
-        content = path.read_bytes()
-        digest = hashlib.sha256(content).hexdigest()
-        # older records have none
-        if record.get("predictions_sha256", digest) != digest:
-            raise ValueError("its checksum is not the record's")
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            kept = dict(arrays)
-        if missing := {"prediction", "confidence", "label"} - kept.keys():
-            raise ValueError(f"it lacks {', '.join(sorted(missing))}")
-        return kept
+        return _arrays(path, record.get("predictions_sha256"))
     # numpy and zipfile raise nearly anything on a damaged file
     except Exception as error:
-        said = (
-            getattr(error, "strerror", None)
-            or str(error).split("\n")[0]
-            or type(error).__name__
-        )
         raise InputError(
-            f"{path} does not hold the predictions of record {record['key']} ({said}); "
-            f"delete {path.with_suffix('.json')} and run its row again."
+            f"{path} does not hold the predictions of record {record['key']}"
+            f" ({_reason(error)}); {_again(path.with_suffix('.json'))}."
         ) from error
 
 
+def _arrays(path: Path, expected: str | None) -> dict[str, np.ndarray]:
+    """The arrays of a .npz file with that digest; older records know none."""
+    content = path.read_bytes()
+    if expected is not None and hashlib.sha256(content).hexdigest() != expected:
+        raise ValueError("its checksum is not the record's")
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        kept = dict(arrays)
+    if missing := {"prediction", "confidence", "label"} - kept.keys():
+        raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+    return kept
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong with a file, on one line and without its name."""
+    strerror = getattr(error, "strerror", None)
+    return strerror or str(error).split("\n")[0] or type(error).__name__
+
+
+def _again(path: Path) -> str:
+    """How a damaged record is made again. What its row is, the model beside it may
+    still know."""
+    if path.is_relative_to(paths.results()):
+        return "restore it, or delete it and run its row again"
+    try:
+        command = read_json(path.with_name("model.json"))["command"]
+    except (OSError, ValueError, KeyError):
+        return "delete it and run its row again"
+    return f"make it again with `{command}`"
+
+
+def own(record: dict) -> bool:
+    """Whether a record is of its row as the paper's file has it, with no field of the
+    recipe and no option of the method changed."""
+    return not changes(record)
+
+
+def changes(record: dict) -> dict:
+    """What differs from the paper's file, by name: fields of the recipe, then options
+    of the method. Records of before options could be changed lack the second."""
+    return {**record.get("overrides", {}), **record.get("option_changes", {})}
+
+
+# ---- all records
+
+
 def find(run_key: str) -> dict | None:
-    """The record with that key, fresh or published; None if there is none."""
-    fresh = paths.runs() / run_key / "record.json"
-    for path in (
-        [fresh]
-        if fresh.is_file()
-        else sorted(paths.results().rglob(f"*-{run_key}.json"))
-    ):
-        record = load(path)
-        if record["key"] != run_key:
-            raise InputError(
-                f"{path} is the record of run {record['key']}, not of {run_key};"
-                " delete it."
-            )
+    """The record with that key, fresh or published; None if there is none.
+
+    Its predictions are checked too. A damaged fresh record is warned of and passed
+    over; for a damaged published one InputError is raised.
+    """
+    if (record := find_fresh(run_key)) is not None:
         return record
+    for path in sorted(paths.results().rglob(f"*-{run_key}.json")):
+        return _whole(path, run_key)
     return None
 
 
+def find_fresh(run_key: str) -> dict | None:
+    """The record with that key in the runs folder; None where there is none, or, with a
+    warning, where it or its predictions are damaged."""
+    path = paths.runs() / run_key / "record.json"
+    if not path.is_file():
+        return None
+    try:
+        return _whole(path, run_key)
+    except InputError as error:
+        warn(error)
+        return None
+
+
+def _whole(path: Path, run_key: str) -> dict:
+    """The record in a file that must be of that key; its predictions can be read."""
+    record = load(path)
+    if record["key"] != run_key:
+        raise InputError(
+            f"{path} is the record of run {record['key']}, not of {run_key}; delete it."
+        )
+    if record.get("predictions"):
+        load_predictions(record)
+    return record
+
+
+def warn(problem: object) -> None:
+    """Say that a file is damaged, where the work goes on without it."""
+    warnings.warn(str(problem), RuntimeWarning, stacklevel=3)
+
+
 def published(
-    paper: str | None = None, profile: str | None = None, purpose: str = "result"
+    paper: str | None = None,
+    profile: str | None = None,
+    purpose: str | None = "result",
 ) -> list[dict]:
     """Records in ``results/``: of one paper and profile if named; `purpose` is "result"
-    (with test numbers) or "tuning" (validation only)."""
-    return select(
-        [load(path) for path in sorted(paths.results().rglob("*.json"))],
-        paper=paper,
-        profile=profile,
-        purpose=purpose,
-    )
+    (with test numbers), "tuning" (validation only) or None (both). Raises InputError
+    where one is damaged."""
+    everything = [load(path) for path in sorted(paths.results().rglob("*.json"))]
+    return select(everything, paper=paper, profile=profile, purpose=purpose)
 
 
 def fresh() -> list[dict]:
-    """All records of finished runs in the runs folder, results and tuning."""
-    return [load(path) for path in sorted(paths.runs().glob("*/record.json"))]
+    """All records of finished runs in the runs folder, results and tuning; damaged ones
+    are warned of and left out."""
+    found = []
+    for path in sorted(paths.runs().glob("*/record.json")):
+        try:
+            found.append(load(path))
+        except InputError as error:
+            warn(error)
+    return found
 
 
-def select(records: list[dict], **wanted) -> list[dict]:
-    """Those whose fields equal the wanted ones (None: any), by seed."""
-    chosen = [
-        r
-        for r in records
-        if all(value is None or r.get(name) == value for name, value in wanted.items())
-    ]
+def select(records: list[dict], **wanted: object) -> list[dict]:
+    """Those whose fields equal the wanted ones (None: any), by row, data set and
+    seed."""
+    asked = {name: value for name, value in wanted.items() if value is not None}
+    chosen = []
+    for record in records:
+        if all(record.get(name) == value for name, value in asked.items()):
+            chosen.append(record)
     return sorted(chosen, key=lambda r: (r["row"], r["dataset"], r["seed"]))
 
 
 def publish(record: dict) -> Path:
     """Copy a fresh record, with its predictions, into ``results/`` under a readable
     name; returns the JSON file's path."""
-    folder = (
-        paths.results()
-        / ("tuning" if record["purpose"] == "tuning" else "")
-        / paths.file_name(record["paper"])
-    )
+    folder = paths.results()
+    if record["purpose"] == "tuning":
+        folder /= "tuning"
+    folder /= paths.file_name(record["paper"])
     row, dataset, profile = (
         paths.file_name(record[name]) for name in ("row", "dataset", "profile")
     )
@@ -229,16 +330,8 @@ def publish(record: dict) -> Path:
         (paths.runs() / "locks").mkdir(parents=True, exist_ok=True)
         with FileLock(paths.runs() / "locks" / "publish.lock"):
             save(record, predictions, folder / name)
-            # one generation only: an older version's record of the same row and seed
-            # gives way
             if record["purpose"] == "result":
-                same = ("row", "dataset", "profile", "seed", "overrides")
-                for path in folder.glob("*.json"):
-                    other = load(path)
-                    if other["key"] != record["key"] and all(
-                        other.get(field) == record.get(field) for field in same
-                    ):
-                        path.unlink()
+                _remove_predecessors(record, folder)
             # of those, and of a process that was killed in between
             for path in folder.glob("*.npz"):
                 if not path.with_suffix(".json").is_file():
@@ -251,12 +344,29 @@ def publish(record: dict) -> Path:
     return folder / name
 
 
+def _remove_predecessors(record: dict, folder: Path) -> None:
+    """One generation only: an older version's record of the same row, seed and changes
+    gives way."""
+
+    def place(of: dict) -> tuple:
+        names = ("row", "dataset", "profile", "seed")
+        return *(of.get(name) for name in names), changes(of)
+
+    for path in folder.glob("*.json"):
+        other = load(path)
+        if other["key"] != record["key"] and place(other) == place(record):
+            path.unlink()
+
+
+# ---- where and with what it was made
+
+
 def write_manifest(path: Path, parameters: dict, records: list[dict]) -> None:
     """The resolved parameters of a notebook (papermill keeps the overrides only) and
     the keys of the records it drew from."""
     content = {
         "parameters": parameters,
-        "records": [r["key"] for r in records],
+        "records": [record["key"] for record in records],
         "versions": versions(),
         "hardware": hardware(),
         **commit(),
@@ -268,25 +378,24 @@ def versions() -> dict[str, str]:
     """Versions of Python and of the packages that a result can depend on."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
-        try:
+        # not installed: imported from a folder
+        with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:  # imported from a folder, not installed
-            pass
     return found
 
 
 def hardware(device: str = "cpu") -> dict:
-    """What the run ran on: processor, cores that this process may use, memory, system,
-    accelerator. No name of the machine."""
+    """What the run ran on: processor, cores that this process may use, memory in GiB,
+    system, accelerator. No name of the machine."""
     import torch
 
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
     about = {
         "cpu": _cpu_name(),
-        "cores": (
-            len(os.sched_getaffinity(0))
-            if hasattr(os, "sched_getaffinity")
-            else os.cpu_count()
-        ),
+        "cores": cores,
         "threads": torch.get_num_threads(),
         "memory_gib": _memory_gib(),
         "system": f"{platform.system()} {platform.machine()}",
@@ -307,11 +416,10 @@ def _cpu_name() -> str:
 
 def _memory_gib() -> float | None:
     try:
-        return round(
-            os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1
-        )
-    except (ValueError, OSError, AttributeError):
+        size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):  # not every system tells
         return None
+    return round(size / 2**30, 1)
 
 
 def commit() -> dict:

@@ -1,212 +1,71 @@
 """The path of a number: row + data set + profile + seed -> data, model, fit, evaluate,
-    record. Nothing else trains anything.
+record. Nothing else trains anything.
 
-    record = runs.execute(runs.resolve("feng", "hybrid", profile="photo",
-    dataset="cub50", seed=0))
+    run = runs.resolve("feng", "hybrid", profile="photo", dataset="cub50", seed=0)
+    record = runs.execute(run)
 
-A run's key is a hash of everything that determines its result. A run whose key has a
-record is not repeated; one that was stopped goes on from its checkpoint; two jobs on
-one key take turns, and the second finds the first one's record. Where a job has several
-processes (torchrun, accelerate launch) all of them call the same functions and get the
-same records; the first looks, decides and writes.
+A run whose key has a record is not repeated; one that was stopped goes on from its
+checkpoint; two jobs on one key take turns, and the second finds the first one's record.
+A file of a run that was damaged is noticed when it is read, and made again. Where a job
+has several processes (torchrun, accelerate launch) all of them call the same functions
+and get the same records; the first looks, decides and writes.
+
+How a row becomes a run stands in :mod:`fgbook.evidence.plan`, what is measured in
+:mod:`fgbook.evidence.measures`, and what a model needs to be used elsewhere in
+:mod:`fgbook.evidence.models`.
 """
 
 import json
-import shlex
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from filelock import FileLock, Timeout
-from safetensors.torch import load_file
-from torch import nn
 
-from .. import backbones, data, methods, papers, paths
+from .. import methods, papers, paths
 from ..data.dataset import DataSet
-from ..errors import InputError, unknown
-from ..evaluation import (
-    classification,
-    cost,
-    explanation,
-    heatmaps,
-    localisation,
-    restoration,
-    robustness,
-)
-from ..papers.spec import PROFILES
-from ..recipe import Recipe
+from ..errors import InputError
+from ..methods import Method
 from ..training import devices, features, loop
-from . import records
+from . import measures, models, records
+from .plan import Run, _load, of, planned, resolve
 
-TUNING_SEED = 1000  # tuning never uses a seed that is reported
+__all__ = [
+    "Run",
+    "Way",
+    "_load",  # tests clear its memory
+    "execute",
+    "load_model",
+    "model",
+    "of",
+    "planned",
+    "resolve",
+    "rows",
+]
 
 
-@lru_cache(maxsize=2)
-def _load(dataset: str, size: int) -> DataSet:
-    return data.load(dataset, size)
+# ---- from runs to records
 
 
 @dataclass(frozen=True)
-class Run:
-    """One row, one data set, one seed: all that has to be known to train and measure
-    it."""
+class Way:
+    """How runs are made; nothing here changes a result."""
 
-    paper: str
-    row: str
-    profile: str
-    dataset: str
-    seed: int
-    method: str
-    options: dict
-    recipe: Recipe
-    # "tuning": trained on the training split, measured on validation only
-    purpose: str = "result"
-    overrides: dict = field(default_factory=dict)  # what differs from the paper's file
-    # the stage before this one, whose trained weights this one starts from
-    after: "Run | None" = None
+    device: str | None = None
+    end: float | None = None  # of the time budget, on time.monotonic's clock
+    progress: bool = True
+    tensorboard: bool = False
 
-    def data(self) -> DataSet:
-        """The data set at the recipe's stored size (kept in memory between runs), with
-        the recipe's part of the training images."""
-        found = _load(self.dataset, self.recipe.store_size)
-        if found.fingerprint != self.fingerprint:  # dropped from memory and read again
-            raise InputError(
-                f"data set {self.dataset} has changed since run {self.key} was looked"
-                " up; run the same command again."
-            )
-        return found.part(self.recipe.fraction)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """What the data set held when this run was looked up."""
-        return _load(self.dataset, self.recipe.store_size).fingerprint
-
-    @cached_property
-    def weights(self) -> str:
-        """Which pretrained weights the backbone starts from, with their checksum."""
-        return backbones.weights_id(self.recipe.backbone, self.recipe.weights)
-
-    @cached_property
-    def key(self) -> str:
-        """Equal key, equal result (on equal hardware and library versions, which the
-        record names but the key leaves out)."""
-        determinants = {
-            "method": self.method,
-            "options": self.options,
-            "recipe": self.recipe.determinants(),
-            "weights": self.weights,
-            "data": self.fingerprint,
-            "seed": self.seed,
-            "purpose": self.purpose,
-            "versions": [methods.METHODS[self.method].VERSION, loop.VERSION],
-        }
-        return records.key(
-            determinants | ({"after": self.after.key} if self.after else {})
-        )
-
-    @property
-    def folder(self) -> Path:
-        return paths.runs() / self.key
-
-    @property
-    def command(self) -> str:
-        """The command that repeats this run."""
-        words = [
-            "fgbook",
-            "tune" if self.purpose == "tuning" else "run",
-            self.paper,
-            "--row",
-            self.row,
-            "--profile",
-            self.profile,
-        ]
-        words += ["--dataset", self.dataset]
-        if self.purpose == "result":
-            words += ["--seed", str(self.seed)] + [
-                word
-                for k, v in sorted(self.overrides.items())
-                for word in ("--set", f"{k}={v}")
-            ]
-        return shlex.join(words)
+    def minutes_left(self) -> float | None:
+        """Of the time budget; None without one."""
+        return None if self.end is None else (self.end - time.monotonic()) / 60
 
 
-def resolve(
-    paper: str,
-    row: str,
-    profile: str = "quick",
-    dataset: str | None = None,
-    seed: int = 0,
-    overrides: dict | None = None,
-) -> Run:
-    """Look a run up in its paper's file. `overrides` changes fields of the recipe.
-    Raises InputError for unknown names."""
-    if profile not in PROFILES:
-        raise unknown("profile", profile, PROFILES)
-    about = papers.get(paper)
-    line = about.row(row)
-    if profile not in line.recipes:
-        raise InputError(
-            f"row {row!r} of {paper} does not exist at profile {profile!r}; it does at:"
-            f" {', '.join(line.recipes)}."
-        )
-    base = line.recipes[profile]
-    recipe = base.but(**(overrides or {}))
-    changed = {
-        name: value
-        for name, value in (overrides or {}).items()
-        if value != getattr(base, name)
-    }
-    before = (
-        resolve(paper, line.after, profile, dataset, seed, overrides)
-        if line.after
-        else None
-    )
-    return Run(
-        paper,
-        row,
-        profile,
-        dataset or about.datasets[profile][0],
-        seed,
-        line.method,
-        line.options,
-        recipe,
-        overrides=changed,
-        after=before,
-    )
-
-
-def of(record: dict) -> Run:
-    """The run that a record came from, by the record's own settings, whatever the
-    paper's file says today."""
-    names = (
-        "paper",
-        "row",
-        "profile",
-        "dataset",
-        "seed",
-        "method",
-        "options",
-        "purpose",
-        "overrides",
-    )
-    before = None
-    if record.get("after"):
-        found = records.find(record["after"])
-        if found is None:
-            raise InputError(
-                f"record {record['key']} started from run {record['after']}, whose"
-                " record is not here; run its row again."
-            )
-        before = of(found)
-    return Run(
-        recipe=Recipe.of(record["recipe"]),
-        after=before,
-        **{name: record[name] for name in names},
-    )
+def _end(budget_minutes: float | None) -> float | None:
+    return None if budget_minutes is None else time.monotonic() + 60 * budget_minutes
 
 
 def execute(
@@ -216,36 +75,16 @@ def execute(
     budget_minutes: float | None = None,
     progress: bool = True,
     tensorboard: bool = False,
+    train: bool = False,
 ) -> dict | None:
     """The record of a run: found, or made now. None when the time budget ended before
-    the run did; call again to go on."""
-    found = devices.agree(lambda: records.find(run.key), device)
-    return _as(
-        run, found or _execute(run, device, budget_minutes, progress, tensorboard)
-    )
+    the run did; call again to go on.
 
-
-def _as(run: Run, record: dict | None) -> dict | None:
-    """A record under the name by which it was asked for: rows, also of several papers,
-    share a run when their keys are equal."""
-    if record is None or (record["paper"], record["row"], record["profile"]) == (
-        run.paper,
-        run.row,
-        run.profile,
-    ):
-        return record
-    about = {
-        "paper": run.paper,
-        "row": run.row,
-        "profile": run.profile,
-        "overrides": run.overrides,
-        "command": run.command,
-    }
-    return (
-        record
-        | about
-        | {"printed": papers.get(run.paper).printed(run.row, run.dataset)}
-    )
+    `train`: a record alone does not do (weights are not published): the model is
+    trained where its weights are not here.
+    """
+    way = Way(device, _end(budget_minutes), progress, tensorboard)
+    return _find_or_make(run, way, train)
 
 
 def rows(
@@ -256,228 +95,160 @@ def rows(
     seeds: int | list[int] = 1,
     *,
     overrides: dict | None = None,
+    options: dict | None = None,
     device: str | None = None,
     budget_minutes: float | None = None,
     progress: bool = True,
     tensorboard: bool = False,
+    train: bool = False,
 ) -> list[dict]:
     """Records of several rows (None: all) over seeds (a count, or a list), seed by
-        seed, so that a cut-off series is still comparable.
+    seed, so that a cut-off series is still comparable.
 
-    When the time budget ends first, the records that are there.
+    When the time budget ends first, the records that are there. All else as for
+    :func:`resolve` and :func:`execute`.
     """
-    todo = planned(paper, rows, profile, dataset, seeds, overrides)
-    end = time.monotonic() + 60 * budget_minutes if budget_minutes else None
+    todo = planned(paper, rows, profile, dataset, seeds, overrides, options)
+    way = Way(device, _end(budget_minutes), progress, tensorboard)
     found = []
     for run in todo:
-        left = devices.agree(
-            lambda: (end - time.monotonic()) / 60 if end else None, device
-        )
+        left = devices.agree(way.minutes_left, device)
         if left is not None and left <= 0:
-            record = _as(
-                run, devices.agree(lambda run=run: records.find(run.key), device)
-            )
+            record = _find(run, device)
         else:
-            record = execute(
-                run,
-                device=device,
-                budget_minutes=left,
-                progress=progress,
-                tensorboard=tensorboard,
-            )
+            record = _find_or_make(run, way, train)
         if record is not None:
             found.append(record)
     return found
 
 
-def planned(
-    paper: str,
-    rows: list[str] | None = None,
-    profile: str = "quick",
-    dataset: str | None = None,
-    seeds: int | list[int] = 1,
-    overrides: dict | None = None,
-) -> list[Run]:
-    """The runs that :func:`rows` finds or makes, in its order. Raises InputError for
-    wrong names, so that nothing is trained before."""
-    if profile not in PROFILES:
-        raise unknown("profile", profile, PROFILES)
-    numbers = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
-    names = rows or [row.name for row in papers.get(paper).rows_at(profile)]
-    if not names:
-        raise InputError(
-            f"{paper} has no row at profile {profile!r}; choose another profile:"
-            f" {', '.join(PROFILES)}."
-        )
-    return [
-        resolve(paper, name, profile, dataset, seed, overrides)
-        for seed in numbers
-        for name in names
-    ]
+def _find(run: Run, device: str | None) -> dict | None:
+    record = devices.agree(lambda: records.find(run.key), device)
+    return None if record is None else _under_its_name(run, record)
 
 
-def tune(
-    paper: str,
-    row: str,
-    profile: str,
-    dataset: str | None = None,
-    *,
-    device: str | None = None,
-    progress: bool = True,
-) -> list[dict]:
-    """Try the changes that the paper's file lists for a row, on validation; records of
-    the tries, best first. The test split is not touched."""
-    about = papers.get(paper)
-    line, tuning = about.row(row), about.tuning.get(profile)
-    if tuning is None or row not in tuning.tries:
-        raise InputError(
-            f"{paper} lists no tuning for row {row!r} at profile {profile!r}; add it to"
-            f" fgbook/papers/{paper}.py."
-        )
-    dataset = dataset or about.datasets[profile][0]
-
-    def before(name: str | None) -> Run | None:
-        """The stages before, with their own settings but without the validation
-        images."""
-        if name is None:
-            return None
-        stage = about.row(name)
-        recipe = stage.recipes[profile].but(train_on="train")
-        return Run(
-            paper,
-            name,
-            profile,
-            dataset,
-            TUNING_SEED,
-            stage.method,
-            stage.options,
-            recipe,
-            "tuning",
-            after=before(stage.after),
-        )
-
-    found = []
-    for change, recipe, options in tuning.of(line):
-        run = Run(
-            paper,
-            row,
-            profile,
-            dataset,
-            TUNING_SEED,
-            line.method,
-            options,
-            recipe,
-            "tuning",
-            change,
-            before(line.after),
-        )
-        found.append(execute(run, device=device, progress=progress))
-    return sorted(found, key=lambda record: -record["metrics"]["val"]["top1"])
+def _find_or_make(run: Run, way: Way, train: bool) -> dict | None:
+    record = _find(run, way.device)
+    if record is not None and train and not _is_usable(run, way.device):
+        record = None
+    if record is None:
+        record = _make(run, way)
+    return None if record is None else _under_its_name(run, record)
 
 
-def model(
-    run: Run, *, device: str | None = None, progress: bool = True
-) -> tuple[nn.Module, DataSet]:
-    """The trained model of a run, in evaluation mode, and its data. Trains it when only
-    its record is here (weights are not published)."""
-    if not devices.agree((run.folder / "model.safetensors").is_file, device):
-        _execute(run, device, None, progress)
+def _under_its_name(run: Run, record: dict) -> dict:
+    """A record as it was asked for: rows, also of several papers, share a run when
+    their keys are equal."""
+    name = {
+        "paper": run.paper,
+        "row": run.row,
+        "profile": run.profile,
+        "dataset": run.dataset,
+        "overrides": run.overrides,
+        "option_changes": run.option_changes,
+    }
+    if all(record.get(each, {}) == value for each, value in name.items()):
+        return record
+    printed = papers.get(run.paper).printed(run.row, run.dataset)
+    return {**record, **name, "command": run.command, "printed": printed}
+
+
+def _has_weights(run: Run, device: str | None) -> bool:
+    return devices.agree(lambda: models.has_weights(run.folder), device)
+
+
+def _is_usable(run: Run, device: str | None) -> bool:
+    """Whether its model is here, and can be used without its data."""
+    described = devices.agree(lambda: models.is_described(run.folder), device)
+    return described and _has_weights(run, device)
+
+
+def _make(run: Run, way: Way) -> dict | None:
+    """The record of a run whose weights are here too, made where they are not; the
+    stages before come first. None when the time budget ended."""
+    before = run.after
+    if before and not _has_weights(before, way.device) and not _make(before, way):
+        return None
+
+    with _turn(run.key, way.device):
+        if not devices.agree(lambda: models.is_described(run.folder), way.device):
+            about = models.describe(run, run.data())
+            devices.agree(lambda: models.write(run.folder, about), way.device)
+        # another process may have been faster
+        record = devices.agree(lambda: _finished(run), way.device)
+        if record is None:
+            record = _train_and_measure(run, way)
+        return record
+
+
+def _finished(run: Run) -> dict | None:
+    """The record of a run of which all files are here and whole. Weights that are not,
+    or whose log is not, are removed, so that training begins anew."""
+    weights = run.folder / models.WEIGHTS
+    if not models.has_weights(run.folder):
+        weights.unlink(missing_ok=True)
+        return None
+    record = records.find_fresh(run.key)
+    if record is None:
+        try:
+            _losses(run)
+        except InputError as error:
+            records.warn(f"{error} It is trained again.")
+            weights.unlink()
+    return record
+
+
+def _train_and_measure(run: Run, way: Way) -> dict | None:
+    commit = records.commit()  # now: the clone may change while the run goes on
     dataset = run.data()
-    # of a frozen backbone with random weights only the head was kept
-    torch.manual_seed(run.seed)
+    torch.manual_seed(run.seed)  # initial heads, dropout
     network = methods.build(
         run.method,
         dataset.num_classes,
-        run.recipe if _frozen(run) else run.recipe.but(weights="none"),
+        run.recipe,
         run.options,
         dataset.class_attributes,
     )
-    trained(network).load_state_dict(load_file(run.folder / "model.safetensors"))
-    return network.eval().to(device or devices.default_device()), dataset
+    part = models.trained_part(network)
+    if run.after:
+        models.put(part, run.after.folder / models.WEIGHTS)
+    seen = _seen(run, network, dataset, way.device)
+
+    outcome = loop.fit(
+        part,
+        seen,
+        run.recipe,
+        run.folder,
+        seed=run.seed,
+        device=way.device,
+        budget_minutes=way.minutes_left(),
+        progress=way.progress,
+        tensorboard=way.tensorboard,
+    )
+    if not outcome.finished:
+        return None
+
+    trained = measures.Trained(run, network, part, dataset, seen, way.device)
+    found = measures.measure(trained)
+    record = _record(trained, outcome, found) | commit
+    path = run.folder / "record.json"
+    return devices.agree(
+        lambda: records.save(record, found.arrays or None, path), way.device
+    )
 
 
-def trained(network: nn.Module) -> nn.Module:
-    """The part of a method's model that is trained and kept: all of it, but only the
-    head where the backbone is a frozen feature extractor."""
-    return network.head if isinstance(network, methods.Transfer) else network
-
-
-def _frozen(run: Run) -> bool:
-    return methods.METHODS[run.method] is methods.Transfer
-
-
-def _seen(
-    run: Run, network: nn.Module, dataset: DataSet, device: str | None
-) -> DataSet:
+def _seen(run: Run, network: Method, dataset: DataSet, device: str | None) -> DataSet:
     """What the trained part sees: the images, or the feature maps that a frozen
     backbone makes of them, once."""
-    if not _frozen(run):
+    if not network.frozen_backbone:
         return dataset
-    whole = _load(run.dataset, run.recipe.store_size)
-    return features.cached(
-        network.backbone, whole, run.recipe, run.weights, device
-    ).part(run.recipe.fraction)
-
-
-def _execute(
-    run: Run,
-    device: str | None,
-    budget_minutes: float | None,
-    progress: bool,
-    tensorboard: bool = False,
-) -> dict | None:
-    begin, before = time.monotonic(), None
-    if run.after:  # its weights are needed, not only its record
-        before = run.after.folder / "model.safetensors"
-        if (
-            not devices.agree(before.is_file, device)
-            and _execute(run.after, device, budget_minutes, progress, tensorboard)
-            is None
-        ):
-            return None
-    with _turn(run.key, device):
-        kept = run.folder / "record.json"
-        if devices.agree(
-            lambda: kept.is_file() and (run.folder / "model.safetensors").is_file(),
-            device,
-        ):
-            return records.load(kept)
-        # now: the clone may change while the run goes on
-        dataset, commit = run.data(), records.commit()
-        torch.manual_seed(run.seed)  # initial heads, dropout
-        network = methods.build(
-            run.method,
-            dataset.num_classes,
-            run.recipe,
-            run.options,
-            dataset.class_attributes,
-        )
-        if before:
-            trained(network).load_state_dict(load_file(before))
-        seen = _seen(run, network, dataset, device)
-        left = (
-            budget_minutes - (time.monotonic() - begin) / 60 if budget_minutes else None
-        )
-        outcome = loop.fit(
-            trained(network),
-            seen,
-            run.recipe,
-            run.folder,
-            seed=run.seed,
-            device=device,
-            budget_minutes=left,
-            progress=progress,
-            tensorboard=tensorboard,
-        )
-        return (
-            _measure(run, network, dataset, seen, outcome, device, commit)
-            if outcome.finished
-            else None
-        )
+    whole = run.look.load(run.dataset, run.recipe.store_size)
+    maps = features.cached(network.backbone, whole, run.recipe, run.weights, device)
+    return maps.part(run.recipe.fraction)
 
 
 @contextmanager
-def _turn(key: str, device: str | None = None):
+def _turn(key: str, device: str | None = None) -> Iterator[None]:
     """Held while a run is trained and measured. A second job on the same key says so,
     and waits. Of several processes the first holds it."""
     folder = paths.runs() / "locks"
@@ -511,90 +282,21 @@ def _turn(key: str, device: str | None = None):
         lock.release()
 
 
-def _measure(
-    run: Run,
-    network: nn.Module,
-    dataset: DataSet,
-    seen: DataSet,
-    outcome: loop.Outcome,
-    device: str | None,
-    commit: dict,
+# ---- what a record says
+
+
+def _record(
+    trained: measures.Trained, outcome: loop.Outcome, found: measures.Found
 ) -> dict:
-    """Evaluate a trained model and save its record."""
-    recipe, metrics = run.recipe, {"val": None, "test": None}
-    where, predictions = None, None
-    # a frozen backbone whose features were there already has not been moved
-    network.to(next(trained(network).parameters()).device)
+    """All fields of a record but those of its files and of the clone."""
+    from ..evaluation import cost
 
-    def measure(split: str, resolution: str) -> tuple[dict, dict]:
-        """Metrics of a split, and what is kept of each image."""
-        about = seen.split(split)
-        probabilities = loop.predict(
-            trained(network), about, recipe, device=device, resolution=resolution
-        )
-        confidence, prediction = probabilities.max(1)
-        nll = (
-            -probabilities.gather(1, about.labels[:, None])[:, 0]
-            .clamp(min=classification.TINY)
-            .log()
-        )
-        kept = {
-            "prediction": prediction.numpy().astype(np.uint16),
-            "confidence": confidence.numpy().astype(np.float16),
-            "nll": nll.numpy(),
-        }
-        return (
-            classification.metrics(probabilities, about.labels, dataset.num_classes),
-            kept,
-        )
-
-    if recipe.train_on == "train":
-        metrics["val"], _ = measure("val", recipe.resolution)
-    if run.purpose == "result":
-        metrics["test"], predictions = measure("test", "high")
-        predictions["label"] = dataset.test.labels.numpy().astype(np.uint16)
-        if recipe.low_side:
-            metrics["test_low"], low = measure("test", "low")
-            predictions |= {f"low_{name}": values for name, values in low.items()}
-        if hasattr(network, "regions") and dataset.test.boxes is not None:
-            where = localisation.measure(network, dataset.test, recipe)
-        if hasattr(network, "locate") and dataset.test.boxes is not None:
-            where, ious = localisation.boxes(network, dataset.test, recipe)
-            predictions |= {name: values.numpy() for name, values in ious.items()}
-        if hasattr(network, "restore"):
-            predictions |= {
-                name: values.numpy()
-                for name, values in restoration.psnr(
-                    network, dataset.test, recipe
-                ).items()
-            }
-        wanted = _wanted(run)
-        if "heat" in wanted:
-            predictions |= heatmaps.measure(
-                network, dataset.test, recipe, heatmaps.IMAGES[run.profile]
-            )
-        if "robust" in wanted:
-            predictions |= robustness.measure(
-                network, dataset.test, recipe, robustness.IMAGES[run.profile]
-            )
-        each = dataset.test.labels.bincount()
-        # else there is nothing to compare
-        if "margin" in wanted and each.max() > 1 and (each > 0).sum() > 1:
-            embeddings = robustness.embeddings(network, dataset.test, recipe)
-            predictions["margin"] = robustness.margins(
-                embeddings, dataset.test.labels
-            ).numpy()
-            metrics["classes"] = robustness.class_ratio(embeddings, dataset.test.labels)
-        if "focus" in wanted:
-            images, curved = (
-                explanation.IMAGES[run.profile],
-                explanation.CURVED[run.profile],
-            )
-            predictions |= explanation.measure(
-                network, dataset.test, recipe, images, curved
-            )
-    parameters, flops = cost.size(network, recipe.image_size)
-    record = {
+    run, dataset = trained.run, trained.dataset
+    learnt_from = len(dataset.train)
+    if run.recipe.train_on == "train+val":
+        learnt_from += len(dataset.val)
+    parameters, flops = cost.size(trained.network, run.recipe.image_size)
+    return {
         "key": run.key,
         "purpose": run.purpose,
         "paper": run.paper,
@@ -604,22 +306,20 @@ def _measure(
         "profile": run.profile,
         "dataset": run.dataset,
         "seed": run.seed,
-        "recipe": recipe.as_dict(),
+        "recipe": run.recipe.as_dict(),
         "overrides": run.overrides,
+        "option_changes": run.option_changes,
         "weights": run.weights,
         "data_fingerprint": dataset.fingerprint,
         "num_classes": dataset.num_classes,
         "images": {
-            "train": (
-                len(dataset.train)
-                + (len(dataset.val) if recipe.train_on == "train+val" else 0)
-            ),
+            "train": learnt_from,
             "val": len(dataset.val),
             "test": len(dataset.test),
         },
         "after": run.after.key if run.after else None,
-        "metrics": metrics,
-        "localisation": where,
+        "metrics": found.metrics,
+        "localisation": found.localisation,
         "parameters": parameters,
         "flops": flops,
         "train": {
@@ -629,39 +329,91 @@ def _measure(
             "seconds": round(outcome.seconds, 1),
             "losses": _losses(run),
         },
-        "hardware": records.hardware(device or devices.default_device()),
+        "hardware": records.hardware(trained.device or devices.default_device()),
         "versions": records.versions(),
-        **commit,
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "command": run.command,
         "printed": papers.get(run.paper).printed(run.row, run.dataset),
     }
-    return devices.agree(
-        lambda: records.save(record, predictions, run.folder / "record.json"), device
-    )
-
-
-def _wanted(run: Run) -> set[str]:
-    """What is measured besides accuracy: all that any row asks for which is this run,
-    in whatever chapter. Whoever comes first runs it for all."""
-    told, wanted = run.recipe.as_dict(), set()
-    for row in (
-        row for name in papers.names() for row in papers.get(name).rows_at(run.profile)
-    ):
-        same = (row.method, row.options, row.after) == (
-            run.method,
-            run.options,
-            run.after.row if run.after else None,
-        )
-        if same and row.recipes[run.profile].as_dict() | run.overrides == told:
-            wanted |= set(row.measures)
-    return wanted
 
 
 def _losses(run: Run) -> list[dict[str, float]]:
-    """The training losses by name, an entry for each epoch."""
-    lines = (run.folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
-    return [
-        {name: round(value, 4) for name, value in json.loads(line)["losses"].items()}
-        for line in lines
-    ]
+    """The training losses by name, an entry for each epoch. Raises InputError where the
+    log is damaged or an epoch is not there."""
+    path = run.folder / "log.jsonl"
+    found = []
+    try:
+        for number, text in enumerate(path.read_text("utf-8").splitlines(), 1):
+            line = json.loads(text)
+            if line["epoch"] != number:
+                raise ValueError(f"epoch {number} is missing")
+            losses = line["losses"].items()
+            found.append({name: round(value, 4) for name, value in losses})
+        if not found:
+            raise ValueError("it is empty")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is damaged ({error}).") from error
+    return found
+
+
+# ---- trained models
+
+
+def model(
+    run: Run, *, device: str | None = None, progress: bool = True
+) -> tuple[Method, DataSet]:
+    """The trained model of a run, in evaluation mode, and its data. Trains it when only
+    its record is here (weights are not published)."""
+    if not _has_weights(run, device):
+        _make(run, Way(device, progress=progress))
+    dataset = run.data()
+    return models.build(models.describe(run, dataset), run.folder, device), dataset
+
+
+def load_model(
+    folder_or_key: str | Path, device: str | None = None
+) -> tuple[Method, dict]:
+    """A trained model, in evaluation mode, from a run's folder (also a copy of it,
+    anywhere) or key; and what its model.json says: ``classes``, their names in the
+    order of the logits; ``recipe``, which has the sizes and the resolution of its
+    images; and more, see :func:`fgbook.evidence.models.describe`.
+
+    Neither the training images nor the paper's file are needed. Raises InputError where
+    the weights are not here or damaged, with the command that trains them.
+    """
+    folder = models.folder_of(folder_or_key)
+    try:
+        about = models.read(folder)
+    except InputError as error:
+        about = _described_by_record(folder, error)
+    models.check_weights(folder, about)
+    return models.build(about, folder, device), about
+
+
+def _described_by_record(folder: Path, reason: InputError) -> dict:
+    """What model.json would say of a run that was made before there was one, or whose
+    own is damaged. The class names are the data set's, if it still is what it was."""
+    record = _record_of(folder)
+    if record is None:
+        raise InputError(f"{reason} Run its row again.") from reason
+    models.check_weights(folder, record)
+    try:
+        made = of(record)
+        if made.key != record["key"]:
+            raise InputError("Its data set, or this package, has changed since.")
+        about = models.describe(made, made.data())
+    except InputError as error:
+        raise InputError(
+            f"{reason} {error} Make the run again with"
+            f" `{models.train_command(record)}`."
+        ) from error
+    models.write(folder, about)
+    return about
+
+
+def _record_of(folder: Path) -> dict | None:
+    """The record of the run whose folder, or a copy of it, this is."""
+    path = folder / "record.json"
+    if path.is_file():
+        return records.load(path)
+    return records.find(folder.name) if models.is_key(folder.name) else None

@@ -1,15 +1,26 @@
 """Rows compared over seeds and test images: effect, 95 % interval, verdict.
 
+The model
+---------
 For seed s and test image i let d[s, i] be +1 if only the first row is right, -1 if only
-the second is, else 0. The model is that of crossed random effects,
+the second is, else 0. S seeds and N images are crossed random effects,
 
     d[s, i] = effect + seed[s] + image[i] + rest[s, i],
 
 since both would be others in another study: the seed moves all images at once, an image
 is easy or hard for all seeds. An interval over images alone (as in McNemar's test) or
-over seeds alone leaves out the other. A two-way analysis of variance without
-replication gives the mean squares of seeds, images and the rest, with expectations S
-var(image) + var(rest) for images, and so on. The variance of the mean has two parts,
+over seeds alone leaves out the other.
+
+The interval
+------------
+A two-way analysis of variance without replication gives the mean squares of seeds,
+images and the rest, with expectations
+
+    E MS_seed  = N var(seed) + var(rest),
+    E MS_image = S var(image) + var(rest),
+    E MS_rest  = var(rest).
+
+The variance of the mean over all d has two parts,
 
     MS_seed / (S N)    and    (MS_image - MS_rest) / (S N),
 
@@ -17,21 +28,29 @@ estimated with S - 1 and about N - 1 degrees of freedom. Each gives a half-width
 its own Student quantile, and the squares of both add up (Howe, J. Am. Stat. Assoc.
 1974). With few seeds that is wide, because few seeds say little about the spread
 between trainings: at 2 seeds the quantile is 12.7, at 3 it is 4.3, at 5 it is 2.8.
+
 `benchmarks/coverage.py` simulates how often this interval and its rivals
 (Satterthwaite's degrees of freedom, hierarchical bootstraps) contain the truth: at 2 or
 3 seeds the rivals miss it more often than they say, or are wider.
 
-Two choices are conservative: a negative estimate of the images' part counts as 0, and
-the images' mean square is taken as if two images more had been seen, one decided for
-either row by all seeds. Without these a small test set with a handful of disagreements
-gives intervals that are too narrow.
+Two choices are conservative
+----------------------------
+* A negative estimate of the images' part counts as 0.
+* The images' mean square is taken as if two images more had been seen, one decided for
+  either row by all seeds.
 
-Assumptions. Seeds are a random sample of trainings, test images one of images. Both
-rows run with the same seed number share the order of the data, but that pairing is
-nominal: the rows' networks differ, so a pair has hardly more in common than any two
-runs, and the interval holds either way, because only differences within pairs are used.
-Validation and training images are the same in all runs and count as fixed. The interval
-is about this data set, profile and recipe, and says nothing about others.
+Without these a small test set with a handful of disagreements gives intervals that are
+too narrow.
+
+Assumptions
+-----------
+* Seeds are a random sample of trainings, test images one of images.
+* Both rows run with the same seed number share the order of the data, but that pairing
+  is nominal: the rows' networks differ, so a pair has hardly more in common than any
+  two runs. The interval holds either way, because only differences within pairs are
+  used.
+* Validation and training images are the same in all runs and count as fixed. The
+  interval is about this data set, profile and recipe, and says nothing about others.
 """
 
 import json
@@ -40,7 +59,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import stdtrit
 
 from ..errors import InputError
 from ..papers.spec import Claim
@@ -69,10 +87,15 @@ class Effect:
 
 @dataclass(frozen=True)
 class Verdict:
+    """What records say of a claim."""
+
     claim: Claim
     outcome: str  # one of OUTCOMES
     effect: Effect | None  # None when "not run"
     why: str  # one sentence
+
+
+# ---- two rows compared
 
 
 def compare(
@@ -99,25 +122,29 @@ def compare(
                 "two arrays (seeds, images) of one shape are compared, not"
                 f" {first.shape} and {second.shape}."
             )
+    elif isinstance(better, np.ndarray) or isinstance(worse, np.ndarray):
+        raise InputError("an array and records cannot be compared; give two of a kind.")
     else:
         first, second = _paired(
             _by_seed(better), _by_seed(worse), metric, worse_metric or metric
         )
-    scale = 100 if first.dtype == bool and second.dtype == bool else 1
-    # (S, N)
+    right_or_wrong = first.dtype == bool and second.dtype == bool
+    scale = 100 if right_or_wrong else 1  # percentage points
     difference = scale * (first.astype(np.float64) - second.astype(np.float64))
-    difference = difference[:, np.isfinite(difference).all(0)]
-    if difference.shape[1] < 2:
-        raise InputError(
-            f"a comparison needs at least 2 test images, not {difference.shape[1]}."
-        )
-    effect, half = interval(
-        difference, scale if scale > 1 else float(np.abs(difference).max())
-    )
+    difference = difference[:, np.isfinite(difference).all(0)]  # (S, N)
     seeds, images = difference.shape
-    spread = float(difference.mean(1).std(ddof=1)) if seeds > 1 else None
+    if images < 2:
+        raise InputError(f"a comparison needs at least 2 test images, not {images}.")
+
+    largest = 100.0 if right_or_wrong else float(np.abs(difference).max())
+    mean, half = interval(difference, largest)
     return Effect(
-        float(effect), float(effect - half), float(effect + half), seeds, images, spread
+        effect=float(mean),
+        low=float(mean - half),
+        high=float(mean + half),
+        seeds=seeds,
+        images=images,
+        sd_seeds=float(difference.mean(1).std(ddof=1)) if seeds > 1 else None,
     )
 
 
@@ -140,9 +167,10 @@ def per_image(record: dict, metric: str) -> NDArray:
 def holds(record: dict, metric: str) -> bool:
     """Whether a record can tell the metric of each test image: a row that several
     chapters share is measured as the one that ran it asks."""
-    return metric == "top1" or {"low_top1": "low_prediction"}.get(
-        metric, metric
-    ) in records.load_predictions(record)
+    if metric == "top1":
+        return True
+    name = "low_prediction" if metric == "low_top1" else metric
+    return name in records.load_predictions(record)
 
 
 def interval(difference: NDArray, unit: float = 1) -> tuple[NDArray, NDArray]:
@@ -155,22 +183,22 @@ def interval(difference: NDArray, unit: float = 1) -> tuple[NDArray, NDArray]:
     effect = difference.mean((-2, -1))
     of_seed = difference.mean(-1) - effect[..., None]  # (..., S)
     of_image = difference.mean(-2) - effect[..., None]  # (..., N)
-    rest = (
-        difference
-        - effect[..., None, None]
-        - of_seed[..., None]
-        - of_image[..., None, :]
-    )
+    rest = difference - effect[..., None, None]  # (..., S, N)
+    rest = rest - of_seed[..., None] - of_image[..., None, :]
+
     # as if two images more had been seen
     ms_image = seeds * ((of_image**2).sum(-1) + 2 * unit**2) / (images - 1)
     if seeds == 1:
         return effect, _t(images - 1) * np.sqrt(ms_image / images)
     ms_seed = images * (of_seed**2).sum(-1) / (seeds - 1)
     ms_rest = (rest**2).sum((-2, -1)) / ((seeds - 1) * (images - 1))
-    squares = _t(seeds - 1) ** 2 * ms_seed + _t(images - 1) ** 2 * np.maximum(
-        ms_image - ms_rest, 0
-    )
-    return effect, np.sqrt(squares / (seeds * images))
+
+    part_of_seeds = _t(seeds - 1) ** 2 * ms_seed
+    part_of_images = _t(images - 1) ** 2 * np.maximum(ms_image - ms_rest, 0)
+    return effect, np.sqrt((part_of_seeds + part_of_images) / (seeds * images))
+
+
+# ---- the verdict
 
 
 def verdict(claim: Claim, better: Sequence[dict], worse: Sequence[dict]) -> Verdict:
@@ -181,72 +209,69 @@ def verdict(claim: Claim, better: Sequence[dict], worse: Sequence[dict]) -> Verd
     "reversed": below; "inconclusive": -margin is in it, or there is only one seed; "not
     run": a row has no record that holds the metric, the rows share no seed, or there
     are only quick records, which illustrate and never decide (they are left out in any
-    case). Raises InputError if the records cannot be compared (see :func:`compare`).
+    case). Records with changed settings are for the caller to leave out
+    (:func:`fgbook.evidence.records.own`); mixed with others they are refused. Raises
+    InputError if the records cannot be compared (see :func:`compare`).
     """
-    kept = []
-    for name, found, metric in (
-        (claim.better, better, claim.metric),
-        (claim.worse, worse, claim.worse_metric or claim.metric),
-    ):
-        results = [r for r in found if r.get("purpose", "result") == "result"]
-        kept.append([r for r in results if r["profile"] != "quick"])
-        if not kept[-1]:
-            only = (
-                "only quick runs, which never decide" if results else "no finished run"
-            )
-            return Verdict(
-                claim, "not run", None, f"there is {only} of the row {name!r}."
-            )
-        kept[-1] = [r for r in kept[-1] if holds(r, metric)]
-        if not kept[-1]:
-            return Verdict(
-                claim,
-                "not run",
-                None,
-                f"the records of the row {name!r} hold no {metric!r}: another chapter's"
-                " run, or not measured there.",
-            )
-    if not {r["seed"] for r in kept[0]} & {r["seed"] for r in kept[1]}:
-        return Verdict(
-            claim,
-            "not run",
-            None,
-            f"the rows {claim.better!r} and {claim.worse!r} share no seed.",
-        )
-    effect = compare(*kept, claim.metric, claim.worse_metric)
-    seeds = "one seed" if effect.seeds == 1 else f"{effect.seeds} seeds"
-    digits, unit = (
-        (1, " points")
-        if UNITS.get(claim.metric) == "points"
-        else (3, f" {UNITS[claim.metric]}" if claim.metric in UNITS else "")
-    )
-    said = (
-        f"{effect.effect:+.{digits}f}{unit}, 95 % interval {effect.low:+.{digits}f} to"
-        f" {effect.high:+.{digits}f} ({seeds}, {effect.images} test images)"
-    )
+    first, lacking = _deciding(better, claim.better, claim.metric)
+    if not lacking:
+        other_metric = claim.worse_metric or claim.metric
+        second, lacking = _deciding(worse, claim.worse, other_metric)
+    if not lacking and not _seeds(first) & _seeds(second):
+        lacking = f"the rows {claim.better!r} and {claim.worse!r} share no seed."
+    if lacking:
+        return Verdict(claim, "not run", None, lacking)
+
+    effect = compare(first, second, claim.metric, claim.worse_metric)
     border = f"-{claim.margin:g}" if claim.margin else "0"
     if effect.seeds == 1:
-        return Verdict(
-            claim,
-            "inconclusive",
-            effect,
-            f"{said}; one seed does not show how much the difference varies between"
-            " trainings.",
+        outcome = "inconclusive"
+        why = "one seed does not show how much the difference varies between trainings"
+    elif effect.low > -claim.margin:
+        outcome, why = "holds", f"the whole interval lies above {border}"
+    elif effect.high < -claim.margin:
+        outcome, why = "reversed", f"the whole interval lies below {border}"
+    else:
+        outcome, why = "inconclusive", f"the interval contains {border}"
+    return Verdict(claim, outcome, effect, f"{_said(effect, claim.metric)}; {why}.")
+
+
+def _deciding(found: Sequence[dict], row: str, metric: str) -> tuple[list[dict], str]:
+    """The records of a row that can decide about a metric; where there is none, a
+    sentence that says why."""
+    results = [r for r in found if r.get("purpose", "result") == "result"]
+    if not results:
+        return [], f"there is no finished run of the row {row!r}."
+    real = [r for r in results if r["profile"] != "quick"]
+    if not real:
+        only = "only quick runs, which never decide"
+        return [], f"there is {only} of the row {row!r}."
+    measured = [r for r in real if holds(r, metric)]
+    if not measured:
+        return [], (
+            f"the records of the row {row!r} hold no {metric!r}: another chapter's run,"
+            " or not measured there."
         )
-    if effect.low > -claim.margin:
-        return Verdict(
-            claim, "holds", effect, f"{said}; the whole interval lies above {border}."
-        )
-    if effect.high < -claim.margin:
-        return Verdict(
-            claim,
-            "reversed",
-            effect,
-            f"{said}; the whole interval lies below {border}.",
-        )
-    return Verdict(
-        claim, "inconclusive", effect, f"{said}; the interval contains {border}."
+    return measured, ""
+
+
+def _seeds(found: list[dict]) -> set[int]:
+    return {record["seed"] for record in found}
+
+
+def _said(effect: Effect, metric: str) -> str:
+    """An effect in words: value, interval, how many seeds and images."""
+    unit = UNITS.get(metric, "")
+    digits = 1 if unit == "points" else 3
+    value = f"{effect.effect:+.{digits}f}" + (f" {unit}" if unit else "")
+    low, high = f"{effect.low:+.{digits}f}", f"{effect.high:+.{digits}f}"
+    seeds = "one seed" if effect.seeds == 1 else f"{effect.seeds} seeds"
+    return (
+        f"{value}, 95 % interval {low} to {high} ({seeds}, {effect.images} test images)"
     )
+
+
+# ---- one row
 
 
 def summary(values: ArrayLike) -> dict[str, float | int | None]:
@@ -272,8 +297,13 @@ def summary(values: ArrayLike) -> dict[str, float | int | None]:
 
 def _t(degrees: int) -> float:
     """Two-sided Student quantile."""
+    # takes as long to import as all else that `fgbook results` needs
+    from scipy.special import stdtrit
+
     return stdtrit(degrees, (1 + LEVEL) / 2)
 
+
+# ---- which records are of one kind
 
 # What all records of one row must share, and what the records of two rows that are
 # compared must.
@@ -297,14 +327,9 @@ def _by_seed(found: Sequence[dict]) -> dict[int, dict]:
 
 
 def _same(found: list[dict], names: tuple[str, ...]) -> None:
+    """Raises InputError unless all records have the same in these fields."""
     for name in names:
-        # tuples and lists read alike
-        values = [
-            json.dumps(
-                _alike(r.get(name)) if name == "recipe" else r.get(name), sort_keys=True
-            )
-            for r in found
-        ]
+        values = [_value(record, name) for record in found]
         for record, value in zip(found, values, strict=True):
             if value != values[0]:
                 raise InputError(
@@ -313,9 +338,13 @@ def _same(found: list[dict], names: tuple[str, ...]) -> None:
                 )
 
 
-def _alike(recipe: dict | None) -> dict | None:
-    """A recipe as keys see it: older records lack the fields that came later."""
-    return recipe and Recipe.of(recipe).determinants()
+def _value(record: dict, name: str) -> str:
+    """A field as text, in which tuples and lists read alike."""
+    value = record.get(name)
+    if name == "recipe" and value:
+        # as keys see it: older records lack the fields that came later
+        value = Recipe.of(value).determinants()
+    return json.dumps(value, sort_keys=True)
 
 
 def _paired(
@@ -327,22 +356,31 @@ def _paired(
         raise InputError(
             f"the two rows share no seed: {sorted(better)} and {sorted(worse)}."
         )
-    chosen = [row[seed] for row in (better, worse) for seed in seeds]
-    _same(chosen, OF_BOTH)
-    labels = [records.load_predictions(record)["label"] for record in chosen]
-    values = [
-        per_image(record, metric if i < len(seeds) else worse_metric)
-        for i, record in enumerate(chosen)
-    ]
-    for record, label, value in zip(chosen, labels, values, strict=True):
-        if value.shape != label.shape or label.ndim != 1:
-            raise InputError(
-                f"the predictions of record {record['key']} do not fit its labels; run"
-                " its row again."
-            )
-        if not np.array_equal(label, labels[0]):
-            raise InputError(
-                f"records {chosen[0]['key']} and {record['key']} cannot be compared:"
-                " their test images differ."
-            )
-    return np.stack(values[: len(seeds)]), np.stack(values[len(seeds) :])
+    first = [better[seed] for seed in seeds]
+    second = [worse[seed] for seed in seeds]
+    _same(first + second, OF_BOTH)
+    labels = _labels(first[0])
+
+    def stacked(chosen: list[dict], of: str) -> NDArray:
+        """The metric of all test images, which must be those of `labels`."""
+        values = []
+        for record in chosen:
+            value, label = per_image(record, of), _labels(record)
+            if value.shape != label.shape or label.ndim != 1:
+                raise InputError(
+                    f"the predictions of record {record['key']} do not fit its labels;"
+                    " run its row again."
+                )
+            if not np.array_equal(label, labels):
+                raise InputError(
+                    f"records {first[0]['key']} and {record['key']} cannot be compared:"
+                    " their test images differ."
+                )
+            values.append(value)
+        return np.stack(values)
+
+    return stacked(first, metric), stacked(second, worse_metric)
+
+
+def _labels(record: dict) -> NDArray:
+    return records.load_predictions(record)["label"]

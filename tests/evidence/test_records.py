@@ -56,15 +56,11 @@ def test_round_trip_and_publish(tmp_path):
     assert path.parent == tmp_path / "results" / "feng"
     [published] = records.published("feng", "photo")
     for name, array in records.load_predictions(published).items():
-        assert (
-            array.dtype == PREDICTIONS[name].dtype
-            and (array == PREDICTIONS[name]).all()
-        )
+        assert array.dtype == PREDICTIONS[name].dtype
+        assert (array == PREDICTIONS[name]).all()
     assert records.FOLDER not in json.loads(path.read_text())
-    assert (
-        records.published("feng", "quick") == []
-        and records.published("feng", purpose="tuning") == []
-    )
+    assert records.published("feng", "quick") == []
+    assert records.published("feng", purpose="tuning") == []
     (paths.runs() / "0123456789abcdef" / "record.json").unlink()
     assert records.find("0123456789abcdef")["row"] == "plain"  # the published one
 
@@ -102,7 +98,10 @@ def test_a_full_disk_keeps_the_earlier_record(tmp_path):
         " * 1_000_000}, None, Path(sys.argv[1]))\nexcept records.InputError as error:"
         " print(error); sys.exit(2)\n"
     )
-    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
     done = subprocess.run(
         [sys.executable, "-c", code, str(path)],
         preexec_fn=limit,
@@ -112,9 +111,8 @@ def test_a_full_disk_keeps_the_earlier_record(tmp_path):
     )
     assert done.returncode == 2, done.stderr
     assert f"cannot write {path}" in done.stdout
-    assert path.read_bytes() == before and [p.name for p in path.parent.iterdir()] == [
-        "record.json"
-    ]
+    assert path.read_bytes() == before
+    assert [p.name for p in path.parent.iterdir()] == ["record.json"]
 
 
 def test_hardware_and_versions_name_no_machine():
@@ -122,7 +120,8 @@ def test_hardware_and_versions_name_no_machine():
 
     text = json.dumps({**records.hardware(), **records.versions()})
     assert platform.node() not in text or len(platform.node()) < 4
-    assert "torch" in records.versions() and records.hardware()["cores"] >= 1
+    assert "torch" in records.versions()
+    assert records.hardware()["cores"] >= 1
 
 
 PUBLISHED = sorted((paths.REPOSITORY / "results").rglob("*.json"))
@@ -134,27 +133,25 @@ def test_a_published_record_agrees_with_its_predictions_and_with_the_papers_file
     from fgbook.recipe import Recipe
 
     record = records.load(path)
-    assert (
-        record["dirty"] is False
-        and record["commit"]
-        and record["profile"] != "quick"
-        and path.stem.endswith(record["key"])
-    )
+    assert record["dirty"] is False
+    assert record["commit"]
+    assert record["profile"] != "quick"
+    assert path.stem.endswith(record["key"])
     line = papers.get(record["paper"]).row(record["row"])
     if record["purpose"] == "result":
         predictions = records.load_predictions(record)
         right = predictions["prediction"] == predictions["label"]
-        assert (
-            right.mean() == pytest.approx(record["metrics"]["test"]["top1"], abs=1e-12)
-            and len(right) == record["metrics"]["test"]["n"]
+        assert right.mean() == pytest.approx(
+            record["metrics"]["test"]["top1"], abs=1e-12
         )
-        assert (
-            Recipe.of(record["recipe"])
-            == line.recipes[record["profile"]].but(**record["overrides"])
-            and record["options"] == line.options
+        assert len(right) == record["metrics"]["test"]["n"]
+        assert Recipe.of(record["recipe"]) == line.recipes[record["profile"]].but(
+            **record["overrides"]
         )
+        assert record["options"] == line.options
     else:  # a try: no test number, and one of those that the paper's file lists
-        assert record["metrics"]["test"] is None and record["predictions"] is None
+        assert record["metrics"]["test"] is None
+        assert record["predictions"] is None
         tuning = papers.get(record["paper"]).tuning[record["profile"]]
         assert (Recipe.of(record["recipe"]), record["options"]) in [
             (recipe, options) for _, recipe, options in tuning.of(line)
@@ -172,4 +169,5 @@ def test_tuned_rows_of_a_paper_had_equally_many_tries_and_the_plain_backbone_no_
             rows.get("plain"),
             {count for row, count in rows.items() if row != "plain"},
         )
-        assert len(others) == 1 and (plain is None or plain >= max(others)), tries
+        assert len(others) == 1, tries
+        assert plain is None or plain >= max(others), tries

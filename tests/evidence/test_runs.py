@@ -3,10 +3,12 @@ kills."""
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,9 +16,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import samples
-from fgbook import paths
+from fgbook import papers, paths
 from fgbook.errors import InputError
-from fgbook.evidence import records, runs
+from fgbook.evidence import records, runs, tuning
+from fgbook.papers.spec import Row, Tuning
+from fgbook.recipe import Recipe
 
 SMALL = {
     "image_size": 32,
@@ -76,18 +80,18 @@ def test_a_record_holds_what_is_needed_to_trust_and_repeat_it(pictures):
         "created",
     ):
         assert name in record
-    assert record["metrics"]["test"]["n"] == 12 and record["metrics"]["val"]["n"] == 8
+    assert record["metrics"]["test"]["n"] == 12
+    assert record["metrics"]["val"]["n"] == 8
     predictions = records.load_predictions(record)
     assert (predictions["prediction"] == predictions["label"]).mean() == pytest.approx(
         record["metrics"]["test"]["top1"]
     )
-    assert record["flops"] > 1e5 and record["parameters"] > 1e4
+    assert record["flops"] > 1e5
+    assert record["parameters"] > 1e4
     json.dumps(record, allow_nan=False)
-    assert (
-        f"--dataset {pictures}" in record["command"]
-        and "--seed 0" in record["command"]
-        and "--set epochs=2" in record["command"]
-    )
+    assert f"--dataset {pictures}" in record["command"]
+    assert "--seed 0" in record["command"]
+    assert "--set epochs=2" in record["command"]
 
 
 def test_equal_key_is_not_run_again_and_everything_that_matters_changes_the_key(
@@ -110,8 +114,6 @@ def test_equal_key_is_not_run_again_and_everything_that_matters_changes_the_key(
 
 
 def test_the_data_change_the_key(pictures, tmp_path):
-    import shutil
-
     copy = tmp_path / "copy"
     shutil.copytree(pictures.removeprefix("folder:"), copy)
     before = resolve(f"folder:{copy}").key
@@ -126,7 +128,7 @@ def test_model_comes_back_with_the_numbers_of_its_record(pictures):
         resolve(pictures, row="hybrid", image_size=72, store_size=80), progress=False
     )
     probabilities = runs.loop.predict(
-        network, dataset.test, runs.Recipe.of(record["recipe"])
+        network, dataset.test, Recipe.of(record["recipe"])
     )
     assert (
         probabilities.argmax(1).numpy()
@@ -138,13 +140,9 @@ def test_model_comes_back_with_the_numbers_of_its_record(pictures):
 def test_a_published_record_is_enough_but_a_model_is_trained_when_asked_for(pictures):
     record = run(pictures)
     records.publish(record)
-    import shutil
-
     shutil.rmtree(paths.runs())
-    assert (
-        run(pictures)["created"] == record["created"]
-        and not (paths.runs() / record["key"]).exists()
-    )
+    assert run(pictures)["created"] == record["created"]
+    assert not (paths.runs() / record["key"]).exists()
     runs.model(resolve(pictures), progress=False)
     assert (
         records.load(paths.runs() / record["key"] / "record.json")["metrics"]
@@ -153,44 +151,25 @@ def test_a_published_record_is_enough_but_a_model_is_trained_when_asked_for(pict
 
 
 def test_tuning_measures_validation_only(pictures, monkeypatch):
-    from dataclasses import replace
-
-    from fgbook import papers
-    from fgbook.papers.spec import Tuning
-
-    tuning = Tuning(runs.Recipe(**SMALL), {"plain": ({}, {"lr": 0.02})})
-    monkeypatch.setattr(
-        papers,
-        "get",
-        lambda key, paper=papers.get("feng"): replace(paper, tuning={"quick": tuning}),
-    )
-    tries = runs.tune("feng", "plain", "quick", pictures, progress=False)
-    assert [t["metrics"]["test"] for t in tries] == [None, None] and {
-        t["seed"] for t in tries
-    } == {runs.TUNING_SEED}
+    listed = Tuning(Recipe(**SMALL), {"plain": ({}, {"lr": 0.02})})
+    paper = replace(papers.get("feng"), tuning={"quick": listed})
+    monkeypatch.setattr(papers, "get", lambda key: paper)
+    tries = tuning.tune("feng", "plain", "quick", pictures, progress=False)
+    assert [t["metrics"]["test"] for t in tries] == [None, None]
+    assert {t["seed"] for t in tries} == {tuning.SEED}
     assert tries[0]["metrics"]["val"]["top1"] >= tries[1]["metrics"]["val"]["top1"]
     assert {tuple(t["overrides"].items()) for t in tries} == {(), (("lr", 0.02),)}
     with pytest.raises(InputError, match="lists no tuning for row 'hybrid'"):
-        runs.tune("feng", "hybrid", "quick", pictures)
+        tuning.tune("feng", "hybrid", "quick", pictures)
 
 
 @pytest.fixture
 def staged(monkeypatch):
     """feng's paper with two rows more: `second` starts from what `plain` learned,
     `other` from what `second` did."""
-    from dataclasses import replace
-
-    from fgbook import papers
-    from fgbook.papers.spec import Row
-
     paper = papers.get("feng")
-    low = {
-        "quick": (
-            paper.row("plain")
-            .recipes["quick"]
-            .but(resolution="low", low_side=8, lr=0.001)
-        )
-    }
+    own = paper.row("plain").recipes["quick"]
+    low = {"quick": own.but(resolution="low", low_side=8, lr=0.001)}
     more = (
         Row("second", "then low", "plain", {}, low, after="plain"),
         Row("other", "and again", "plain", {}, low, after="second"),
@@ -205,70 +184,60 @@ def test_a_stage_starts_from_the_weights_of_the_one_before(
 ):
     record = run(pictures, "other")
     made = {r["row"]: r for r in records.fresh()}
-    assert (
-        made.keys() == {"plain", "second", "other"}
-        and record["after"] == made["second"]["key"]
-        and made["second"]["after"] == made["plain"]["key"]
-    )
-    assert (
-        len(records.load_predictions(record)["low_nll"])
-        == record["metrics"]["test_low"]["n"]
-        == 12
-    )
+    assert made.keys() == {"plain", "second", "other"}
+    assert record["after"] == made["second"]["key"]
+    assert made["second"]["after"] == made["plain"]["key"]
+    assert record["metrics"]["test_low"]["n"] == 12
+    assert len(records.load_predictions(record)["low_nll"]) == 12
     assert "test_low" not in made["plain"]["metrics"]
 
     starts = []
     fit = runs.loop.fit
-    monkeypatch.setattr(
-        runs.loop,
-        "fit",
-        lambda network, *a, **k: (
-            starts.append({n: v.clone() for n, v in network.state_dict().items()}),
-            fit(network, *a, **k),
-        )[1],
-    )
+
+    def noting(network, *arguments, **keywords):
+        state = network.state_dict()
+        starts.append({name: value.clone() for name, value in state.items()})
+        return fit(network, *arguments, **keywords)
+
+    monkeypatch.setattr(runs.loop, "fit", noting)
     again = run(pictures, "second", epochs=1)  # a change applies to both stages
-    assert len(starts) == 2 and again["key"] != made["second"]["key"]
+    assert len(starts) == 2
+    assert again["key"] != made["second"]["key"]
     first = load_file(paths.runs() / again["after"] / "model.safetensors")
     assert all(torch.equal(starts[1][name], first[name]) for name in first)
-    assert (
-        runs.of(record).key == record["key"]
-        and runs.of(record).after.key == record["after"]
-    )
-    assert (
-        resolve(pictures, "second").key
-        != resolve(pictures, "second", seed=1).key
-        != resolve(pictures, "other").key
-    )
+    assert runs.of(record).key == record["key"]
+    assert runs.of(record).after.key == record["after"]
+    keys = {
+        resolve(pictures, "second").key,
+        resolve(pictures, "second", seed=1).key,
+        resolve(pictures, "other").key,
+    }
+    assert len(keys) == 3
 
 
 def test_rows_with_equal_keys_share_a_run_under_both_names(pictures, monkeypatch):
-    from dataclasses import replace
-
-    from fgbook import papers
-
     paper = papers.get("feng")
     twin = replace(paper.row("plain"), name="twin")
     monkeypatch.setattr(
         papers, "get", lambda key: replace(paper, rows=(*paper.rows, twin))
     )
     first, second = run(pictures), run(pictures, "twin")
-    assert (
-        first["key"] == second["key"]
-        and (first["row"], second["row"]) == ("plain", "twin")
-        and len(records.fresh()) == 1
-    )
+    assert first["key"] == second["key"]
+    assert (first["row"], second["row"]) == ("plain", "twin")
+    assert len(records.fresh()) == 1
 
 
 def test_a_part_of_the_training_images(pictures):
     record = run(pictures, fraction=0.5)
     assert record["images"] == {"train": 12, "val": 4, "test": 12}
-    assert record["key"] != resolve(pictures).key == resolve(pictures, fraction=1.0).key
+    assert record["key"] != resolve(pictures).key
+    assert resolve(pictures, fraction=1.0).key == resolve(pictures).key
     files = [
         set(resolve(pictures, fraction=share).data().train.files)
         for share in (0.25, 0.5, 1.0)
     ]
-    assert files[0] < files[1] < files[2] and [len(f) for f in files] == [6, 12, 24]
+    assert files[0] < files[1] < files[2]
+    assert [len(f) for f in files] == [6, 12, 24]
     assert resolve(pictures, fraction=0.5).data().train.labels.bincount().tolist() == [
         6,
         6,
@@ -290,13 +259,11 @@ def test_wrong_names_are_refused_with_the_nearest(pictures):
         ),
     ):
         with pytest.raises(InputError, match=message):
-            runs.resolve(**arguments).key
+            records.find(runs.resolve(**arguments).key)
 
 
 def test_a_budget_that_ends_first_leaves_a_run_that_goes_on(pictures):
     undisturbed = run(pictures, seed=3)
-    import shutil
-
     shutil.rmtree(paths.runs() / undisturbed["key"])
     unfinished = runs.execute(
         resolve(pictures, seed=3), budget_minutes=1e-6, progress=False
@@ -310,7 +277,8 @@ WORKER = """
 import sys, torch
 torch.set_num_threads(1)
 from fgbook.evidence import runs
-runs.execute(runs.resolve("feng", "plain", dataset=sys.argv[1], overrides=eval(sys.argv[2])), progress=False)
+run = runs.resolve("feng", "plain", dataset=sys.argv[1], overrides=eval(sys.argv[2]))
+runs.execute(run, progress=False)
 """
 
 
@@ -373,12 +341,12 @@ def test_killed_and_started_again_gives_the_same_weights_and_record(
     [record] = records.fresh()
     assert record["metrics"] == undisturbed["metrics"]
     again = load_file(paths.runs() / key / "model.safetensors")
-    assert again.keys() == weights.keys() and all(
-        torch.equal(again[name], weights[name]) for name in weights
-    )
+    assert again.keys() == weights.keys()
+    assert all(torch.equal(again[name], weights[name]) for name in weights)
     assert {p.name for p in (paths.runs() / key).iterdir()} == {
         "record.json",
         "record.npz",
+        "model.json",
         "model.safetensors",
         "log.jsonl",
     }

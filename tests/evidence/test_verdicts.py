@@ -14,7 +14,7 @@ from fgbook.papers.spec import Claim
 
 CLAIM = Claim("X1", "hybrid beats plain", "hybrid", "plain", 1.0)
 
-# ---------------------------------------------------------------------------------------------------------------------------- the interval
+# ---- the interval
 
 
 def rows(seeds: int, images: int, seed: int = 0, gain: float = 0.0):
@@ -85,7 +85,8 @@ def test_compare_is_antisymmetric_and_ignores_the_order_of_seeds_and_images():
 def test_equal_rows_and_a_handful_of_disagreements_never_decide():
     a = np.ones((3, 100), bool)
     same = verdicts.compare(a, a)
-    assert same.effect == 0 and same.low < 0 < same.high
+    assert same.effect == 0
+    assert same.low < 0 < same.high
     # a sign test on 4 to 0 gives p = 0.125
     for others, decided in ((1, False), (4, False), (12, True)):
         b = a.copy()
@@ -120,7 +121,8 @@ def test_more_seeds_and_more_images_narrow_the_interval():
         np.mean([np.diff(_ends(rows(s, n, seed=k)))[0] for k in range(20)])
         for s, n in ((2, 100), (3, 100), (5, 100), (5, 800))
     ]
-    assert wide == sorted(wide, reverse=True) and wide[3] < wide[2] / 2
+    assert wide == sorted(wide, reverse=True)
+    assert wide[3] < wide[2] / 2
 
 
 def _ends(pair):
@@ -128,7 +130,7 @@ def _ends(pair):
     return found.low, found.high
 
 
-# ---------------------------------------------------------------------------------------------------------------------------- the verdict
+# ---- the verdict
 
 LABELS = np.arange(120, dtype=np.uint16) % 6
 
@@ -179,34 +181,29 @@ def series(make):
 def test_outcomes(series):
     good, bad = series("hybrid", 10), series("plain", 50)
     verdict = verdicts.verdict(CLAIM, good, bad)
-    assert (
-        verdict.outcome == "holds" and verdict.effect.low > 0 and verdict.claim is CLAIM
-    )
-    assert (
-        verdict.effect.effect == pytest.approx(100 * 40 / 120)
-        and "+33.3" in verdict.why
-        and "3 seeds, 120 test images" in verdict.why
-    )
+    assert verdict.outcome == "holds"
+    assert verdict.effect.low > 0
+    assert verdict.claim is CLAIM
+    assert verdict.effect.effect == pytest.approx(100 * 40 / 120)
+    assert "+33.3" in verdict.why
+    assert "3 seeds, 120 test images" in verdict.why
     back = verdicts.verdict(CLAIM, bad, good)
-    assert back.outcome == "reversed" and back.effect.high < 0
+    assert back.outcome == "reversed"
+    assert back.effect.high < 0
     close = verdicts.verdict(CLAIM, series("hybrid", 20), series("plain", 21))
-    assert (
-        close.outcome == "inconclusive"
-        and close.effect.low < 0 < close.effect.high
-        and "contains 0" in close.why
-    )
+    assert close.outcome == "inconclusive"
+    assert close.effect.low < 0 < close.effect.high
+    assert "contains 0" in close.why
 
 
 def test_one_seed_never_decides(series):
     verdict = verdicts.verdict(
         CLAIM, series("hybrid", 1, seeds=(4,)), series("plain", 100, seeds=(4,))
     )
-    assert (
-        verdict.outcome == "inconclusive"
-        and verdict.effect.low > 0
-        and verdict.effect.sd_seeds is None
-        and "one seed" in verdict.why
-    )
+    assert verdict.outcome == "inconclusive"
+    assert verdict.effect.low > 0
+    assert verdict.effect.sd_seeds is None
+    assert "one seed" in verdict.why
 
 
 def test_not_run_says_why(series):
@@ -224,7 +221,8 @@ def test_not_run_says_why(series):
         (good, series("plain", 50, seeds=(7, 8)), "share no seed"),
     ):
         verdict = verdicts.verdict(CLAIM, better, worse)
-        assert verdict.outcome == "not run" and verdict.effect is None
+        assert verdict.outcome == "not run"
+        assert verdict.effect is None
         with pytest.raises(AssertionError, match=says):
             raise AssertionError(verdict.why)
 
@@ -238,7 +236,10 @@ def test_rows_are_paired_by_seed_and_quick_runs_beside_real_ones_are_left_out(
         "hybrid", 119, profile="quick"
     )
     worse = [make("plain", seed, wrong) for seed, wrong in second.items()]
-    right = lambda wrong: ~np.isin(np.arange(120), wrong)
+
+    def right(wrong):
+        return ~np.isin(np.arange(120), wrong)
+
     expected = verdicts.compare(
         np.stack([right(first[s]) for s in (0, 1, 2)]),
         np.stack([right(second[s]) for s in (0, 1, 2)]),
@@ -301,9 +302,8 @@ def test_other_refusals(series):
         series("hybrid", 3),
         series("plain", 3),
     )
-    assert (
-        unmeasured.outcome == "not run" and "'plain' hold no 'recall'" in unmeasured.why
-    )
+    assert unmeasured.outcome == "not run"
+    assert "'plain' hold no 'recall'" in unmeasured.why
 
 
 def test_other_metrics_are_compared_image_by_image(make, tmp_path):
@@ -328,9 +328,10 @@ def test_other_metrics_are_compared_image_by_image(make, tmp_path):
         [extended(row, seed, loss) for seed in (0, 1, 2)]
         for row, loss in (("hybrid", 0.2), ("plain", 0.9))
     )
-    stacked = lambda row, name: np.stack(
-        [arrays[row, seed][name] for seed in (0, 1, 2)]
-    )
+
+    def stacked(row, name):
+        return np.stack([arrays[row, seed][name] for seed in (0, 1, 2)])
+
     for metric, other, scale, expected in (
         ("nll", None, 1, stacked("plain", "nll") - stacked("hybrid", "nll")),
         (
@@ -349,14 +350,13 @@ def test_other_metrics_are_compared_image_by_image(make, tmp_path):
     ):
         effect = verdicts.compare(better, worse, metric, other)
         assert effect.effect == pytest.approx(scale * expected.mean(), rel=1e-5)
-        assert (
-            effect.images == expected.shape[1]
-            and effect.low < effect.effect < effect.high
-        )
+        assert effect.images == expected.shape[1]
+        assert effect.low < effect.effect < effect.high
     found = verdicts.verdict(
         Claim("X3", "", "hybrid", "plain", metric="nll"), better, worse
     )
-    assert found.outcome == "holds" and "nats" in found.why
+    assert found.outcome == "holds"
+    assert "nats" in found.why
     assert (
         verdicts.verdict(
             Claim("X3", "", "plain", "hybrid", metric="nll"), worse, better
@@ -371,24 +371,20 @@ def test_a_margin_turns_better_into_no_worse(series):
         series("hybrid", 51),
         series("single", 49),
     )
-    outcome = lambda row, name, margin: (
-        verdicts.verdict(
-            Claim("X4", "", name, "plain", margin=margin), row, same
-        ).outcome
-    )
-    assert (
-        outcome(worse, "hybrid", 0.0) == "inconclusive"
-        and outcome(worse, "hybrid", 5.0) == "holds"
-    )
+
+    def outcome(row, name, margin):
+        claim = Claim("X4", "", name, "plain", margin=margin)
+        return verdicts.verdict(claim, row, same).outcome
+
+    assert outcome(worse, "hybrid", 0.0) == "inconclusive"
+    assert outcome(worse, "hybrid", 5.0) == "holds"
     far = series("image", 90)
-    assert (
-        outcome(far, "image", 5.0) == "reversed"
-        and outcome(far, "image", 90.0) == "holds"
-    )
+    assert outcome(far, "image", 5.0) == "reversed"
+    assert outcome(far, "image", 90.0) == "holds"
     assert outcome(better, "single", 0.0) == "inconclusive"
 
 
-# ---------------------------------------------------------------------------------------------------------------------------- the summary
+# ---- the summary
 
 
 def test_summary_is_students_interval():
@@ -396,11 +392,9 @@ def test_summary_is_students_interval():
     found = verdicts.summary(values)
     expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
     assert (found["low"], found["high"]) == pytest.approx((expected.low, expected.high))
-    assert (
-        found["mean"] == pytest.approx(values.mean())
-        and found["sd"] == pytest.approx(stats.tstd(values))
-        and found["n"] == 6
-    )
+    assert found["mean"] == pytest.approx(values.mean())
+    assert found["sd"] == pytest.approx(stats.tstd(values))
+    assert found["n"] == 6
     assert verdicts.summary([0.5]) == {
         "mean": 0.5,
         "sd": None,
