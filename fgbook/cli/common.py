@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -125,16 +124,18 @@ def on_device(command: Command) -> Command:
 # ---- what a person gives
 
 
-def once(option: str, values: Iterable[str]) -> str | None:
-    """The value of an option that has one; None where it is not given.
+def one_dataset(given: Iterable[str]) -> str | None:
+    """The data set that is asked for; None where none is.
 
-    Given twice it counts once. Raises InputError where the two contradict each other.
+    Given twice it counts once. Raises InputError where two are named. The path of a
+    folder stays as it is typed: :func:`fgbook.data.absolute` knows from where it is
+    meant.
     """
-    different = list(dict.fromkeys(values))
+    different = list(dict.fromkeys(given))
     if len(different) > 1:
         raise InputError(
-            f"{option} takes one value; got {' and '.join(different)}. Give one, or run"
-            " the command once for each."
+            f"--dataset takes one data set; got {' and '.join(different)}. Run the"
+            " command once for each."
         )
     return different[0] if different else None
 
@@ -169,13 +170,6 @@ def equations(option: str, texts: Iterable[str], example: str) -> dict[str, str]
             )
         pairs.append((name.strip(), value))
     return assignments(option, pairs)
-
-
-def absolute(dataset: str | None) -> str | None:
-    """A data set's name, with the path of a folder as seen from here."""
-    if dataset is None or not dataset.startswith("folder:"):
-        return dataset
-    return f"folder:{Path(dataset[7:]).expanduser().absolute()}"
 
 
 def check_device(name: str | None) -> None:

@@ -5,7 +5,7 @@ import click
 
 from .. import paths
 from ..errors import InputError
-from .common import Commands, absolute, examples
+from .common import Commands, examples
 
 SHOWN = 50  # lines of one kind of problem
 
@@ -59,7 +59,7 @@ def data_check(name: str) -> None:
     """
     from .. import data as sets
 
-    report = sets.check(absolute(name))
+    report = sets.check(sets.absolute(name))
     for title, value in report.items():
         said = as_text(value)
         if said:
@@ -102,4 +102,4 @@ def data_path(name: str | None) -> None:
         return
     from .. import data as sets
 
-    click.echo(sets.path(absolute(name)))
+    click.echo(sets.path(sets.absolute(name)))

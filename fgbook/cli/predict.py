@@ -4,7 +4,6 @@ from pathlib import Path
 
 import click
 
-from .. import paths
 from ..errors import InputError, unknown
 from .common import check_device, examples, known_records, on_device
 
@@ -25,7 +24,10 @@ from .common import check_device, examples, known_records, on_device
     metavar="IMAGE...",
 )
 @click.option(
-    "--run", "key", required=True, help="Key of the run whose model is to be used."
+    "--run",
+    "key",
+    required=True,
+    help="Key of the run whose model is to be used, or the folder of a model.",
 )
 @click.option(
     "--top",
@@ -41,60 +43,52 @@ def predict(images: tuple[Path, ...], key: str, top: int, device: str | None) ->
         if not image.is_file():
             raise InputError(f"{image}: there is no such file.")
     check_device(device)
-    record = record_of(key)
-    if not (paths.runs() / record["key"] / "model.safetensors").is_file():
-        raise InputError(
-            f"the weights of run {record['key']} are not on this machine (weights are"
-            f" not published); train it: {record['command']} --train"
-        )
+    model_of = key_or_folder(key)
 
     import torch
 
     from ..data import store
     from ..evidence import runs
     from ..images import augment
+    from ..recipe import Recipe
 
-    made = runs.of(record)
-    if made.key != record["key"]:
-        raise InputError(
-            f"run {record['key']} was made by an earlier version of fgbook or with"
-            f" other data; make it again: {record['command']}"
-        )
-    model, dataset = runs.model(made, device=device)
+    model, about = runs.load_model(model_of, device)
+    recipe = Recipe.of(about["recipe"])
     place = next(model.parameters()).device
-    shown = min(top, dataset.num_classes)
     # as the training images were
-    resolution = "low" if made.recipe.resolution == "low" else "high"
+    resolution = "low" if recipe.resolution == "low" else "high"
     for image in dict.fromkeys(images):
-        pixels, _ = store.decode(image, made.recipe.store_size)
-        square = torch.from_numpy(pixels)[None].to(place)
-        whole = torch.zeros(1, device=place).long()
-        seen = augment.evaluation_view(square, whole, made.recipe, resolution)
+        pixels, _ = store.decode(image, recipe.store_size)
+        square = torch.from_numpy(pixels)[None].to(place)  # (1, 3, S, S) uint8
+        first = torch.zeros(1, dtype=torch.int64, device=place)  # its place in a split
+        seen = augment.evaluation_view(square, first, recipe, resolution)
         with torch.inference_mode():
-            best = model.predict(seen).softmax(1)[0].topk(shown)
+            shares = model.predict(seen).softmax(1)[0]  # (C,)
         click.echo(f"{image}")
-        for share, index in zip(
-            best.values.tolist(), best.indices.tolist(), strict=True
-        ):
-            click.echo(f"  {100 * share:5.1f} %  {dataset.classes[index]}")
+        for index in shares.argsort(descending=True)[:top].tolist():
+            click.echo(f"  {100 * shares[index]:5.1f} %  {about['classes'][index]}")
 
 
-def record_of(key: str) -> dict:
-    """The record of the run whose key begins so. Raises InputError for none, and for
-    several.
+def key_or_folder(given: str) -> str | Path:
+    """What names a trained model: its folder, or the whole key of which only the first
+    letters are given.
+
+    Raises InputError for letters with which no run's key begins, or several.
     """
+    if (Path(given) / "model.json").is_file():
+        return Path(given)
     known = {record["key"]: record for record in known_records()}
-    matching = [name for name in known if name.startswith(key)]
-    if len(matching) > 1:
+    matching = [key for key in known if key.startswith(given)]
+    if len(matching) == 1:
+        return matching[0]
+    if matching:
         raise InputError(
-            f"{len(matching)} runs begin with {key!r}; give more letters:"
+            f"{len(matching)} runs begin with {given!r}; give more letters:"
             f" {', '.join(matching[:5])}."
         )
-    if matching:
-        return known[matching[0]]
     if not known:
         raise InputError(
-            f"unknown run {key!r}: nothing has been run here yet; start with"
+            f"unknown run {given!r}: nothing has been run here yet; start with"
             " `fgbook run feng`."
         )
-    raise unknown("run", key, known)
+    raise unknown("run", given, known)

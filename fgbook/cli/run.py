@@ -9,12 +9,11 @@ import click
 from ..errors import InputError
 from .common import (
     Command,
-    absolute,
     check_device,
     equations,
     examples,
     on_device,
-    once,
+    one_dataset,
     quiet_disk,
 )
 from .results import table
@@ -55,6 +54,12 @@ def choosing_rows(command: Command) -> Command:
             help="Change an option of the rows' method; repeatable.",
         ),
         on_device,
+        click.option(
+            "--train",
+            is_flag=True,
+            help="Train also where a published record is all there is: for its"
+            " weights.",
+        ),
     ]
     for option in reversed(options):  # the last one applied is the first one shown
         command = option(command)
@@ -108,11 +113,6 @@ def publishes(command: Command) -> Command:
     help="Change a field of the recipe; repeatable.",
 )
 @click.option(
-    "--train",
-    is_flag=True,
-    help="Train also where a published record is all there is: for its weights.",
-)
-@click.option(
     "--tensorboard",
     is_flag=True,
     help="Also write losses, rates and validation for TensorBoard, into each run's"
@@ -131,11 +131,11 @@ def run(
     datasets: tuple[str, ...],
     options: tuple[str, ...],
     device: str | None,
+    train: bool,
     seeds: int | None,
     chosen: tuple[int, ...],
     budget_minutes: float | None,
     changes: tuple[str, ...],
-    train: bool,
     tensorboard: bool,
     publish: bool,
     dry_run: bool,
@@ -158,7 +158,7 @@ def run(
         name: recipe.parse(name, text)
         for name, text in equations("--set", changes, "epochs=12").items()
     }
-    dataset = once("--dataset", datasets)
+    dataset = one_dataset(datasets)
     check_device(device)
 
     from ..evidence import runs
@@ -166,9 +166,9 @@ def run(
 
     names = [line.name for line in lines] or None
     numbers = list(dict.fromkeys(chosen)) or list(range(seeds or 1))
-    wanted = (paper, names, profile, absolute(dataset), numbers)
     changed = parsed_options(lines or about.rows_at(profile), options)
-    planned = runs.planned(*wanted, overrides, **changed)
+    wanted = (paper, names, profile, dataset, numbers)
+    planned = runs.planned(*wanted, overrides, changed)
     if dry_run:
         from ..evidence import estimate
 
@@ -180,11 +180,11 @@ def run(
         found = runs.rows(
             *wanted,
             overrides=overrides,
-            **changed,
+            options=changed,
             device=device,
             budget_minutes=budget_minutes,
             tensorboard=tensorboard,
-            **({"train": True} if train else {}),
+            train=train,
         )
     devices.leave()
     if not devices.first():
@@ -210,6 +210,7 @@ def tune(
     datasets: tuple[str, ...],
     options: tuple[str, ...],
     device: str | None,
+    train: bool,
     publish: bool,
 ) -> None:
     """Try settings on the validation split.
@@ -227,17 +228,23 @@ def tune(
             f"{paper} lists no tuning for profile {profile!r}; it does for:"
             f" {', '.join(about.tuning) or 'none'}."
         )
-    dataset = once("--dataset", datasets)
+    dataset = one_dataset(datasets)
     check_device(device)
 
-    from ..evidence import runs
+    from ..evidence import tuning
     from ..training import devices
 
     changed = parsed_options(lines, options)
     for line in lines:
         with quiet_disk():
-            found = runs.tune(
-                paper, line.name, profile, absolute(dataset), **changed, device=device
+            found = tuning.tune(
+                paper,
+                line.name,
+                profile,
+                dataset,
+                options=changed,
+                device=device,
+                train=train,
             )
         if not devices.first():
             continue
@@ -259,18 +266,16 @@ def attempt(record: dict) -> str:
 
 def parsed_options(lines: Iterable["Row"], texts: tuple[str, ...]) -> dict:
     """``("m=4",)`` as {"m": 4}, checked against the methods of all rows that are asked
-    for; None where nothing is to be changed.
+    for.
     """
-    given = equations("--option", texts, "m=4")
-    if not given:
-        return {}
     from .. import methods
 
+    given = equations("--option", texts, "m=4")
     values = {}
     for method in dict.fromkeys(line.method for line in lines):
         for name, text in given.items():
             values[name] = methods.parse_option(method, name, text)
-    return {"options": values}
+    return values
 
 
 def publish_all(found: list[dict]) -> None:
