@@ -4,44 +4,44 @@ discriminative parts")."""
 import copy
 import html
 
-import matplotlib
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from scipy.stats import rankdata
-from torch import nn
+from torch import Tensor, nn
 
 from .. import explain
 from ..data.dataset import DataSet
 from ..evaluation import explanation, heatmaps
 from ..evidence import verdicts
 from ..images import augment
-from ..papers.spec import Paper
+from ..methods import Method
+from ..papers.spec import Paper, Row
 from ..recipe import Recipe
-from . import (
+from .base import (
     OKABE_ITO,
-    STYLE,
     WIDTH,
     Shown,
-    _box,
-    _count,
-    _lit,
-    _photo,
-    _seen,
     figure,
     measured,
-    setting,
-    spread,
-    sweep_figure,
+    styled,
     table,
 )
+from .base import (
+    count as counted,
+)
+from .curves import Curves, sweep_figure
+from .photos import TRUTH, dot, lit, outline, photo, seen, spread
+from .summary import by_row, image_mean, is_quick, setting, unchanged
 
 WHERE = {
     "energy": "in the box",
     "object": "maximum on the object",
     "part": "maximum on a part",
 }
-CURVES = {"insertion": "insertion", "deletion": "deletion"}
+CURVES = ("insertion", "deletion")
 RANDOMISED = {
     0.0: "nothing",
     1e-9: "the head",
@@ -53,104 +53,93 @@ RANDOMISED = {
 where it is not 0)."""
 
 
+# ---- maps
+
+
+class Looked:
+    """One network's maps of some test images, and how well they lie.
+
+    views (B, 3, s, s), maps (B, h, w) of the predicted class, large: the same over the
+    pixels (B, s, s); right: whether each prediction is; scores: name -> (B,) of
+    :func:`fgbook.evaluation.explanation.score`.
+    """
+
+    def __init__(self, model: Method, data: DataSet, index: Tensor, recipe: Recipe):
+        self.model = model
+        self.views = seen(data.test, index, recipe, model)
+        self.maps = explanation.focus(model, self.views)
+        self.large = explanation.over(model, self.maps, recipe.image_size)
+        predicted = model.predict(self.views).argmax(1).cpu()
+        self.right = (predicted == data.test.labels[index]).tolist()
+        known = explanation.truth(data.test, index, recipe.image_size)
+        self.scores = explanation.score(self.large.cpu(), **known)
+
+    def in_box(self, i: int) -> str | None:
+        """The share of the map in the object's box; None where no box is known."""
+        if "energy" not in self.scores:
+            return None
+        return f"{float(self.scores['energy'][i]):.2f}"
+
+    def draw(self, axes: Axes, i: int) -> None:
+        """The image lit by its map, and a cross at the map's maximum."""
+        photo(axes, lit(self.views[i], self.maps[i], self.model.backbone))
+        y, x = divmod(int(self.large[i].argmax()), self.large.shape[-1])
+        axes.plot(
+            x + 0.5,
+            y + 0.5,
+            "P",
+            ms=9,
+            mfc=OKABE_ITO["yellow"],
+            mec="black",
+            mew=0.9,
+        )
+        below = "right" if self.right[i] else "wrong"
+        if self.in_box(i):
+            below += f", {self.in_box(i)} in box"
+        axes.set_xlabel(below, fontsize=9)
+
+    def say(self, name: str, i: int) -> str:
+        """One image in the alternative text."""
+        said = f"{name}, named {'rightly' if self.right[i] else 'wrongly'}"
+        if self.in_box(i):
+            said += f", {self.in_box(i)} of the map in the box"
+        return said
+
+
 @torch.no_grad()
 def maps_figure(
-    models: dict[str, nn.Module], data: DataSet, recipe: Recipe, count: int = 4
+    models: dict[str, Method], data: DataSet, recipe: Recipe, count: int = 4
 ) -> Shown:
     """Test images with their boxes and parts, and each lit by the map of its predicted
     class from every model (name -> model)."""
-    index, size = spread(data.test, count), recipe.image_size
-    known = explanation.truth(data.test, index, size)
-    views = {
-        name: _seen(data.test, index, recipe, model) for name, model in models.items()
+    index = spread(data.test, count)
+    known = explanation.truth(data.test, index, recipe.image_size)
+    looked = {
+        name: Looked(model, data, index, recipe) for name, model in models.items()
     }
-    maps = {
-        name: explanation.focus(model, views[name]) for name, model in models.items()
-    }
-    large = {
-        name: explanation.over(models[name], each, size) for name, each in maps.items()
-    }
-    right = {
-        name: (
-            (
-                model.predict(views[name]).argmax(1).cpu() == data.test.labels[index]
-            ).tolist()
-        )
-        for name, model in models.items()
-    }
-    scores = {
-        name: {
-            key: values.tolist()
-            for key, values in explanation.score(each.cpu(), **known).items()
-        }
-        for name, each in large.items()
-    }
-    with matplotlib.rc_context(STYLE):
-        drawn = Figure(
-            figsize=(WIDTH, (WIDTH / (1 + len(models)) + 0.22) * len(index) + 0.2),
-            layout="constrained",
-        )
-        grid = drawn.subplots(len(index), 1 + len(models), squeeze=False)
-        for line, axes in enumerate(grid[:, 0]):
-            _photo(axes, next(iter(views.values()))[line])
-            if (
-                known["objects"] is not None
-                and not known["objects"][line].isnan().any()
-            ):
-                _box(axes, known["objects"][line], "#FFFFFF", "-")
-            for part in [] if known["parts"] is None else known["parts"][line]:
-                if data.test.part_boxes is not None and not part.isnan().any():
-                    _box(axes, part.clamp(0, size), OKABE_ITO["orange"], "--")
-                elif not part.isnan().any():
-                    axes.plot(
-                        *part[:2].tolist(),
-                        "o",
-                        ms=4,
-                        mfc=OKABE_ITO["sky"],
-                        mec="black",
-                        mew=0.6,
-                    )
-        for column, (name, model) in enumerate(models.items(), 1):
-            for line, axes in enumerate(grid[:, column]):
-                _photo(axes, _lit(views[name][line], maps[name][line], model.backbone))
-                y, x = divmod(int(large[name][line].argmax()), size)
-                axes.plot(
-                    x + 0.5,
-                    y + 0.5,
-                    "P",
-                    ms=9,
-                    mfc=OKABE_ITO["yellow"],
-                    mec="black",
-                    mew=0.9,
-                )
-                inside = (
-                    f", {scores[name]['energy'][line]:.2f} in box"
-                    if "energy" in scores[name]
-                    else ""
-                )
-                axes.set_xlabel(
-                    ("right" if right[name][line] else "wrong") + inside, fontsize=9
-                )
+    first = next(iter(looked.values()))
+    columns = 1 + len(models)
+    with styled():
+        height = (WIDTH / columns + 0.22) * len(index) + 0.2
+        drawn = Figure(figsize=(WIDTH, height), layout="constrained")
+        grid = drawn.subplots(len(index), columns, squeeze=False)
+        for i, axes in enumerate(grid[:, 0]):
+            photo(axes, first.views[i])
+            _draw_truth(axes, data, known, i, recipe.image_size)
+        for down, one in zip(grid.T[1:], looked.values(), strict=True):
+            for i, axes in enumerate(down):
+                one.draw(axes, i)
         for axes, title in zip(grid[0], ["truth", *models], strict=True):
             axes.set_title(title)
-    said = " ".join(
-        f"{data.classes[label]}: "
-        + "; ".join(
-            f"{name}, named {'rightly' if right[name][i] else 'wrongly'}"
-            + (
-                f", {scores[name]['energy'][i]:.2f} of the map in the box"
-                if "energy" in scores[name]
-                else ""
-            )
-            for name in models
-        )
-        + "."
-        for i, label in enumerate(data.test.labels[index].tolist())
-    )
+
+    said = []
+    for i, label in enumerate(data.test.labels[index].tolist()):
+        by_model = [one.say(name, i) for name, one in looked.items()]
+        said.append(f"{data.classes[label]}: {'; '.join(by_model)}.")
     return figure(
         drawn,
         f"{len(index)} test images with what is known about them, and each lit by the"
-        f" Grad-CAM map of {_count(len(models), 'network')}. {said}",
+        f" Grad-CAM map of {counted(len(models), 'network')}. {' '.join(said)}",
         "Left: the object's box (white) and its parts (blue dots, or dashed orange"
         " boxes). Right: Grad-CAM of the class that each network predicts, drawn as"
         " light that falls on the image, each map on its own scale; the yellow cross is"
@@ -159,49 +148,46 @@ def maps_figure(
     )
 
 
+def _draw_truth(
+    axes: Axes, data: DataSet, known: dict[str, Tensor | None], i: int, size: int
+) -> None:
+    """The box of the image `i` and its parts, where they are known and to be seen."""
+    objects, parts = known["objects"], known["parts"]
+    if objects is not None and not objects[i].isnan().any():
+        outline(axes, objects[i], *TRUTH)
+    if parts is None:
+        return
+    for part in parts[i]:
+        if part.isnan().any():
+            continue
+        if data.test.part_boxes is not None:
+            outline(axes, part.clamp(0, size), OKABE_ITO["orange"], "--")
+        else:  # a point, as a box without extent
+            x, y = part[:2].tolist()
+            dot(axes, [x], [y], OKABE_ITO["sky"])
+
+
+# ---- scores from records
+
+
 def focus_table(paper: Paper, found: list[dict]) -> Shown:
     """How much of the maps lies where it should, by row, for records of one profile and
     data set; chance in the last line."""
+    found = unchanged(found)
+    quick = is_quick(found)
+    rows = _rows(paper, found)
     lines = []
-    for name, of_row in _rows(paper, found).items():
+    for name, here in rows.items():
         row = paper.row(name)
-        gates = row.method == "attention" and (
-            row.options.get("channel", True) or row.options.get("spatial", True)
-        )
-        for suffix, title in (
-            ("", row.title),
-            *([("_backbone", f"{row.title}: before the gates")] if gates else []),
-        ):
-            line = {"row": html.escape(title)}
-            for measure, column in WHERE.items():
-                line[column] = _mean(of_row, f"focus_{measure}{suffix}")
-                line[f"{column}, others"] = (
-                    "–" if suffix else _mean(of_row, f"focus_{measure}_others")
-                )
-            lines.append(line | {"seeds": len(of_row)})
+        lines.append(_focus_line(row.title, here))
+        if _has_gates(row):
+            title = f"{row.title}: before the gates"
+            lines.append(_focus_line(title, here, "_backbone"))
     if lines:
-        # all agree
-        of_row = next(
-            (
-                of_row
-                for of_row in _rows(paper, found).values()
-                if verdicts.holds(of_row[0], "focus_energy")
-            ),
-            [found[0]],
-        )
-        lines.append(
-            dict.fromkeys(lines[0], "–")
-            | {"row": "an even map: chance"}
-            | {
-                column: _mean(of_row[:1], f"focus_{measure}_chance")
-                for measure, column in WHERE.items()
-            }
-        )
-    else:
-        lines.append({"row": "–", **dict.fromkeys(WHERE.values(), "not run")})
-    quick = any(r["profile"] == "quick" for r in found)
+        lines.append(_chance_line(found, rows, lines[0]))
+    nothing = {"row": "–", **dict.fromkeys(WHERE.values(), "not run")}
     return table(
-        lines,
+        lines or [nothing],
         "Grad-CAM maps of the predicted class: share of the map's sum in the object's"
         " box, and the share of the test images where its maximum lies on the object,"
         " or on a part or near it. Others: the same for a map that knows nothing of"
@@ -212,18 +198,80 @@ def focus_table(paper: Paper, found: list[dict]) -> Shown:
     )
 
 
+def _rows(paper: Paper, found: list[dict]) -> dict[str, list[dict]]:
+    """The records of each row that measures its maps, in the paper's order."""
+    return by_row(found, [row.name for row in paper.rows if "focus" in row.measures])
+
+
+def _has_gates(row: Row) -> bool:
+    if row.method != "attention":
+        return False
+    return row.options.get("channel", True) or row.options.get("spatial", True)
+
+
+def _focus_line(title: str, found: list[dict], suffix: str = "") -> dict[str, object]:
+    """One row's maps; `suffix`: which of them, where a network has several."""
+    line: dict[str, object] = {"row": html.escape(title)}
+    for measure, column in WHERE.items():
+        others = "–" if suffix else _mean(found, f"focus_{measure}_others")
+        line[column] = _mean(found, f"focus_{measure}{suffix}")
+        line[f"{column}, others"] = others
+    line["seeds"] = len(found)
+    return line
+
+
+def _chance_line(
+    found: list[dict], rows: dict[str, list[dict]], like: dict[str, object]
+) -> dict[str, object]:
+    """What an even map scores, in the columns of the line `like`."""
+    # The same in all records that were measured: the images are.
+    record = found[0]
+    for here in rows.values():
+        if verdicts.holds(here[0], "focus_energy"):
+            record = here[0]
+            break
+    line: dict[str, object] = dict.fromkeys(like, "–")
+    line["row"] = "an even map: chance"
+    for measure, column in WHERE.items():
+        line[column] = _mean([record], f"focus_{measure}_chance")
+    return line
+
+
+def _mean(found: list[dict], name: str) -> str:
+    """The mean of an array beside the records of a row, over their images and seeds."""
+    # An older record does not hold it, or the data set has no boxes or parts.
+    if not all(verdicts.holds(record, name) for record in found):
+        return "not measured"
+    values = [verdicts.per_image(record, name) for record in found]
+    if not np.isfinite(values).any():
+        return "–"
+    return measured(f"{image_mean(found, name):.3f}", f"mean {name}", found)
+
+
+def _note(quick: bool) -> str:
+    if not quick:
+        return ""
+    return (
+        " Drawn birds and networks of seconds: it shows how maps are scored and has no"
+        " bearing on the paper."
+    )
+
+
+# ---- insertion and deletion
+
+
 def curves_table(paper: Paper, found: list[dict]) -> Shown:
     """Insertion and deletion by row, in the order of the map and of a random map."""
+    found = unchanged(found)
+    quick = is_quick(found)
     lines = []
-    for name, of_row in _rows(paper, found).items():
-        line = {"row": html.escape(paper.row(name).title)}
+    for name, here in _rows(paper, found).items():
+        line: dict[str, object] = {"row": html.escape(paper.row(name).title)}
         for measure in CURVES:
-            line |= {
-                measure: _mean(of_row, f"focus_{measure}"),
-                f"{measure}, random map": _mean(of_row, f"focus_{measure}_random"),
-            }
-        lines.append(line | {"seeds": len(of_row)})
-    quick = any(r["profile"] == "quick" for r in found)
+            line[measure] = _mean(here, f"focus_{measure}")
+            line[f"{measure}, random map"] = _mean(here, f"focus_{measure}_random")
+        line["seeds"] = len(here)
+        lines.append(line)
     return table(
         lines or [{"row": "–", **dict.fromkeys(CURVES, "not run")}],
         "Mean probability of the predicted class while its pixels come back to a"
@@ -238,54 +286,57 @@ def curves_table(paper: Paper, found: list[dict]) -> Shown:
 
 @torch.no_grad()
 def curves_figure(
-    models: dict[str, nn.Module], data: DataSet, recipe: Recipe, images: int
+    models: dict[str, Method], data: DataSet, recipe: Recipe, images: int
 ) -> Shown:
     """Insertion and deletion, step by step: means over `images` test images, of each
     model's maps and of random maps in the first one."""
-    index, size = heatmaps.sample(len(data.test), images), recipe.image_size
-    points: dict[str, dict[str, dict[float, float]]] = {name: {} for name in CURVES}
-    for name, model in models.items():
-        seen = _seen(data.test, index, recipe, model)
-        maps = explanation.focus(model, seen)
+    index = heatmaps.sample(len(data.test), images)
+    inserted: Curves = {}
+    deleted: Curves = {}
+    for place, (name, model) in enumerate(models.items()):
+        views = seen(data.test, index, recipe, model)
+        maps = explanation.focus(model, views)
         orders = {name: maps}
-        if name == next(iter(models)):
-            orders[f"{name}, random map"] = augment.uniforms(
-                explanation.SEED, 0, index.to(seen.device), maps[0].numel()
-            ).T.reshape(maps.shape)
+        if place == 0:
+            orders[f"{name}, random map"] = _random_like(maps, index)
         for title, each in orders.items():
-            for kind, curve in explanation.insertion_deletion(
-                model, seen, explanation.over(model, each, size)
-            ).items():
-                points[kind][title] = {
-                    round(step / explanation.STEPS, 3): value
-                    for step, value in enumerate(curve.mean(0).tolist())
-                }
-    panels = [
-        (
-            "share of the pixels that are inserted",
-            "probability",
-            points["insertion"],
-            None,
-        ),
-        (
-            "share of the pixels that are deleted",
-            "probability",
-            points["deletion"],
-            None,
-        ),
-    ]
+            large = explanation.over(model, each, recipe.image_size)
+            curves = explanation.insertion_deletion(model, views, large)
+            inserted[title] = _by_share(curves["insertion"])
+            deleted[title] = _by_share(curves["deletion"])
     return sweep_figure(
-        panels,
+        [
+            ("share of the pixels that are inserted", "probability", inserted, None),
+            ("share of the pixels that are deleted", "probability", deleted, None),
+        ],
         "Above: pixels come back to a blurred image, the highest of the map first; a"
         " good map brings the probability of the predicted class back early. Below:"
         " they turn grey; a good map takes it away early. Means over"
-        f" {_count(len(index), 'test image')}, one network a row.",
+        f" {counted(len(index), 'test image')}, one network a row.",
     )
+
+
+def _random_like(maps: Tensor, index: Tensor) -> Tensor:
+    """Random maps of the same shape (B, h, w), the same for an image in every call."""
+    images = index.to(maps.device)
+    values = augment.uniforms(explanation.SEED, 0, images, maps[0].numel())
+    return values.T.reshape(maps.shape)
+
+
+def _by_share(curve: Tensor) -> dict[float, float]:
+    """(B, STEPS + 1) -> share of the pixels: mean probability."""
+    points = {}
+    for step, value in enumerate(curve.mean(0).tolist()):
+        points[round(step / explanation.STEPS, 3)] = value
+    return points
+
+
+# ---- the sanity check
 
 
 @torch.no_grad()
 def sanity_table(
-    models: dict[str, nn.Module], data: DataSet, recipe: Recipe, images: int
+    models: dict[str, Method], data: DataSet, recipe: Recipe, images: int
 ) -> Shown:
     """Does the map hang on what was learned (Adebayo et al. 2018)? Rank correlation
     with the maps of networks whose weights are shuffled, from the head down.
@@ -295,38 +346,33 @@ def sanity_table(
     """
     index = heatmaps.sample(len(data.test), images)
     labels = data.test.labels[index]
-    lines = [{"weights shuffled": title} for title in RANDOMISED.values()] + [
-        {"weights shuffled": "nothing, map of another image"}
-    ]
+    lines = [{"weights shuffled": title} for title in RANDOMISED.values()]
+    of_another = {"weights shuffled": "nothing, map of another image"}
     for name, model in models.items():
-        seen = _seen(data.test, index, recipe, model)
-        classes, trained = model.predict(seen).argmax(1), explanation.focus(model, seen)
-        for line, share in zip(lines, RANDOMISED, strict=False):
+        views = seen(data.test, index, recipe, model)
+        classes = model.predict(views).argmax(1)
+        trained = explanation.focus(model, views)
+        correlation, score = f"{name}: rank correlation", f"{name}: accuracy, %"
+        for line, share in zip(lines, RANDOMISED, strict=True):
             other = shuffled(model, share)
-            alike = rank_correlation(
-                trained, explain.cam(other, seen, classes).clamp(min=0).float()
-            )
-            line[f"{name}: rank correlation"] = f"{alike.mean():+.2f}"
-            line[f"{name}: accuracy, %"] = (
-                f"{100 * (other.predict(seen).argmax(1).cpu() == labels).float().mean().item():.0f}"
-            )
-        lines[-1] |= {
-            f"{name}: rank correlation": (
-                f"{rank_correlation(trained, trained.roll(1, 0)).mean():+.2f}"
-            ),
-            f"{name}: accuracy, %": "–",
-        }
+            maps = explain.cam(other, views, classes).clamp(min=0).float()
+            right = other.predict(views).argmax(1).cpu() == labels
+            line[correlation] = f"{rank_correlation(trained, maps).mean():+.2f}"
+            line[score] = f"{100 * float(right.float().mean()):.0f}"
+        alike = rank_correlation(trained, trained.roll(1, 0))
+        of_another[correlation] = f"{alike.mean():+.2f}"
+        of_another[score] = "–"
     return table(
-        lines,
+        [*lines, of_another],
         "A sanity check of the maps: Spearman's rank correlation, over the cells of"
         " the map, with the map of the same class after the weights of layers were"
         " shuffled, from the head down; 0 where one of the two is empty. Means over"
-        f" {_count(len(index), 'test image')}, one network a row.",
+        f" {counted(len(index), 'test image')}, one network a row.",
         illustration=data.name.startswith("fieldguide"),
     )
 
 
-def shuffled(model: nn.Module, share: float) -> nn.Module:
+def shuffled(model: Method, share: float) -> Method:
     """A copy whose last layers, a share of all that have weights, hold the same numbers
     in random order: as large as before, but nothing is learned.
 
@@ -334,65 +380,40 @@ def shuffled(model: nn.Module, share: float) -> nn.Module:
     with the weights. Always the same for the same model.
     """
     model = copy.deepcopy(model)
-    head = getattr(model, "image_head", None)
-    layers = [
-        layer
-        for layer in model.modules()
-        if layer is not head and next(layer.parameters(recurse=False), None) is not None
-    ]
-    # it comes last whatever the order of the modules
-    layers += [] if head is None else [head]
+    layers = _layers(model)
     count = max(1, round(share * len(layers))) if share else 0
     generator = torch.Generator().manual_seed(0)
     for layer in layers[len(layers) - count :]:
         for tensor in (*layer.parameters(recurse=False), *layer.buffers(recurse=False)):
+            order = torch.randperm(tensor.numel(), generator=generator)
+            mixed = tensor.detach().flatten()[order.to(tensor.device)]
             with torch.no_grad():
-                tensor.copy_(
-                    tensor.flatten()[
-                        torch.randperm(tensor.numel(), generator=generator).to(
-                            tensor.device
-                        )
-                    ].view_as(tensor)
-                )
+                tensor.copy_(mixed.view_as(tensor))
     return model
 
 
-def rank_correlation(maps: torch.Tensor, others: torch.Tensor) -> np.ndarray:
+def _layers(model: nn.Module) -> list[nn.Module]:
+    """The layers that have weights of their own, from the image to the head."""
+    layers = []
+    for layer in model.modules():
+        if next(layer.parameters(recurse=False), None) is not None:
+            layers.append(layer)
+    # The head comes last whatever the order of the modules.
+    head = getattr(model, "image_head", None)
+    if head is not None:
+        layers = [layer for layer in layers if layer is not head] + [head]
+    return layers
+
+
+def rank_correlation(maps: Tensor, others: Tensor) -> NDArray:
     """Spearman's correlation of maps (B, h, w) over their cells, equal ones sharing a
     rank: (B,). 0 where one of the two is even."""
-    a, b = (rankdata(each.flatten(1).cpu().numpy(), axis=1) for each in (maps, others))
-    a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
+    a, b = _centred_ranks(maps), _centred_ranks(others)
     length = np.sqrt((a**2).sum(1) * (b**2).sum(1))
-    return np.divide((a * b).sum(1), length, out=np.zeros(len(a)), where=length > 0)
+    none = np.zeros(len(a))
+    return np.divide((a * b).sum(1), length, out=none, where=length > 0)
 
 
-def _rows(paper: Paper, found: list[dict]) -> dict[str, list[dict]]:
-    """The records of each row that measures its maps, in the paper's order."""
-    names = [row.name for row in paper.rows if "focus" in row.measures]
-    return {
-        name: of_row
-        for name in names
-        if (of_row := [r for r in found if r["row"] == name])
-    }
-
-
-def _mean(of_row: list[dict], name: str) -> str:
-    """The mean of an array beside the records of a row, over their images and seeds."""
-    # an older record, or a data set without boxes or parts
-    if not all(verdicts.holds(r, name) for r in of_row):
-        return "not measured"
-    values = [verdicts.per_image(r, name).astype(np.float64) for r in of_row]
-    return (
-        measured(f"{np.nanmean(values):.3f}", f"mean {name}", of_row)
-        if np.isfinite(values).any()
-        else "–"
-    )
-
-
-def _note(quick: bool) -> str:
-    return (
-        " Drawn birds and networks of seconds: it shows how maps are scored and has no"
-        " bearing on the paper."
-        if quick
-        else ""
-    )
+def _centred_ranks(maps: Tensor) -> NDArray:
+    ranks = rankdata(maps.flatten(1).cpu().numpy(), axis=1)
+    return ranks - ranks.mean(1, keepdims=True)

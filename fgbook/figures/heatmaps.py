@@ -1,28 +1,38 @@
 """Occlusion maps drawn and counted (Peng et al. 2016, section 3 and Figure 3)."""
 
-import matplotlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from torch import nn
+from torch import Tensor
 
 from .. import explain
 from ..data.dataset import DataSet
 from ..evaluation import heatmaps
 from ..evidence import verdicts
+from ..methods import Method
 from ..recipe import Recipe
-from . import (
-    STYLE,
+from .base import (
     WIDTH,
     Shown,
-    _count,
-    _photo,
     figure,
     measured,
-    setting,
-    spread,
+    signed,
+    signed_between,
+    styled,
     table,
 )
+from .base import (
+    count as counted,
+)
+from .photos import bare, device_of, photo, spread
+from .summary import image_mean, is_quick, of_row, setting, shared_seeds, unchanged
+
+if TYPE_CHECKING:
+    from matplotlib.image import AxesImage
 
 MEASURES = {
     "heat_area": "area: share of the image, without a threshold",
@@ -32,8 +42,11 @@ MEASURES = {
 }
 
 
+# ---- maps
+
+
 def maps_figure(
-    models: dict[str, nn.Module],
+    models: dict[str, Method],
     data: DataSet,
     recipe: Recipe,
     count: int = 3,
@@ -42,81 +55,76 @@ def maps_figure(
 ) -> Shown:
     """Test images as the networks see them, and beside each its map from every model
     (name -> model), normalised as in the paper."""
-    index, device = spread(data.test, count), _device(models)
-    seen = heatmaps.views(data.test, index, recipe, device)
-    maps = {
-        name: explain.occlusion(
-            model, seen, heatmaps.odd(patch * recipe.image_size), stride
-        )
-        for name, model in models.items()
-    }
-    found = {
-        name: heatmaps.measures(each, heatmaps.logits(models[name], seen))
-        for name, each in maps.items()
-    }
-    says = {
-        name: (
-            (
-                heatmaps.logits(model, seen).argmax(1).cpu() == data.test.labels[index]
-            ).tolist()
-        )
-        for name, model in models.items()
-    }
+    index = spread(data.test, count)
+    views = heatmaps.views(data.test, index, recipe, _device(models))
+    side = heatmaps.odd(patch * recipe.image_size)
+    maps, measures, right = {}, {}, {}
+    for name, model in models.items():
+        logits = heatmaps.logits(model, views)
+        maps[name] = explain.occlusion(model, views, side, stride)
+        measures[name] = heatmaps.measures(maps[name], logits)
+        right[name] = logits.argmax(1).cpu() == data.test.labels[index]
+
     columns = 1 + len(models)
-    with matplotlib.rc_context(STYLE):
-        drawn = Figure(
-            figsize=(WIDTH, (WIDTH / columns + 0.2) * len(index) + 0.75),
-            layout="constrained",
-        )
+    with styled():
+        height = (WIDTH / columns + 0.2) * len(index) + 0.75
+        drawn = Figure(figsize=(WIDTH, height), layout="constrained")
         grid = drawn.subplots(len(index), columns, squeeze=False)
-        for line in range(len(index)):
-            _photo(grid[line, 0], seen[line])
-            for axes, (name, each) in zip(grid[line, 1:], maps.items(), strict=True):
-                normalised = each[line] / each[line].amax().clamp(min=heatmaps.TINY)
-                shown = axes.imshow(
-                    normalised.cpu().numpy(), cmap="cividis", vmin=0, vmax=1
-                )
-                axes.set(xticks=[], yticks=[])
-                axes.spines[:].set_visible(False)
-                area, strength = (
-                    found[name][measure][line].item()
-                    for measure in ("area", "strength")
-                )
-                axes.set_xlabel(
-                    f"area {area:.2f}, strength {strength:+.1f}", fontsize=9.5
-                )
+        for i, (first, *others) in enumerate(grid):
+            photo(first, views[i])
+            for axes, name in zip(others, models, strict=True):
+                shown = _draw_map(axes, maps[name][i])
+                text = _area_and_strength(measures[name], i)
+                axes.set_xlabel(text, fontsize=9.5)
         for axes, title in zip(grid[0], ["image", *models], strict=True):
             axes.set_title(title)
         drawn.colorbar(
-            shown,
+            shown,  # any one: all have the same scale
             ax=list(grid[-1]),
             orientation="horizontal",
             label="effect of hiding the place, share of the map's maximum",
             fraction=0.05,
             aspect=40,
         )
-    said = " ".join(
-        f"{data.classes[label]}: "
-        + "; ".join(
-            f"{name}, area {found[name]['area'][i]:.2f}, strength"
-            f" {found[name]['strength'][i]:+.1f}, named"
-            f" {'rightly' if says[name][i] else 'wrongly'}"
-            for name in models
-        )
-        + "."
-        for i, label in enumerate(data.test.labels[index].tolist())
-    )
+
+    said = []
+    for i, label in enumerate(data.test.labels[index].tolist()):
+        by_model = []
+        for name in models:
+            how = "rightly" if right[name][i] else "wrongly"
+            text = _area_and_strength(measures[name], i)
+            by_model.append(f"{name}, {text}, named {how}")
+        said.append(f"{data.classes[label]}: {'; '.join(by_model)}.")
     return figure(
         drawn,
         f"{len(index)} test images at low resolution with their heat maps, from dark"
-        f" blue (no effect) to yellow (the largest). {said}",
+        f" blue (no effect) to yellow (the largest). {' '.join(said)}",
         "Heat maps in the manner of the paper's Figure 3: how far the logits move when"
-        f" a grey square, {heatmaps.odd(patch * recipe.image_size)} of"
-        f" {recipe.image_size} pixels wide, hides the place. Each map on its own scale,"
-        " as in the paper, so that colours show where and not how much; numbers below:"
-        " area (share of the image) and strength (log2, 1 more is twice as strong)."
-        " Images spread evenly over the test split, not chosen by eye.",
+        f" a grey square, {side} of {recipe.image_size} pixels wide, hides the place."
+        " Each map on its own scale, as in the paper, so that colours show where and"
+        " not how much; numbers below: area (share of the image) and strength (log2, 1"
+        " more is twice as strong). Images spread evenly over the test split, not"
+        " chosen by eye.",
     )
+
+
+def _device(models: dict[str, Method]) -> torch.device:
+    return device_of(next(iter(models.values())))
+
+
+def _draw_map(axes: Axes, each: Tensor) -> "AxesImage":
+    normalised = each / each.amax().clamp(min=heatmaps.TINY)
+    shown = axes.imshow(normalised.cpu().numpy(), cmap="cividis", vmin=0, vmax=1)
+    bare(axes)
+    return shown
+
+
+def _area_and_strength(measures: dict[str, Tensor], i: int) -> str:
+    area, strength = float(measures["area"][i]), float(measures["strength"][i])
+    return f"area {area:.2f}, strength {strength:+.1f}"
+
+
+# ---- measures
 
 
 def statistics_table(
@@ -127,46 +135,21 @@ def statistics_table(
 ) -> Shown:
     """The measures of two rows over the sampled test images, and their difference on
     the same images and seeds, for records of one profile."""
-    rows, lines = (
-        [[r for r in found if r["row"] == name] for name in (better, worse)],
-        [],
-    )
-    used, quick = [*rows[0], *rows[1]], any(r["profile"] == "quick" for r in found)
+    first, second = of_row(found, better), of_row(found, worse)
+    used = [*first, *second]
+    quick = is_quick(unchanged(found))
+    lines = []
     for name, title in MEASURES.items():
-        line = {"measure": title}
-        for column, of_row in zip(titles, rows, strict=True):
-            value = (
-                np.nanmean(
-                    [verdicts.per_image(r, name).astype(np.float64) for r in of_row]
-                )
-                if of_row
-                else None
-            )
-            line[column] = (
-                measured(f"{value:.3f}", f"mean {name}", of_row)
-                if of_row
-                else "not run"
-            )
-        if {r["seed"] for r in rows[0]} & {r["seed"] for r in rows[1]}:
-            effect = verdicts.compare(*rows, name)
-            line["difference"] = measured(
-                f"{effect.effect:+.3f}", f"effect {name}", *rows
-            )
-            line["95 % interval"] = measured(
-                f"{effect.low:+.3f} to {effect.high:+.3f}",
-                f"effect {name} interval",
-                *rows,
-            )
-            line["seeds"], line["images"] = effect.seeds, effect.images
-        else:
-            line |= {"difference": "–", "95 % interval": "–", "seeds": 0, "images": 0}
-        lines.append(line)
-    note = (
-        " Drawn birds and networks of seconds: it shows how the maps are counted and"
-        " has no bearing on the paper."
-        if quick
-        else ""
-    )
+        line: dict[str, object] = {"measure": title}
+        for column, here in zip(titles, (first, second), strict=True):
+            line[column] = _mean_cell(here, name)
+        lines.append(line | _difference(first, second, name))
+    note = ""
+    if quick:
+        note = (
+            " Drawn birds and networks of seconds: it shows how the maps are counted"
+            " and has no bearing on the paper."
+        )
     return table(
         lines,
         "Heat maps of low-resolution test images, means, and differences on the same"
@@ -177,60 +160,62 @@ def statistics_table(
     )
 
 
+def _mean_cell(found: list[dict], name: str) -> str:
+    if not found:
+        return "not run"
+    return measured(f"{image_mean(found, name):.3f}", f"mean {name}", found)
+
+
+def _difference(first: list[dict], second: list[dict], name: str) -> dict[str, object]:
+    if not shared_seeds(first, second):
+        return {"difference": "–", "95 % interval": "–", "seeds": 0, "images": 0}
+    effect = verdicts.compare(first, second, name)
+    field = f"effect {name}"
+    interval = signed_between(effect.low, effect.high, digits=3)
+    return {
+        "difference": measured(signed(effect.effect, 3), field, first, second),
+        "95 % interval": measured(interval, f"{field} interval", first, second),
+        "seeds": effect.seeds,
+        "images": effect.images,
+    }
+
+
+# ---- what the maps depend on
+
+
 def strides_table(
-    models: dict[str, nn.Module],
+    models: dict[str, Method],
     data: DataSet,
     recipe: Recipe,
-    strides: list[int],
+    strides: Sequence[int],
     count: int = 2,
     patch: float = heatmaps.PATCH,
 ) -> Shown:
     """What is lost when only every s-th row and column is evaluated: maps against exact
     ones, and the two main measures."""
-    index, device = spread(data.test, count), _device(models)
-    seen, side = (
-        heatmaps.views(data.test, index, recipe, device),
-        heatmaps.odd(patch * recipe.image_size),
-    )
-    exact = {
-        name: explain.occlusion(model, seen, side) for name, model in models.items()
-    }
+    index = spread(data.test, count)
+    views = heatmaps.views(data.test, index, recipe, _device(models))
+    side = heatmaps.odd(patch * recipe.image_size)
     lines = []
-    for stride in [1, *strides]:
-        errors, shifts = [], []
-        for name, model in models.items():
-            maps, logits = (
-                (
-                    explain.occlusion(model, seen, side, stride)
-                    if stride > 1
-                    else exact[name]
-                ),
-                heatmaps.logits(model, seen),
-            )
-            errors.append(heatmaps.agreement(maps, exact[name]))
-            coarse, fine = (
-                heatmaps.measures(m, logits)
-                for m in (
-                    maps[:, stride // 2 :: stride, stride // 2 :: stride],
-                    exact[name],
-                )
-            )
-            shifts.append(
-                {key: coarse[key] - fine[key] for key in ("area", "strength")}
-            )
-        mean = lambda parts, key: (
-            torch.stack([part[key] for part in parts]).mean().item()
-        )
+    parts: dict[int, list[dict[str, Tensor]]] = {s: [] for s in (1, *strides)}
+    for model in models.values():
+        logits = heatmaps.logits(model, views)
+        exact = explain.occlusion(model, views, side)
+        for stride, of_stride in parts.items():
+            maps = exact
+            if stride > 1:
+                maps = explain.occlusion(model, views, side, stride)
+            of_stride.append(_loss_of(maps, exact, logits, stride))
+    for stride, of_stride in parts.items():
+        evaluated = len(range(stride // 2, recipe.image_size, stride))  # a side
         lines.append(
             {
                 "stride": stride,
-                "copies an image": (
-                    len(range(stride // 2, recipe.image_size, stride)) ** 2
-                ),
-                "error": f"{mean(errors, 'error'):.2f}",
-                "rank correlation": f"{mean(errors, 'rank'):.2f}",
-                "area, change": f"{mean(shifts, 'area'):+.3f}",
-                "strength, change": f"{mean(shifts, 'strength'):+.2f}",
+                "copies an image": evaluated**2,
+                "error": f"{_mean(of_stride, 'error'):.2f}",
+                "rank correlation": f"{_mean(of_stride, 'rank'):.2f}",
+                "area, change": f"{_mean(of_stride, 'area'):+.3f}",
+                "strength, change": f"{_mean(of_stride, 'strength'):+.2f}",
             }
         )
     return table(
@@ -239,44 +224,53 @@ def strides_table(
         " length of the difference over that of the exact map, and Spearman's rank"
         " correlation over pixels; and how much area and strength change when they are"
         " computed from the evaluated places alone. Means over"
-        f" {_count(len(index), 'test image')} and the networks {', '.join(models)}.",
+        f" {counted(len(index), 'test image')} and the networks {', '.join(models)}.",
         illustration=data.name.startswith("fieldguide"),
     )
 
 
+def _loss_of(
+    maps: Tensor, exact: Tensor, logits: Tensor, stride: int
+) -> dict[str, Tensor]:
+    """Error and rank correlation of enlarged maps (B, s, s), and the change in area and
+    strength when only the evaluated places count; (B,) each."""
+    evaluated = maps[:, stride // 2 :: stride, stride // 2 :: stride]
+    coarse = heatmaps.measures(evaluated, logits)
+    fine = heatmaps.measures(exact, logits)
+    found = dict(heatmaps.agreement(maps, exact))
+    for name in ("area", "strength"):
+        found[name] = coarse[name] - fine[name]
+    return found
+
+
+def _mean(parts: list[dict[str, Tensor]], name: str) -> float:
+    """Over networks and images."""
+    return float(torch.stack([part[name] for part in parts]).mean())
+
+
 def patches_table(
-    models: dict[str, nn.Module],
+    models: dict[str, Method],
     data: DataSet,
     recipe: Recipe,
-    patches: list[float],
+    patches: Sequence[float],
     images: int,
 ) -> Shown:
     """Area and strength by the size of the grey patch, which the paper does not
     print."""
     lines = []
     for patch in patches:
-        line = {
-            "patch": (
-                f"{heatmaps.odd(patch * recipe.image_size)} of {recipe.image_size} px"
-            )
-        }
-        found = {
-            name: heatmaps.measure(model, data.test, recipe, images, patch)
-            for name, model in models.items()
-        }
-        for key, digits in (("area", ".3f"), ("strength", "+.2f")):
-            line |= {
-                f"{key}, {name}": format(np.nanmean(values[f"heat_{key}"]), digits)
-                for name, values in found.items()
-            }
-        lines.append(line)
+        side = heatmaps.odd(patch * recipe.image_size)
+        areas, strengths = {}, {}
+        for name, model in models.items():
+            values = heatmaps.measure(model, data.test, recipe, images, patch)
+            areas[f"area, {name}"] = f"{np.nanmean(values['heat_area']):.3f}"
+            strength = np.nanmean(values["heat_strength"])
+            strengths[f"strength, {name}"] = f"{strength:+.2f}"
+        line = {"patch": f"{side} of {recipe.image_size} px"}
+        lines.append(line | areas | strengths)
     return table(
         lines,
         "Area and strength of the heat maps by the side of the grey patch: means over"
         f" {min(images, len(data.test))} test images, one network a row.",
         illustration=data.name.startswith("fieldguide"),
     )
-
-
-def _device(models: dict[str, nn.Module]) -> torch.device:
-    return next(next(iter(models.values())).parameters()).device

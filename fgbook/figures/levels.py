@@ -3,7 +3,6 @@ well the boxes fit."""
 
 import html
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -11,22 +10,11 @@ from ..data.dataset import DataSet
 from ..evidence import records
 from ..methods.levels import Levels
 from ..recipe import Recipe
-from . import (
-    OKABE_ITO,
-    STYLE,
-    WIDTH,
-    Shown,
-    _box,
-    _lit,
-    _photo,
-    _seen,
-    _share,
-    figure,
-    setting,
-    spread,
-    sweep_figure,
-    table,
-)
+from .base import OKABE_ITO, WIDTH, Shown, figure, styled, table
+from .curves import Curves, sweep_figure
+from .photos import TRUTH, class_names, lit, outline, photo, seen, seen_box, spread
+from .regions import located, located_cell
+from .summary import is_quick, setting
 
 NAMES = {
     "image": "deepest level",
@@ -38,8 +26,8 @@ MEASURES = {
     "hit50": "share with IoU ≥ 0.5",
     "average": "mean share, IoU ≥ 0.3, 0.5, 0.7",
 }
-# one a level, the deepest last
-COLOURS = (
+# Colour and line of a level's box, the deepest last.
+STYLES = (
     (OKABE_ITO["green"], (0, (5, 1, 1, 1, 1, 1))),
     (OKABE_ITO["orange"], ":"),
     (OKABE_ITO["sky"], "--"),
@@ -53,47 +41,32 @@ def levels_figure(
     """Test images in the manner of the paper's Figure 5: the image with the true box,
     then for each level its map and its box."""
     index = spread(data.test, count)
-    images = _seen(data.test, index, recipe, model)
+    images = seen(data.test, index, recipe, model)
     maps, boxes = model.activation_maps(images), model.locate(images)
-    margin = (data.size - recipe.image_size) // 2
-    with matplotlib.rc_context(STYLE):
-        drawn = Figure(
-            figsize=(WIDTH, 0.3 + WIDTH / (1 + len(maps)) * len(index)),
-            layout="constrained",
-        )
-        grid = drawn.subplots(len(index), 1 + len(maps), squeeze=False)
-        for line, (first, *others) in enumerate(grid):
-            _photo(first, images[line])
-            if data.test.boxes is not None:
-                _box(
-                    first,
-                    (data.test.boxes[index[line]] - margin).clamp(0, recipe.image_size),
-                    "#FFFFFF",
-                    "-",
-                )
-            for axes, name, style in zip(
-                others, maps, COLOURS[-len(maps) :], strict=True
-            ):
-                _photo(axes, _lit(images[line], maps[name][line], model.depths[name]))
-                _box(axes, boxes[name][line].cpu(), *style)
-        for axes, title in zip(
-            grid[0],
-            [
-                "image",
-                *(
-                    f"{_title(name)},\n{d.stride} px a cell"
-                    for name, d in model.depths.items()
-                ),
-            ],
-            strict=True,
-        ):
+    styles = dict(zip(maps, STYLES[-len(maps) :], strict=True))
+    titles = ["image"]
+    for name in maps:
+        titles.append(f"{_title(name)},\n{model.depths[name].stride} px a cell")
+
+    with styled():
+        height = 0.3 + WIDTH / len(titles) * len(index)
+        drawn = Figure(figsize=(WIDTH, height), layout="constrained")
+        grid = drawn.subplots(len(index), len(titles), squeeze=False)
+        for i, (first, *others) in enumerate(grid):
+            photo(first, images[i])
+            box = seen_box(data, int(index[i]), recipe)
+            if box is not None:
+                outline(first, box, *TRUTH)
+            for axes, name in zip(others, maps, strict=True):
+                photo(axes, lit(images[i], maps[name][i], model.depths[name]))
+                outline(axes, boxes[name][i].cpu(), *styles[name])
+        for axes, title in zip(grid[0], titles, strict=True):
             axes.set_title(title, fontsize=10)
-    names = ", ".join(data.classes[k] for k in data.test.labels[index].tolist())
     return figure(
         drawn,
-        f"Grid of {len(index)} test images ({names}): the image with a white box round"
-        f" the object, then lit by the activation map of each of {len(maps)} levels"
-        " from shallow to deep, each with the box drawn from it.",
+        f"Grid of {len(index)} test images ({class_names(data, index)}): the image with"
+        " a white box round the object, then lit by the activation map of each of"
+        f" {len(maps)} levels from shallow to deep, each with the box drawn from it.",
         "Class activation maps of the predicted class at each depth, drawn as light,"
         " and the box round the largest part above Otsu's threshold. White: the true"
         " box, which training does not see. Images spread evenly over the test split,"
@@ -104,35 +77,40 @@ def levels_figure(
 def boxes_table(found: list[dict]) -> Shown:
     """How well each level's box fits the object's, from records, beside two boxes that
     know nothing of the image."""
-    of = [r for r in found if r["localisation"] and "image_iou" in r["localisation"]]
-    lines = [
-        {"box": html.escape(_title(name).capitalize())}
-        | {
-            title: _share(of, f"{name}_{measure}")
-            for measure, title in MEASURES.items()
-        }
-        for name in _names(of)
-    ]
-    lines = lines or [{"box": "–"} | dict.fromkeys(MEASURES.values(), "not run")]
+    scored = []
+    for record in located(found):
+        if "image_iou" in record["localisation"]:
+            scored.append(record)
+    lines = []
+    for name in _names(scored):
+        line = {"box": html.escape(_title(name).capitalize())}
+        for measure, title in MEASURES.items():
+            line[title] = located_cell(scored, f"{name}_{measure}")
+        lines.append(line)
+    nothing = {"box": "–"} | dict.fromkeys(MEASURES.values(), "not run")
     return table(
-        lines,
+        lines or [nothing],
         "Boxes of each level against the object's box on the test images, with 95 %"
-        f" intervals over images. {setting(of)}",
-        of,
-        illustration=any(r["profile"] == "quick" for r in of),
+        f" intervals over images. {setting(scored)}",
+        scored,
+        illustration=is_quick(scored),
     )
 
 
 def success_figure(record: dict) -> Shown:
     """Share of test images whose box reaches an IoU, against that IoU: a curve a
     level."""
-    kept, at = records.load_predictions(record), np.linspace(0.1, 0.9, 9)
-    curves = {}
-    for name in _names([record])[:-1]:  # the whole image is in the table
+    kept = records.load_predictions(record)
+    curves: Curves = {}
+    for name in _names([record]):
+        if name == "whole":
+            continue  # it is in the table
         iou = kept[f"iou_{name}"]
-        curves[_title(name)] = {
-            round(float(t), 1): float((iou[np.isfinite(iou)] >= t).mean()) for t in at
-        }
+        known = iou[np.isfinite(iou)]
+        curves[_title(name)] = {}
+        for threshold in np.linspace(0.1, 0.9, 9):
+            reached = float((known >= threshold).mean())
+            curves[_title(name)][round(float(threshold), 1)] = reached
     return sweep_figure(
         [("IoU with the object's box", "share of test images", curves, 0.5)],
         "How many boxes reach which overlap; the dotted line marks the usual threshold,"
@@ -143,11 +121,10 @@ def success_figure(record: dict) -> Shown:
 def _names(found: list[dict]) -> list[str]:
     """The boxes that records tell of: levels from shallow to deep, then the two for
     comparison."""
-    return [
-        key.removesuffix("_iou")
-        for key in (found[0]["localisation"] if found else {})
-        if key.endswith("_iou")
-    ]
+    if not found:
+        return []
+    fields = found[0]["localisation"]
+    return [name.removesuffix("_iou") for name in fields if name.endswith("_iou")]
 
 
 def _title(name: str) -> str:

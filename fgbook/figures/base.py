@@ -1,0 +1,214 @@
+"""What every table and figure is made of: HTML with its caption and its sources, one
+style of drawing, and numbers as text."""
+
+import base64
+import html
+import io
+import re
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import matplotlib
+import pandas as pd
+from matplotlib.figure import Figure
+
+OKABE_ITO = {
+    "black": "#000000",
+    "orange": "#E69F00",
+    "sky": "#56B4E9",
+    "green": "#009E73",
+    "yellow": "#F0E442",
+    "blue": "#0072B2",
+    "red": "#D55E00",
+    "purple": "#CC79A7",
+}
+STYLE = matplotlib.RcParams(
+    {
+        "figure.facecolor": "white",
+        "axes.facecolor": "white",
+        "savefig.facecolor": "white",
+        "figure.dpi": 100,
+        "font.size": 11,
+        "font.family": "DejaVu Sans",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.titlesize": 11,
+        "axes.labelsize": 11,
+        "legend.frameon": False,
+        "axes.grid": False,
+    }
+)
+# Inches; narrow, so that 11 points stay readable when the picture is shrunk to a phone.
+WIDTH = 5.6
+QUICK_NOTE = (
+    " Drawn birds and a network of seconds: it shows how the rows are run and has no"
+    " bearing on the paper."
+)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Something a notebook shows: `html`, and `text` where there is no HTML."""
+
+    html: str
+    text: str
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def sentence(text: str) -> Shown:
+    """One sentence in the place of a table or figure that cannot be drawn."""
+    return Shown(f"<p>{html.escape(text)}</p>", text)
+
+
+NOT_YET = sentence("Not run yet.")
+
+
+def glue(name: str, shown: Shown) -> None:
+    """Display it, and keep it under `name` for the book's pages (outside the book's
+    environment it is only displayed)."""
+    try:
+        from myst_nb import glue as keep
+    except ImportError:  # Colab
+        from IPython.display import display
+
+        display(shown)
+    else:
+        keep(name, shown)
+
+
+# ---- figures
+
+
+def styled() -> AbstractContextManager[None]:
+    """Matplotlib's settings of this book: axes made inside the block look alike."""
+    return matplotlib.rc_context(STYLE)
+
+
+def figure(drawn: Figure, alt: str, caption: str, width: int | None = None) -> Shown:
+    """A drawn figure as HTML, at most `width` CSS pixels wide.
+
+    `alt` says what is to be seen, for those who cannot see it; `caption` says what it
+    means. Both are plain text; raises ValueError where one is missing.
+    """
+    if not alt.strip() or not caption.strip():
+        raise ValueError("a figure needs alternative text and a caption")
+    limit = f' style="max-width:{width}px"' if width else ""
+    image = f'<img src="{_as_url(drawn)}" alt="{html.escape(alt)}"{limit}/>'
+    below = f"<figcaption>{html.escape(caption)}</figcaption>"
+    return Shown(
+        f'<figure class="fgbook-figure">{image}{below}</figure>', f"[figure] {caption}"
+    )
+
+
+def _as_url(drawn: Figure) -> str:
+    """The picture itself as a URL, so that a notebook is one file."""
+    with io.BytesIO() as buffer:
+        drawn.savefig(
+            buffer, format="png", dpi=170, bbox_inches="tight", pad_inches=0.08
+        )
+        return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+# ---- tables
+
+
+def table(
+    lines: list[dict],
+    caption: str,
+    found: Sequence[dict] = (),
+    illustration: bool = False,
+) -> Shown:
+    """A table as HTML, one dictionary a line; cells may hold HTML. Below it, folded,
+    the records that it was made from and the command that repeats each.
+
+    `illustration` marks what must not be read as a result.
+    """
+    frame = pd.DataFrame(lines)
+    body = frame.to_html(escape=False, index=False, border=0, na_rep="–")
+    mark = (
+        '<span class="fgbook-illustration">illustration</span> ' if illustration else ""
+    )
+    above = f"<figcaption>{mark}{html.escape(caption)}</figcaption>"
+    # With a place in the tab order a wide table can be scrolled by keyboard.
+    scrolled = f'<div tabindex="0">{body}</div>'
+    return Shown(
+        f'<figure class="fgbook-table">{above}{scrolled}{_sources(found)}</figure>',
+        f"{caption}\n{frame.map(_without_tags).to_string(index=False)}",
+    )
+
+
+def _without_tags(cell: object) -> str:
+    return html.unescape(re.sub(r"<[^>]*>", "", str(cell)))
+
+
+def _sources(found: Sequence[dict]) -> str:
+    if not found:
+        return ""
+    lines = []
+    for record in found:
+        key = html.escape(record["key"])
+        command = html.escape(record["command"])
+        lines.append(f"<li>record <code>{key}</code>: <code>{command}</code></li>")
+    title = "Records behind these numbers, and the commands that repeat them"
+    return f"<details><summary>{title}</summary><ul>{''.join(lines)}</ul></details>"
+
+
+def measured(
+    text: str, field: str, found: Sequence[dict], other: Sequence[dict] = ()
+) -> str:
+    """A measured number as HTML, marked with the field and the keys of the records that
+    it comes from (and, for a difference, those compared with)."""
+    keys = _keys(found)
+    title = f"{field} of record{'s' if len(found) + len(other) > 1 else ''} {keys}"
+    versus = ""
+    if other:
+        title += f" against {_keys(other)}"
+        versus = f' data-versus="{html.escape(_keys(other))}"'
+    return (
+        f'<span class="fgbook-measured" data-field="{html.escape(field)}"'
+        f' data-records="{html.escape(keys)}"{versus}'
+        f' title="{html.escape(title)}">{text}</span>'
+    )
+
+
+def _keys(found: Sequence[dict]) -> str:
+    return " ".join(record["key"] for record in found)
+
+
+# ---- numbers and lists as text
+
+
+def count(number: int, noun: str) -> str:
+    """As "1 seed", "3 seeds"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def distinct(values: Iterable[object]) -> str:
+    """Differing values side by side, in their order: "224 / 448"."""
+    return " / ".join(dict.fromkeys(str(value) for value in values))
+
+
+def between(low: float, high: float, digits: int = 1) -> str:
+    """An interval: "1.0 to 2.0"."""
+    return f"{low:.{digits}f} to {high:.{digits}f}"
+
+
+def signed(value: float, digits: int = 1) -> str:
+    """A difference: "+1.0"."""
+    return f"{value:+.{digits}f}"
+
+
+def signed_between(low: float, high: float, digits: int = 1) -> str:
+    """The interval of a difference: "-1.0 to +2.0"."""
+    return f"{signed(low, digits)} to {signed(high, digits)}"
+
+
+def duration(seconds: float) -> str:
+    """Of a training: "40 s", "1.5 min"."""
+    return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"

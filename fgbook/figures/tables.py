@@ -1,0 +1,294 @@
+"""Tables of any chapter, from its paper's file and from records: accuracies, printed
+tables, verdicts, settings, and what was tried on validation."""
+
+import html
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..evidence import verdicts
+from ..papers.spec import PROFILES, Claim, Paper, Row, Table
+from ..recipe import LATER, Recipe
+from .base import Shown, duration, measured, signed, signed_between, table
+from .summary import accuracy, accuracy_cells, is_quick, of_row, setting, unchanged
+
+METRICS = {
+    "top1": "top-1 accuracy, points",
+    "low_top1": "top-1 accuracy at low resolution, points",
+    "nll": "log-probability of the true class, nats",
+    "heat_area": "area of the heat map, share of the image",
+    "heat_strength": "strength of the heat map, log2",
+    "heat_relative": "strength of the heat map against the logits, log2",
+    "iou_image": "IoU with the object's box",
+    "iou_foreground": "IoU of the foreground's box",
+    "iou_foreground_mean": "IoU of the foreground's box",
+    "maxbox_foreground": "MaxBoxAccV2 of the map",
+    "focus_energy": "share of the map in the object's box",
+    "focus_energy_backbone": "the same, before the gates",
+    "focus_part": "maximum of the map on a part",
+    "margin": "margin to the nearest other class, log2",
+    "robust": "right answers under damage, share",
+    "robust_noise": "right answers under noise, share",
+    "robust_occlusion": "right answers under occlusion, share",
+    "robust_distortion": "right answers under distortion, share",
+    "robust_change": "right answers that damage costs, share",
+}
+
+
+# ---- rows
+
+
+def accuracy_table(paper: Paper, found: list[dict], printed: str = "cub") -> Shown:
+    """One line a row of the paper: printed and measured top-1 accuracy with its 95 %
+    interval, for records of one profile and data set.
+
+    `printed` names the data set whose printed numbers stand beside, except beside quick
+    runs: these are illustrations, and say so. Rows without a record are shown as not
+    run, those that do not exist at the profile not at all.
+    """
+    found = unchanged(found)
+    quick = is_quick(found)
+    profiles = {record["profile"] for record in found}
+    lines = []
+    for row in paper.rows:
+        if profiles and not profiles & row.recipes.keys():
+            continue
+        line = {"row": html.escape(row.title)}
+        if not quick:
+            line["printed, %"] = paper.printed_text(row.name, printed)
+        lines.append(line | _accuracy_line(of_row(found, row.name)))
+
+    caption = "Top-1 accuracy on the test split and its 95 % interval. "
+    caption += setting(found)
+    if quick:
+        caption += (
+            " Drawn birds or a network of minutes: it shows how the rows are run and"
+            " has no bearing on the paper."
+        )
+    return table(lines, caption, found, illustration=quick)
+
+
+def _accuracy_line(records: list[dict]) -> dict[str, object]:
+    """What was measured of one row, and what it cost."""
+    if not records:
+        return {
+            "measured, %": "not run",
+            "95 % interval": "–",
+            "seeds": 0,
+            "training": "–",
+            "GFLOP an image": "–",
+        }
+    mean, interval = accuracy_cells(records)
+    seconds = [record["train"]["seconds"] for record in records]
+    return {
+        "measured, %": mean,
+        "95 % interval": interval,
+        "seeds": len(records),
+        "training": duration(float(np.mean(seconds))),
+        "GFLOP an image": f"{records[0]['flops'] / 1e9:.2f}",
+    }
+
+
+def printed_table(about: Table, found: list[dict]) -> Shown:
+    """A table as printed, and beside each column what records of the paper profile
+    measured there."""
+    found = unchanged(found)
+    datasets = {record["dataset"] for record in found}
+    lines = []
+    for label, values in about.cells.items():
+        records = of_row(found, about.rows.get(label))
+        line = {"method": html.escape(label)}
+        for column, value in zip(about.columns, values, strict=True):
+            line[f"{column}, printed"] = (
+                about.missing if value is None else f"{value:.1f}"
+            )
+            if column in datasets:
+                here = [record for record in records if record["dataset"] == column]
+                line[f"{column}, measured"] = _mean_cell(here)
+        lines.append(line)
+
+    caption = f"{about.name}, {about.unit} as printed. {about.caption} "
+    caption += f"Measured: {setting(found)}" if found else "Not run here."
+    return table(lines, caption, found)
+
+
+def _mean_cell(records: list[dict]) -> str:
+    if not records:
+        return "not run"
+    return measured(f"{accuracy(records)[0]:.1f}", "top1", records)
+
+
+# ---- claims
+
+
+def judge(paper: Paper, found: list[dict]) -> list[verdicts.Verdict]:
+    """A verdict for each claim of the paper, from records of one profile and data
+    set."""
+    judged = []
+    for claim in paper.claims:
+        better = of_row(found, claim.better)
+        worse = of_row(found, claim.worse)
+        judged.append(verdicts.verdict(claim, better, worse))
+    return judged
+
+
+def effect_field(claim: Claim) -> str:
+    """The field of a claim's measured effect: "effect" and the metrics, where they are
+    not the usual one."""
+    names = dict.fromkeys(_metrics(claim))
+    return "effect" if list(names) == ["top1"] else f"effect {' '.join(names)}"
+
+
+def _metrics(claim: Claim) -> tuple[str, str]:
+    """Of the better row and of the worse one."""
+    return claim.metric, claim.worse_metric or claim.metric
+
+
+def verdict_table(paper: Paper, found: list[dict]) -> Shown:
+    """One line a claim: printed and measured effect, its 95 % interval, and the verdict
+    with its reason. Effects are in percentage points of top-1 accuracy; a column says
+    so where they are not."""
+    found = unchanged(found)
+    usual = all(_metrics(claim) == ("top1", "top1") for claim in paper.claims)
+    lines = []
+    for verdict in judge(paper, found):
+        claim = verdict.claim
+        line: dict[str, object] = {
+            "claim": f"<b>{claim.key}</b> {html.escape(claim.text)}"
+        }
+        if not usual:
+            line["metric"] = html.escape(METRICS.get(claim.metric, claim.metric))
+        lines.append(line | _verdict_line(verdict, found))
+    if usual:
+        caption = "Claims, in percentage points of top-1 accuracy."
+    else:
+        caption = "Claims, each with its metric: larger is better."
+    return table(lines, f"{caption} {setting(found)}", found)
+
+
+def _verdict_line(verdict: verdicts.Verdict, found: list[dict]) -> dict[str, object]:
+    claim = verdict.claim
+    digits = 1 if verdicts.UNITS.get(claim.metric) == "points" else 3
+    line: dict[str, object] = {
+        "printed": "–",
+        "measured": "–",
+        "95 % interval": "–",
+        "seeds": 0,
+    }
+    if claim.printed_effect is not None:
+        line["printed"] = signed(claim.printed_effect, digits)
+    if verdict.effect:
+        effect, field = verdict.effect, effect_field(claim)
+        rows = of_row(found, claim.better), of_row(found, claim.worse)
+        interval = signed_between(effect.low, effect.high, digits)
+        line["measured"] = measured(signed(effect.effect, digits), field, *rows)
+        line["95 % interval"] = measured(interval, f"{field} interval", *rows)
+        line["seeds"] = effect.seeds
+    line["verdict"] = f"<b>{html.escape(verdict.outcome)}</b>"
+    # The numbers before the semicolon stand in the columns.
+    line["why"] = html.escape(verdict.why.partition("; ")[2] or verdict.why)
+    return line
+
+
+# ---- settings
+
+# Fields of a recipe that only one schedule reads.
+OF_SCHEDULE = {"step_epochs": "step", "step_factor": "step", "cycle_epochs": "cyclic"}
+
+
+def recipe_table(paper: Paper) -> Shown:
+    """The settings of each profile as the paper's file holds them; where rows of a
+    profile differ, each value with its rows.
+
+    Settings that are off everywhere are left out.
+    """
+    lines = []
+    for name in Recipe().as_dict():
+        if any(_is_used(row, profile, name) for row, profile in _recipes(paper)):
+            line = {"setting": f"<code>{name}</code>"}
+            for profile in PROFILES:
+                line[profile] = _values(paper.rows_at(profile), profile, name)
+            lines.append(line)
+    options = html.escape(_options(paper.rows)) or "–"
+    lines.append({"setting": "method options"} | dict.fromkeys(PROFILES, options))
+    return table(
+        lines, "Settings of the profiles; where rows differ, each value names its rows."
+    )
+
+
+def _recipes(paper: Paper) -> list[tuple[Row, str]]:
+    """Every row at every profile that it has."""
+    pairs = []
+    for profile in PROFILES:
+        pairs += [(row, profile) for row in paper.rows_at(profile)]
+    return pairs
+
+
+def _applies(row: Row, profile: str, name: str) -> bool:
+    """Whether the row's schedule reads the field."""
+    schedule = row.recipes[profile].schedule
+    return OF_SCHEDULE.get(name, schedule) == schedule
+
+
+def _is_used(row: Row, profile: str, name: str) -> bool:
+    value = getattr(row.recipes[profile], name)
+    # A field that came later stands for what all rows did before, unless it is changed.
+    still_default = name in LATER and value == getattr(Recipe(), name)
+    return _applies(row, profile, name) and bool(value) and not still_default
+
+
+def _values(rows: Sequence[Row], profile: str, name: str) -> str:
+    """The field's values at a profile as HTML; several ones each with its rows."""
+    by_value: dict[str, list[str]] = {}
+    for row in rows:
+        value = "–"
+        if _applies(row, profile, name):
+            value = html.escape(str(row.recipes[profile].as_dict()[name]))
+        by_value.setdefault(value, []).append(row.name)
+    if len(by_value) <= 1:  # none where the profile has no rows
+        return "".join(by_value)
+
+    listed = []
+    for value, names in by_value.items():
+        # A value of more than half of the rows is the rule; the others are exceptions.
+        common = len(names) > max(6, len(rows) / 2)
+        listed.append(f"{value} ({'all others' if common else ', '.join(names)})")
+    return "; ".join(listed)
+
+
+def _options(rows: Sequence[Row]) -> str:
+    listed = []
+    for row in rows:
+        if row.options:
+            listed.append(f"{_assignments(row.options)} ({row.name})")
+    return "; ".join(listed)
+
+
+def _assignments(values: dict) -> str:
+    return ", ".join(f"{name} = {value}" for name, value in values.items())
+
+
+def tuning_table(found: list[dict]) -> Shown:
+    """What was tried on validation, best first within a row: the changes to the base
+    recipe and the validation accuracy. Tuning records hold no test number."""
+
+    def best_first(record: dict) -> tuple[str, float]:
+        return record["row"], -record["metrics"]["val"]["top1"]
+
+    lines = []
+    for record in sorted(found, key=best_first):
+        change = _assignments(record["overrides"] | record.get("option_changes", {}))
+        score = 100 * record["metrics"]["val"]["top1"]
+        lines.append(
+            {
+                "row": html.escape(record["row"]),
+                "change": f"<code>{html.escape(change)}</code>" if change else "none",
+                "validation, %": measured(f"{score:.1f}", "val top1", [record]),
+            }
+        )
+    lines = lines or [{"row": "–", "change": "–", "validation, %": "not run"}]
+    return table(
+        lines,
+        f"Changes to the base recipe tried on validation images. {setting(found)}",
+        found,
+    )
