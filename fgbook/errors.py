@@ -1,5 +1,6 @@
 """What a person is told when the input is wrong: one sentence that names the thing,
-what was expected and what to do."""
+what was expected and what to do.
+"""
 
 from collections.abc import Iterable
 from difflib import get_close_matches

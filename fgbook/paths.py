@@ -13,7 +13,8 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parent
 REPOSITORY = PACKAGE.parent
 """The top of the clone that this package is imported from (an editable install);
-without meaning for a plain install."""
+without meaning for a plain install.
+"""
 
 
 def _home() -> Path:
@@ -32,19 +33,22 @@ def _place(variable: str, default: str) -> Path:
 
 def data() -> Path:
     """Folder with one folder a data set (``FGBOOK_DATA``, default ``data``). Only read,
-    except by ``fgbook data get``."""
+    except by ``fgbook data get``.
+    """
     return _place("FGBOOK_DATA", "data")
 
 
 def weights() -> Path:
     """Folder with pretrained backbones (``FGBOOK_WEIGHTS``, default ``weights``). Only
-    read."""
+    read.
+    """
     return _place("FGBOOK_WEIGHTS", "weights")
 
 
 def runs() -> Path:
     """Folder with one folder a run key, and the image store (``FGBOOK_RUNS``, default
-    ``runs``). Everything in it can be made again."""
+    ``runs``). Everything in it can be made again.
+    """
     return _place("FGBOOK_RUNS", "runs")
 
 
@@ -55,13 +59,15 @@ def store() -> Path:
 
 def results() -> Path:
     """Folder with the published records that the book prints (``FGBOOK_RESULTS``,
-    default ``results``)."""
+    default ``results``).
+    """
     return _place("FGBOOK_RESULTS", "results")
 
 
 def file_name(name: str) -> str:
     """`name` where a file may be called that; else its last readable part and a hash of
-    the whole."""
+    the whole.
+    """
     readable = re.sub(r"[^A-Za-z0-9_.]+", "-", name)[-60:].strip("-.")
     if readable == name:
         return name

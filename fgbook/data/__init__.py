@@ -18,7 +18,8 @@ class Reader(Protocol):
 
     def folder(self, name: str) -> Path:
         """The folder that all its files lie in; InputError that says how to get
-        them."""
+        them.
+        """
 
     def photos(self, name: str) -> Photos:
         """Its pictures, labels and splits; InputError for wrong or missing lists."""
@@ -40,12 +41,14 @@ PHOTOGRAPHED: dict[str, Reader] = {
     "imagewoof10": imagewoof,
 }
 """Data sets of photographs -> the module that reads them. ``NAME-cropped`` is NAME, cut
-to its boxes."""
+to its boxes.
+"""
 
 
 def names() -> list[str]:
     """The data sets that :func:`load` knows. ``folder:PATH`` stands for any folder of
-    class folders."""
+    class folders.
+    """
     return [*DRAWN, *PHOTOGRAPHED, "folder:PATH"]
 
 
@@ -75,7 +78,8 @@ def absolute(name: str) -> str:
 
 def path(name: str) -> Path:
     """The folder that a data set's pictures are read from; for a drawn one, where its
-    images are kept."""
+    images are kept.
+    """
     return paths.store() if name in DRAWN else _photos(name).root
 
 
@@ -99,7 +103,8 @@ def stamp(name: str) -> str:
 
 def check(name: str) -> dict:
     """Examine a data set thoroughly: see :func:`fgbook.data.photos.check`. A drawn one
-    is drawn, at a small size."""
+    is drawn, at a small size.
+    """
     if name not in DRAWN:
         return photos.check(_photos(name))
     drawn = load(name, 32)

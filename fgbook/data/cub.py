@@ -83,7 +83,8 @@ def photos(name: str = "cub") -> Photos:
 
 class _Lists:
     """The official lists: dictionaries by the number of a class or picture, in the
-    order of the files."""
+    order of the files.
+    """
 
     def __init__(self, root: Path, last_class: int | None):
         self.root = root
@@ -147,7 +148,8 @@ class _Lists:
 
 def _parts(root: Path, ids: list[int]) -> np.ndarray | None:
     """(N, 15, 3) x, y, visible, of the pictures with these numbers; None where the file
-    is not there."""
+    is not there.
+    """
     path = root / "parts" / "part_locs.txt"
     if not path.is_file():
         return None
@@ -163,7 +165,8 @@ def _parts(root: Path, ids: list[int]) -> np.ndarray | None:
 
 def _attributes(root: Path, numbers: list[int]) -> np.ndarray | None:
     """(C, A) in [0, 1], A = 312, a row for each of the classes with these official
-    numbers; None where the file is not there."""
+    numbers; None where the file is not there.
+    """
     path = root / "attributes" / "class_attribute_labels_continuous.txt"
     if not path.is_file():
         return None
@@ -187,7 +190,8 @@ def _attributes(root: Path, numbers: list[int]) -> np.ndarray | None:
 
 def _attribute_names(root: Path, count: int) -> list[str]:
     """The attributes in words, "bill shape: dagger", from their list, which the
-    official archive has beside its folder; else their numbers."""
+    official archive has beside its folder; else their numbers.
+    """
     places = [
         root / "attributes" / "attributes.txt",
         root / "attributes.txt",

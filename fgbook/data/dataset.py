@@ -1,5 +1,6 @@
 """The form in which every data set reaches the rest of the package: uint8 squares,
-labels, names, and what ground truth there is."""
+labels, names, and what ground truth there is.
+"""
 
 from dataclasses import dataclass, field, replace
 
@@ -62,7 +63,8 @@ def _rows(values: Tensor | None, index: Tensor) -> Tensor | None:
 @dataclass
 class DataSet:
     """A data set at one stored size: three splits, its classes, and a fingerprint of
-    everything that determines the pixels and labels."""
+    everything that determines the pixels and labels.
+    """
 
     name: str
     classes: list[str]
@@ -84,14 +86,16 @@ class DataSet:
 
     def split(self, name: str) -> Split:
         """The split of this name: "train", "val", "test", or "train+val", which is both
-        joined."""
+        joined.
+        """
         if name == "train+val":
             return concatenate(self.train, self.val)
         return getattr(self, name)
 
     def part(self, share: float) -> "DataSet":
         """The same data set with a share, in (0, 1], of each class's training and
-        validation images (see :func:`fgbook.data.split.part`)."""
+        validation images (see :func:`fgbook.data.split.part`).
+        """
         if share == 1:
             return self
         return replace(self, train=_part(self.train, share), val=_part(self.val, share))
@@ -106,7 +110,8 @@ def _part(whole: Split, share: float) -> Split:
 
 def concatenate(a: Split, b: Split) -> Split:
     """Both splits, one after the other. Images that follow each other in one stored
-    array stay there; others are copied. Ground truth that one of them lacks is None."""
+    array stay there; others are copied. Ground truth that one of them lacks is None.
+    """
     return Split(
         images=_follow(a.images, b.images),
         labels=_follow(a.labels, b.labels),
@@ -125,7 +130,8 @@ def _both(x: Tensor | None, y: Tensor | None) -> Tensor | None:
 
 def _follow(x: Tensor, y: Tensor) -> Tensor:
     """X and y, one after the other: a view of the array that holds them so, else a
-    copy."""
+    copy.
+    """
     same_array = x.untyped_storage().data_ptr() == y.untyped_storage().data_ptr()
     plain = x.is_contiguous() and y.is_contiguous() and x.shape[1:] == y.shape[1:]
     if same_array and plain and y.data_ptr() == x.data_ptr() + x.nbytes:

@@ -1,5 +1,6 @@
 """Downloading the official archives: resumed where they broke off, verified, unpacked
-with suspicion, and in place only when whole."""
+with suspicion, and in place only when whole.
+"""
 
 import gzip
 import lzma
@@ -141,7 +142,8 @@ SOURCES: dict[str, tuple[Archive, ...]] = {
     ),
 }
 """Checksums and sizes as torchvision's and TensorFlow Datasets' loaders publish
-them."""
+them.
+"""
 
 PARTS = {"cub50": "cub", "dogs21": "dogs"}
 """Data sets that are part of another."""
@@ -196,7 +198,8 @@ def get(name: str, *, progress: bool = True) -> Path:
 
 def _turn(path: Path, name: str):
     """Held while a data set is fetched. A second process that wants it says so, and
-    waits."""
+    waits.
+    """
     lock = FileLock(path)
     try:
         return lock.acquire(timeout=0)
@@ -213,7 +216,8 @@ def _turn(path: Path, name: str):
 
 def _fetch(archive: Archive, folder: Path, progress: bool) -> Path:
     """An archive in `folder`, verified; downloaded from the first source that delivers
-    it."""
+    it.
+    """
     pooch.get_logger().setLevel("WARNING")  # the progress bar says it already
     known, failures = archive.checksum, []
     path = folder / archive.file
@@ -256,7 +260,8 @@ class _GivenUp(Exception):
 
 class _Download:
     """What pooch calls to download one file: goes on from `part`, which outlives this
-    process, and moves it to where pooch verifies it."""
+    process, and moves it to where pooch verifies it.
+    """
 
     def __init__(self, part: Path, size: int | None, progress: bool):
         self.part, self.limit, self.exact, self.progress = (
@@ -291,7 +296,8 @@ class _Download:
 
     def _more(self, url: str, start: int) -> bool:
         """Ask for what is still missing and write it behind what is there. Whether the
-        file is then as long as the server says."""
+        file is then as long as the server says.
+        """
         # Unencoded, and read raw: some servers call an archive's own compression an
         # encoding, and would have it unpacked on the way.
         headers = {
@@ -398,7 +404,8 @@ def _reason(error: Exception) -> str:
 
 def _unpack_all(files: list[Path], final: Path):
     """All archives into one folder (other files as they are), which gets its name when
-    everything is in it."""
+    everything is in it.
+    """
     partial = final.with_name(f".{final.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
     partial.mkdir()

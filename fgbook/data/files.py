@@ -1,5 +1,6 @@
 """What lies in a folder: its entries, what of them is no data, and a stamp that tells
-whether anything has changed."""
+whether anything has changed.
+"""
 
 import hashlib
 import os
@@ -31,7 +32,8 @@ HIDDEN = "hidden, or a tool's own"
 
 def absolute(place: str) -> Path:
     """The absolute path of `place`, which is relative to the current directory; "~" is
-    the home folder. Raises InputError for a name that no folder can have."""
+    the home folder. Raises InputError for a name that no folder can have.
+    """
     refuse_unreadable(place)
     try:
         return Path(os.path.abspath(Path(place).expanduser()))
@@ -41,7 +43,8 @@ def absolute(place: str) -> Path:
 
 def readable(name: str) -> bool:
     """Whether a file's name can be hashed, stored and printed: no control characters,
-    no bytes that are not UTF-8."""
+    no bytes that are not UTF-8.
+    """
     kinds = {unicodedata.category(character) for character in name}
     return kinds.isdisjoint(("Cc", "Cs"))
 
@@ -78,7 +81,8 @@ def is_file(entry: os.DirEntry) -> bool:
 
 def listing(place: Path) -> list[os.DirEntry]:
     """What is in a folder, by name. Raises InputError for one that cannot be read: what
-    is in it must not go unnoticed."""
+    is in it must not go unnoticed.
+    """
     try:
         with os.scandir(place) as entries:
             return sorted(entries, key=_name)

@@ -1,5 +1,6 @@
 """Any folder of class folders of pictures, with or without train, val and test folders
-above them."""
+above them.
+"""
 
 import csv
 import os
@@ -95,7 +96,8 @@ def photos(
 
 def listed(root: Path, name: str) -> Photos:
     """:func:`photos` of a folder whose ``split.csv`` (class, file, split) must name
-    exactly the pictures that are there."""
+    exactly the pictures that are there.
+    """
     found = photos(root, name, known=("split.csv",))
     table = root / "split.csv"
     try:
@@ -143,7 +145,8 @@ def _normal_name(picture: _Picture) -> str:
 @dataclass
 class _Found:
     """What lies under `root`: pictures, and the rest by the reason why it is left
-    out."""
+    out.
+    """
 
     root: Path
     known: tuple[str, ...] = ()  # not worth a word
@@ -160,7 +163,8 @@ class _Found:
 
     def reminder(self) -> str:
         """A sentence for messages that pictures are lacking; empty where nothing was
-        left out."""
+        left out.
+        """
         return f" Left out: {counted(self.left_out)}." if self.left_out else ""
 
     def class_folders(self, place: Path) -> list[os.DirEntry]:
@@ -218,7 +222,8 @@ def _reason(entry: os.DirEntry) -> str | None:
 
 def _parts(found: _Found, name: str) -> dict[str, Path]:
     """The folders that hold class folders: "train" and "test", perhaps "val"; or only
-    "", the root."""
+    "", the root.
+    """
     root = found.root
     named = [f for f in found.class_folders(root) if f.name.lower() in ALIASES]
     given = {ALIASES[folder.name.lower()]: Path(folder.path) for folder in named}

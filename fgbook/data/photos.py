@@ -1,5 +1,6 @@
 """Picture files with labels, before any is decoded: what the loader of each real data
-set makes, and how it becomes a DataSet."""
+set makes, and how it becomes a DataSet.
+"""
 
 import hashlib
 import json
@@ -112,7 +113,8 @@ class Photos:
 
     def hashes(self) -> list[str]:
         """A digest of each file's content (:func:`store.digest`). Raises InputError for
-        one that is missing or cannot be read."""
+        one that is missing or cannot be read.
+        """
         return list(store.in_order(store.digest, self.paths()))
 
 
@@ -122,7 +124,8 @@ def _picked(values: np.ndarray | None, order: np.ndarray) -> np.ndarray | None:
 
 def cropped(photos: Photos) -> Photos:
     """The same pictures cut to their objects' boxes, as ``NAME-cropped``. Raises
-    InputError where there are no boxes."""
+    InputError where there are no boxes.
+    """
     if photos.boxes is None:
         raise InputError(
             f"data set {photos.name} has no boxes to cut its pictures to; put its"
@@ -133,7 +136,8 @@ def cropped(photos: Photos) -> Photos:
 
 def fingerprint(photos: Photos, hashes: list[str]) -> str:
     """A hash of everything that determines pixels, labels, splits and ground truth; the
-    same on every machine and for every size."""
+    same on every machine and for every size.
+    """
     rows = []
     for file, label, split, content in zip(
         photos.files, photos.labels, photos.splits, hashes, strict=True
@@ -157,7 +161,8 @@ def fingerprint(photos: Photos, hashes: list[str]) -> str:
 def load(photos: Photos, size: int) -> DataSet:
     """The data set at S = `size`: pictures squashed to S x S (decoded on the first
     call, mapped later), coordinates scaled with them. What was left out is said in a
-    line, once a process."""
+    line, once a process.
+    """
     if size < 1:
         raise InputError(f"the stored size is {size!r}; it must be at least 1 pixel.")
     _mention_left_out(photos)
@@ -244,7 +249,8 @@ def _scaled_parts(
 
 def _class_attributes(photos: Photos) -> Tensor | None:
     """(C, A) float32: the mean of each class's training pictures; where a class's
-    pictures all have the same, that."""
+    pictures all have the same, that.
+    """
     if photos.attributes is None:
         return None
     train = photos.splits == "train"
@@ -351,7 +357,8 @@ def _miscounts(photos: Photos) -> list[str]:
 
 def _duplicates(photos: Photos, hashes: list[str | None]) -> list[tuple[str, str]]:
     """Pairs of names: a picture for training or validation, and the same one for
-    test."""
+    test.
+    """
     learned = {}
     for file, split, content in zip(photos.files, photos.splits, hashes, strict=True):
         if content and split != "test":
@@ -368,7 +375,8 @@ def _duplicates(photos: Photos, hashes: list[str | None]) -> list[tuple[str, str
 
 def locate(name: str, places: list[str], marker: str, advice: str) -> Path:
     """The first of `places` in the data folder that holds `marker`; an InputError with
-    the advice where none does."""
+    the advice where none does.
+    """
     for place in places:
         if (paths.data() / place / marker).exists():
             return paths.data() / place
@@ -381,7 +389,8 @@ def locate(name: str, places: list[str], marker: str, advice: str) -> Path:
 
 def read_mat(path: Path, *names: str) -> list[np.ndarray]:
     """Variables of a MATLAB file, each with at least one dimension. Raises InputError
-    where it is missing, no such file, or lacks one."""
+    where it is missing, no such file, or lacks one.
+    """
     from scipy.io import loadmat
 
     if not path.is_file():

@@ -1,5 +1,5 @@
 """The species of fieldguide: attribute vectors, grouped in genera whose siblings differ
-    in one or two local attributes.
+in one or two local attributes.
 
 A species is a row of numbers, one for each name in ATTRIBUTES; all but two are indices
 into the tables below. A genus has a palette and a build that no other genus has. Its
@@ -18,53 +18,38 @@ from ..errors import InputError, unknown
 
 POOLS = ("target", "source")
 SIBLINGS = 4
+# fmt: off
 ATTRIBUTES = (
-    "bill length",
-    "bill curve",
-    "bill colour",
-    "crown",
-    "crest",
-    "eye ring",
-    "face",
-    "throat",
-    "breast",
-    "wing bars",
-    "tail shape",
-    "tail tip",
-    "leg colour",
-    "palette",
+    "bill length", "bill curve", "bill colour", "crown", "crest", "eye ring", "face",
+    "throat", "breast", "wing bars", "tail shape", "tail tip", "leg colour", "palette",
     "build",
 )
+# fmt: on
 
-# what a person calls the values of the local attributes; the drawing knows them by
-# index
+# fmt: off
 WORDS = {
-    "bill length": ("short bill", "medium bill", "long bill"),
-    "bill curve": ("straight bill", "down-curved bill"),
-    "bill colour": (
-        "blackish bill",
-        "yellow bill",
-        "orange-red bill",
-        "pink bill",
-        "blue-grey bill",
-    ),
-    "crown": ("plain crown", "contrasting cap"),
-    "crest": ("no crest", "short crest", "long crest"),
-    "eye ring": ("no eye ring", "white eye ring", "yellow eye ring"),
-    "face": ("plain face", "pale eyebrow", "dark eye stripe"),
-    "throat": ("plain throat", "coloured throat"),
-    "breast": ("plain breast", "streaked breast", "spotted breast", "banded breast"),
-    "wing bars": ("no wing bar", "one wing bar", "two wing bars"),
-    "tail shape": ("square tail", "forked tail", "rounded tail", "pointed tail"),
-    "tail tip": ("plain tail", "white tail tip", "white tail bar"),
-    "leg colour": (
-        "blackish legs",
-        "pink legs",
-        "yellow legs",
-        "orange-red legs",
-        "blue-grey legs",
-    ),
+    "bill length":  ("short bill", "medium bill", "long bill"),
+    "bill curve":   ("straight bill", "down-curved bill"),
+    "bill colour":  ("blackish bill", "yellow bill", "orange-red bill",
+                     "pink bill", "blue-grey bill"),
+    "crown":        ("plain crown", "contrasting cap"),
+    "crest":        ("no crest", "short crest", "long crest"),
+    "eye ring":     ("no eye ring", "white eye ring", "yellow eye ring"),
+    "face":         ("plain face", "pale eyebrow", "dark eye stripe"),
+    "throat":       ("plain throat", "coloured throat"),
+    "breast":       ("plain breast", "streaked breast", "spotted breast",
+                     "banded breast"),
+    "wing bars":    ("no wing bar", "one wing bar", "two wing bars"),
+    "tail shape":   ("square tail", "forked tail", "rounded tail", "pointed tail"),
+    "tail tip":     ("plain tail", "white tail tip", "white tail bar"),
+    "leg colour":   ("blackish legs", "pink legs", "yellow legs",
+                     "orange-red legs", "blue-grey legs"),
 }
+# fmt: on
+"""What a person calls the values of the local attributes; the drawing knows them by
+index.
+"""
+
 LOCAL = tuple(WORDS)
 """The attributes that can tell siblings apart, in the order of part-box areas."""
 
@@ -72,43 +57,24 @@ LOCAL = tuple(WORDS)
 # contrast of a genus is one of FINE, which move little paint about: seen from afar, or
 # reduced to a quarter of the side, such siblings are the same bird. The second is one
 # of all.
+# fmt: off
 FINE = (
-    ("wing bars", 1, 2),
-    ("breast", 1, 3),
-    ("tail tip", 1, 2),
-    ("eye ring", 0, 1),
-    ("breast", 1, 2),
-    ("face", 0, 1),
-    ("tail shape", 0, 1),
-    ("breast", 2, 3),
-    ("bill curve", 0, 1),
-    ("eye ring", 1, 2),
-    ("bill length", 0, 1),
-    ("face", 0, 2),
-    ("eye ring", 0, 2),
-    ("tail shape", 1, 3),
+    ("wing bars", 1, 2),     ("breast", 1, 3),        ("tail tip", 1, 2),
+    ("eye ring", 0, 1),      ("breast", 1, 2),        ("face", 0, 1),
+    ("tail shape", 0, 1),    ("breast", 2, 3),        ("bill curve", 0, 1),
+    ("eye ring", 1, 2),      ("bill length", 0, 1),   ("face", 0, 2),
+    ("eye ring", 0, 2),      ("tail shape", 1, 3),
 )
 BOLD = (
-    ("wing bars", 0, 2),
-    ("leg colour", 0, 3),
-    ("crown", 0, 1),
-    ("throat", 0, 1),
-    ("bill colour", 0, 2),
-    ("crest", 0, 1),
-    ("tail tip", 0, 1),
-    ("breast", 0, 1),
-    ("bill length", 0, 2),
-    ("leg colour", 1, 2),
-    ("breast", 0, 2),
-    ("face", 1, 2),
-    ("wing bars", 0, 1),
-    ("tail tip", 0, 2),
-    ("crest", 1, 2),
-    ("bill colour", 1, 4),
-    ("breast", 0, 3),
-    ("tail shape", 0, 3),
+    ("wing bars", 0, 2),     ("leg colour", 0, 3),    ("crown", 0, 1),
+    ("throat", 0, 1),        ("bill colour", 0, 2),   ("crest", 0, 1),
+    ("tail tip", 0, 1),      ("breast", 0, 1),        ("bill length", 0, 2),
+    ("leg colour", 1, 2),    ("breast", 0, 2),        ("face", 1, 2),
+    ("wing bars", 0, 1),     ("tail tip", 0, 2),      ("crest", 1, 2),
+    ("bill colour", 1, 4),   ("breast", 0, 3),        ("tail shape", 0, 3),
     ("leg colour", 2, 4),
 )
+# fmt: on
 # Areas of the bird; two contrasts of one genus never share one.
 AREA = {
     "bill length": "bill",
@@ -126,312 +92,75 @@ AREA = {
     "leg colour": "legs",
 }
 
-# Colours 0-255: upperparts, underparts, wing coverts, flight feathers, cap, throat,
-# tail.
-PALETTES = {
-    "olive and yellow": (
-        (122, 128, 62),
-        (232, 206, 92),
-        (98, 104, 56),
-        (62, 62, 46),
-        (44, 44, 38),
-        (206, 96, 34),
-        (78, 80, 50),
-    ),
-    "slate and rust": (
-        (92, 112, 136),
-        (212, 130, 78),
-        (82, 98, 120),
-        (48, 56, 70),
-        (36, 42, 54),
-        (246, 236, 220),
-        (58, 68, 84),
-    ),
-    "brown and buff": (
-        (142, 104, 68),
-        (236, 214, 176),
-        (124, 88, 56),
-        (80, 56, 38),
-        (88, 46, 24),
-        (196, 120, 66),
-        (98, 70, 46),
-    ),
-    "grey and white": (
-        (142, 146, 150),
-        (240, 238, 232),
-        (118, 122, 128),
-        (66, 68, 74),
-        (38, 38, 42),
-        (84, 86, 92),
-        (76, 78, 84),
-    ),
-    "blue and cream": (
-        (72, 122, 176),
-        (246, 232, 202),
-        (62, 104, 156),
-        (40, 58, 92),
-        (28, 44, 92),
-        (228, 164, 92),
-        (46, 78, 126),
-    ),
-    "green and white": (
-        (108, 146, 82),
-        (238, 240, 224),
-        (90, 126, 72),
-        (58, 76, 52),
-        (50, 70, 44),
-        (240, 214, 90),
-        (68, 92, 58),
-    ),
-    "rufous and grey": (
-        (168, 88, 52),
-        (206, 204, 202),
-        (142, 76, 48),
-        (82, 52, 42),
-        (70, 40, 34),
-        (248, 240, 230),
-        (120, 64, 42),
-    ),
-    "black and orange": (
-        (52, 48, 50),
-        (238, 142, 48),
-        (60, 56, 58),
-        (34, 32, 34),
-        (240, 160, 50),
-        (40, 36, 38),
-        (44, 40, 42),
-    ),
-    "plum and rose": (
-        (128, 82, 104),
-        (232, 180, 182),
-        (108, 70, 92),
-        (70, 46, 62),
-        (150, 40, 62),
-        (182, 60, 82),
-        (82, 54, 72),
-    ),
-    "sand and white": (
-        (198, 170, 128),
-        (248, 242, 230),
-        (174, 146, 106),
-        (106, 86, 64),
-        (120, 84, 50),
-        (92, 74, 58),
-        (130, 106, 78),
-    ),
-    "yellow and grey": (
-        (222, 186, 56),
-        (216, 218, 220),
-        (164, 144, 62),
-        (76, 72, 56),
-        (48, 46, 40),
-        (70, 70, 72),
-        (96, 90, 62),
-    ),
-    "teal and apricot": (
-        (58, 126, 124),
-        (244, 196, 146),
-        (50, 108, 108),
-        (34, 66, 70),
-        (24, 62, 72),
-        (206, 96, 62),
-        (40, 84, 86),
-    ),
-    "chestnut and cream": (
-        (128, 66, 40),
-        (246, 228, 196),
-        (110, 60, 40),
-        (66, 42, 34),
-        (44, 30, 26),
-        (58, 38, 30),
-        (84, 48, 36),
-    ),
-    "charcoal and lemon": (
-        (78, 82, 88),
-        (244, 226, 118),
-        (70, 74, 80),
-        (42, 44, 50),
-        (232, 210, 74),
-        (58, 60, 66),
-        (50, 52, 58),
-    ),
-    "red and tan": (
-        (186, 62, 50),
-        (232, 196, 156),
-        (140, 58, 50),
-        (74, 46, 44),
-        (120, 28, 30),
-        (150, 34, 34),
-        (98, 48, 46),
-    ),
-    "violet and ash": (
-        (98, 88, 152),
-        (214, 212, 220),
-        (84, 76, 132),
-        (52, 48, 80),
-        (54, 42, 104),
-        (122, 66, 132),
-        (62, 56, 96),
-    ),
-    "moss and salmon": (
-        (104, 112, 84),
-        (238, 164, 136),
-        (90, 98, 74),
-        (58, 62, 50),
-        (62, 66, 48),
-        (246, 232, 214),
-        (68, 72, 56),
-    ),
-    "sky and white": (
-        (128, 170, 206),
-        (244, 244, 242),
-        (108, 148, 186),
-        (64, 84, 110),
-        (58, 96, 146),
-        (92, 128, 168),
-        (76, 104, 136),
-    ),
-    "umber and gold": (
-        (104, 82, 62),
-        (226, 176, 82),
-        (90, 72, 56),
-        (56, 46, 38),
-        (228, 186, 84),
-        (92, 50, 34),
-        (66, 54, 44),
-    ),
-    "ink and white": (
-        (58, 66, 84),
-        (244, 242, 236),
-        (54, 62, 80),
-        (34, 38, 50),
-        (30, 32, 42),
-        (156, 56, 44),
-        (40, 46, 60),
-    ),
-    "lime and lemon": (
-        (158, 178, 66),
-        (246, 238, 150),
-        (130, 150, 60),
-        (72, 84, 44),
-        (94, 118, 42),
-        (84, 94, 46),
-        (88, 102, 50),
-    ),
-    "cinnamon and pink": (
-        (184, 128, 88),
-        (242, 206, 196),
-        (158, 108, 76),
-        (94, 66, 52),
-        (116, 66, 46),
-        (206, 98, 96),
-        (112, 78, 60),
-    ),
-    "pewter and wine": (
-        (118, 122, 132),
-        (164, 78, 84),
-        (102, 106, 116),
-        (60, 62, 70),
-        (44, 46, 54),
-        (238, 230, 224),
-        (70, 72, 82),
-    ),
-    "fawn and sulphur": (
-        (170, 150, 112),
-        (240, 232, 166),
-        (148, 128, 94),
-        (88, 76, 58),
-        (98, 84, 58),
-        (226, 190, 72),
-        (104, 90, 68),
-    ),
-}
-MARKS = {  # colours by index of the attribute
-    "bill colour": (
-        (44, 40, 40),
-        (234, 186, 54),
-        (222, 88, 46),
-        (224, 150, 136),
-        (116, 136, 160),
-    ),
-    "leg colour": (
-        (50, 44, 42),
-        (222, 150, 132),
-        (234, 182, 48),
-        (226, 92, 42),
-        (108, 130, 158),
-    ),
-    "eye ring": ((250, 248, 240), (250, 248, 240), (250, 216, 66)),
-}
-# Builds: plumpness, head size, uprightness (degrees), leg length, wing length, tail
-# length, bill length factor, bill depth.
-BUILDS = {
-    "warbler": (0.94, 0.98, 36.0, 0.25, 0.66, 0.42, 0.90, 0.042),
-    "finch": (1.04, 1.06, 40.0, 0.21, 0.68, 0.40, 0.80, 0.088),
-    "thrush": (1.00, 0.96, 44.0, 0.29, 0.70, 0.44, 1.05, 0.050),
-    "flycatcher": (0.92, 1.06, 54.0, 0.18, 0.72, 0.46, 0.95, 0.054),
-    "tit": (1.06, 1.16, 34.0, 0.23, 0.62, 0.42, 0.72, 0.050),
-    "wagtail": (0.90, 0.92, 28.0, 0.30, 0.66, 0.66, 1.00, 0.040),
-}
 
+def _rgb(colours: str) -> tuple[tuple[int, ...], ...]:
+    """Colours written as six hexadecimal digits -> (red, green, blue), 0 to 255."""
+    return tuple(tuple(bytes.fromhex(colour)) for colour in colours.split())
+
+
+# fmt: off
+PALETTES = {
+    # upperparts, underparts, wing coverts, flight feathers, cap, throat, tail
+    "olive and yellow":    _rgb("7a803e e8ce5c 626838 3e3e2e 2c2c26 ce6022 4e5032"),
+    "slate and rust":      _rgb("5c7088 d4824e 526278 303846 242a36 f6ecdc 3a4454"),
+    "brown and buff":      _rgb("8e6844 ecd6b0 7c5838 503826 582e18 c47842 62462e"),
+    "grey and white":      _rgb("8e9296 f0eee8 767a80 42444a 26262a 54565c 4c4e54"),
+    "blue and cream":      _rgb("487ab0 f6e8ca 3e689c 283a5c 1c2c5c e4a45c 2e4e7e"),
+    "green and white":     _rgb("6c9252 eef0e0 5a7e48 3a4c34 32462c f0d65a 445c3a"),
+    "rufous and grey":     _rgb("a85834 ceccca 8e4c30 52342a 462822 f8f0e6 78402a"),
+    "black and orange":    _rgb("343032 ee8e30 3c383a 222022 f0a032 282426 2c282a"),
+    "plum and rose":       _rgb("805268 e8b4b6 6c465c 462e3e 96283e b63c52 523648"),
+    "sand and white":      _rgb("c6aa80 f8f2e6 ae926a 6a5640 785432 5c4a3a 826a4e"),
+    "yellow and grey":     _rgb("deba38 d8dadc a4903e 4c4838 302e28 464648 605a3e"),
+    "teal and apricot":    _rgb("3a7e7c f4c492 326c6c 224246 183e48 ce603e 285456"),
+    "chestnut and cream":  _rgb("804228 f6e4c4 6e3c28 422a22 2c1e1a 3a261e 543024"),
+    "charcoal and lemon":  _rgb("4e5258 f4e276 464a50 2a2c32 e8d24a 3a3c42 32343a"),
+    "red and tan":         _rgb("ba3e32 e8c49c 8c3a32 4a2e2c 781c1e 962222 62302e"),
+    "violet and ash":      _rgb("625898 d6d4dc 544c84 343050 362a68 7a4284 3e3860"),
+    "moss and salmon":     _rgb("687054 eea488 5a624a 3a3e32 3e4230 f6e8d6 444838"),
+    "sky and white":       _rgb("80aace f4f4f2 6c94ba 40546e 3a6092 5c80a8 4c6888"),
+    "umber and gold":      _rgb("68523e e2b052 5a4838 382e26 e4ba54 5c3222 42362c"),
+    "ink and white":       _rgb("3a4254 f4f2ec 363e50 222632 1e202a 9c382c 282e3c"),
+    "lime and lemon":      _rgb("9eb242 f6ee96 82963c 48542c 5e762a 545e2e 586632"),
+    "cinnamon and pink":   _rgb("b88058 f2cec4 9e6c4c 5e4234 74422e ce6260 704e3c"),
+    "pewter and wine":     _rgb("767a84 a44e54 666a74 3c3e46 2c2e36 eee6e0 464852"),
+    "fawn and sulphur":    _rgb("aa9670 f0e8a6 94805e 584c3a 62543a e2be48 685a44"),
+}
+MARKS = {  # by index of the attribute
+    "bill colour":  _rgb("2c2828 eaba36 de582e e09688 7488a0"),
+    "leg colour":   _rgb("322c2a de9684 eab630 e25c2a 6c829e"),
+    "eye ring":     _rgb("faf8f0 faf8f0 fad842"),
+}
+BUILDS = {
+    # plumpness, head size, uprightness (degrees), leg length, wing length, tail length,
+    # bill length factor, bill depth
+    "warbler":    (0.94, 0.98, 36.0, 0.25, 0.66, 0.42, 0.90, 0.042),
+    "finch":      (1.04, 1.06, 40.0, 0.21, 0.68, 0.40, 0.80, 0.088),
+    "thrush":     (1.00, 0.96, 44.0, 0.29, 0.70, 0.44, 1.05, 0.050),
+    "flycatcher": (0.92, 1.06, 54.0, 0.18, 0.72, 0.46, 0.95, 0.054),
+    "tit":        (1.06, 1.16, 34.0, 0.23, 0.62, 0.42, 0.72, 0.050),
+    "wagtail":    (0.90, 0.92, 28.0, 0.30, 0.66, 0.66, 1.00, 0.040),
+}
+# fmt: on
+
+# fmt: off
 _KIND = (
-    "Fernlet",
-    "Reedcreeper",
-    "Copsebird",
-    "Heathling",
-    "Brookchat",
-    "Thornwren",
-    "Willowtit",
-    "Larchfinch",
-    "Mossbird",
-    "Gorsechat",
-    "Fenwarbler",
-    "Hazelthrush",
-    "Duneling",
-    "Alderfinch",
-    "Marshlet",
-    "Rowanbird",
-    "Cloudchat",
-    "Birchwren",
-    "Stonetail",
-    "Meadowling",
-    "Pinefinch",
-    "Shorelet",
-    "Bramblebird",
-    "Cressling",
-    "Oakcreeper",
-    "Sedgetail",
-    "Flaxfinch",
-    "Hollywren",
-    "Ivybird",
-    "Tarnchat",
-    "Maplethrush",
-    "Cliffling",
-    "Juniperbird",
-    "Ashcreeper",
-    "Nettlewren",
+    "Fernlet", "Reedcreeper", "Copsebird", "Heathling", "Brookchat", "Thornwren",
+    "Willowtit", "Larchfinch", "Mossbird", "Gorsechat", "Fenwarbler", "Hazelthrush",
+    "Duneling", "Alderfinch", "Marshlet", "Rowanbird", "Cloudchat", "Birchwren",
+    "Stonetail", "Meadowling", "Pinefinch", "Shorelet", "Bramblebird", "Cressling",
+    "Oakcreeper", "Sedgetail", "Flaxfinch", "Hollywren", "Ivybird", "Tarnchat",
+    "Maplethrush", "Cliffling", "Juniperbird", "Ashcreeper", "Nettlewren",
     "Poplarfinch",
 )
 # second to fourth round of the kinds: "Glen Fernlet"
 _SUFFIXED = ("Dawn", "Ember", "Frost", "Glen")
 _EPITHETS = (
-    "Northern",
-    "Upland",
-    "Island",
-    "Coastal",
-    "Eastern",
-    "Lowland",
-    "Mountain",
-    "Valley",
-    "Southern",
-    "Forest",
-    "Lake",
-    "River",
-    "Western",
-    "Hill",
-    "Plains",
+    "Northern", "Upland", "Island", "Coastal", "Eastern", "Lowland", "Mountain",
+    "Valley", "Southern", "Forest", "Lake", "River", "Western", "Hill", "Plains",
     "Canyon",
 )
+# fmt: on
 
 
 @dataclass(frozen=True)
@@ -450,16 +179,46 @@ class Table:
         return len(self.names)
 
 
+@dataclass(frozen=True)
+class _Genus:
+    number: int  # over both pools
+    base: dict[str, int]  # attributes that the siblings share
+    first: tuple[str, int, int]  # a contrast: attribute and two values
+    second: tuple[str, int, int]
+
+    def siblings(self) -> list[tuple[float, ...]]:
+        """The attribute vectors of its four species: each value of the first contrast
+        with each of the second.
+        """
+        (one, *ones), (two, *twos) = self.first, self.second
+        rows = []
+        for value in ones:
+            for other in twos:
+                attributes = {**self.base, one: value, two: other}
+                rows.append(tuple(float(attributes[name]) for name in ATTRIBUTES))
+        return rows
+
+    def name(self, sibling: int) -> str:
+        """The name of a species, such as "Northern Glen Fernlet"."""
+        turn, kind = divmod(self.number, len(_KIND))
+        # 3 and 5 have no factor in common with the number of epithets, so that siblings
+        # and neighbours get different ones
+        words = [_EPITHETS[(self.number * 3 + sibling * 5) % len(_EPITHETS)]]
+        if turn > 0:
+            words.append(_SUFFIXED[turn - 1])
+        return " ".join([*words, _KIND[kind]])
+
+
 def limit() -> int:
     """How many species a pool has."""
     return SIBLINGS * (len(PALETTES) * len(BUILDS) // len(POOLS))
 
 
-def _genera(pool: str) -> list[tuple[int, dict[str, int], tuple, tuple]]:
-    """(number, base attributes, first contrast, second contrast) of every genus of a
-    pool."""
+def _genera(pool: str) -> list[_Genus]:
+    """Every genus of a pool."""
     palettes, builds = len(PALETTES), len(BUILDS)
     genera = []
+    # the pools take turns
     for number in range(POOLS.index(pool), palettes * builds, len(POOLS)):
         # Walks through all pairs of palette and build once: consecutive genera change
         # both.
@@ -467,7 +226,9 @@ def _genera(pool: str) -> list[tuple[int, dict[str, int], tuple, tuple]]:
         build = (palette // len(POOLS) + turn) % builds
         mix = (number * 2654435761 + 97) >> 7  # any fixed scrambling of the number
         first = FINE[(number // len(POOLS)) % len(FINE)]
-        others = [c for c in FINE + BOLD if AREA[c[0]] != AREA[first[0]]]
+        others = [
+            contrast for contrast in FINE + BOLD if AREA[contrast[0]] != AREA[first[0]]
+        ]
         second = others[(5 + 11 * number + mix) % len(others)]
         base = {
             "bill length": mix % 2,
@@ -486,13 +247,14 @@ def _genera(pool: str) -> list[tuple[int, dict[str, int], tuple, tuple]]:
             "palette": palette,
             "build": build,
         }
-        genera.append((number, base, first, second))
+        genera.append(_Genus(number, base, first, second))
     return genera
 
 
 def table(pool: str, count: int) -> Table:
     """The first `count` species of a pool ("target" or "source"); raises InputError
-    when there are not so many."""
+    when there are not so many.
+    """
     if pool not in POOLS:
         raise unknown("fieldguide pool", pool, POOLS)
     if not isinstance(count, int) or not 2 <= count <= limit():
@@ -500,33 +262,18 @@ def table(pool: str, count: int) -> Table:
             f"fieldguide: {count!r} species asked for; a whole number from 2 to"
             f" {limit()} is possible."
         )
-    names, genus, values, siblings, differ = [], [], [], [], []
-    for place, (number, base, first, second) in enumerate(_genera(pool)):
-        if len(names) >= count:
-            break
-        kin = []
-        for one in first[1:]:
-            for two in second[1:]:
-                kin.append(
-                    tuple(
-                        float({**base, first[0]: one, second[0]: two}[name])
-                        for name in ATTRIBUTES
-                    )
-                )
-        turn, kind = divmod(number, len(_KIND))
-        for i in range(min(SIBLINGS, count - len(names))):
-            epithet = _EPITHETS[(number * 3 + i * 5) % len(_EPITHETS)]
-            names.append(
-                " ".join(
-                    [epithet, *_SUFFIXED[turn - 1 : turn], _KIND[kind]]
-                    if turn
-                    else [epithet, _KIND[kind]]
-                )
-            )
+    names: list[str] = []
+    genus: list[int] = []
+    values, siblings, differ = [], [], []
+    for place, group in enumerate(_genera(pool)):
+        kin = group.siblings()
+        contrasts = [LOCAL.index(group.first[0]), LOCAL.index(group.second[0])]
+        for i in range(min(SIBLINGS, count - len(names))):  # none, once there are all
+            names.append(group.name(i))
             genus.append(place)
             values.append(kin[i])
             siblings.append(kin)
-            differ.append([LOCAL.index(first[0]), LOCAL.index(second[0])])
+            differ.append(contrasts)
     return Table(
         names, genus, torch.tensor(values), torch.tensor(siblings), torch.tensor(differ)
     )
@@ -539,28 +286,30 @@ def one_hot(values: Tensor) -> tuple[list[str], Tensor]:
     The numbers in `values` are places in tables, so that 2 is not twice 1; here each
     place is an attribute of its own.
     """
-    words = {
-        **WORDS,
-        "palette": [f"{name} plumage" for name in PALETTES],
-        "build": [f"built like a {name}" for name in BUILDS],
-    }
-    columns = [
-        F.one_hot(values[:, i].long(), len(words[name]))
-        for i, name in enumerate(ATTRIBUTES)
-    ]
-    return [word for name in ATTRIBUTES for word in words[name]], torch.cat(
-        columns, 1
-    ).float()
+    words = dict(WORDS)
+    words["palette"] = tuple(f"{name} plumage" for name in PALETTES)
+    words["build"] = tuple(f"built like a {name}" for name in BUILDS)
+    names: list[str] = []
+    columns = []
+    for i, attribute in enumerate(ATTRIBUTES):
+        names += words[attribute]
+        columns.append(F.one_hot(values[:, i].long(), len(words[attribute])))
+    return names, torch.cat(columns, 1).float()
 
 
 def describe(pool: str = "target", count: int = 20) -> list[tuple[str, str]]:
     """(species, what tells it from its siblings, in words), for the data page and for
-    figure captions."""
+    figure captions.
+    """
     species = table(pool, count)
     rows = []
     for name, row, differ in zip(
         species.names, species.values.tolist(), species.differ.tolist(), strict=True
     ):
-        words = [WORDS[LOCAL[k]][int(row[ATTRIBUTES.index(LOCAL[k])])] for k in differ]
+        words = []
+        for k in differ:
+            attribute = LOCAL[k]
+            value = int(row[ATTRIBUTES.index(attribute)])
+            words.append(WORDS[attribute][value])
         rows.append((name, ", ".join(words)))
     return rows

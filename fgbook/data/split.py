@@ -1,5 +1,6 @@
 """The fixed rule that divides pictures where a data set's authors did not: by a hash of
-the file's name, class by class."""
+the file's name, class by class.
+"""
 
 import hashlib
 import unicodedata
@@ -15,7 +16,8 @@ SHARE = 0.2
 
 def rank(file: str) -> str:
     """What pictures are ordered by: sha256 of the name (Unicode NFC, "/" between
-    folders). It depends on nothing but the name."""
+    folders). It depends on nothing but the name.
+    """
     return hashlib.sha256(unicodedata.normalize("NFC", file).encode()).hexdigest()
 
 
@@ -39,7 +41,8 @@ def cut_validation(
     files: list[str], labels: np.ndarray, splits: np.ndarray
 ) -> np.ndarray:
     """`splits` (N,) of "train" and "test", with the validation part cut from the
-    training pictures by :func:`validation`."""
+    training pictures by :func:`validation`.
+    """
     splits = splits.astype("<U5")  # a copy
     training = np.flatnonzero(splits == "train")
     chosen = validation([files[i] for i in training], labels[training])

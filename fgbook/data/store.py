@@ -32,11 +32,13 @@ from ..errors import InputError
 
 VERSION = 1
 """Raised when decoding or resizing changes; part of every fingerprint of picture
-files."""
+files.
+"""
 
 MAX_PIXELS = 64_000_000
 """Larger pictures are refused before they are decoded: a file of some kilobytes can
-claim gigabytes."""
+claim gigabytes.
+"""
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 """What is decoded; not the formats that Pillow hands to other programs."""
@@ -53,7 +55,8 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 def workers() -> int:
     """Threads for reading and decoding (Pillow decodes outside the interpreter's
-    lock)."""
+    lock).
+    """
     if hasattr(os, "sched_getaffinity"):  # the cores that this process may use
         cores = len(os.sched_getaffinity(0))
     else:
@@ -63,7 +66,8 @@ def workers() -> int:
 
 def in_order(work: Callable, items: Iterable) -> Iterator:
     """`work` of each item, in order, by a few threads that run only a little ahead of
-    the reader: memory stays bounded."""
+    the reader: memory stays bounded.
+    """
     threads = workers()
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque = deque()
@@ -160,7 +164,8 @@ def cached_arrays(
     name: str, build: Callable[[], dict[str, np.ndarray]], *, folder: Path | None = None
 ) -> dict[str, np.ndarray]:
     """The arrays that `build` makes, kept under `name`, which must say everything that
-    determines them. Memory-mapped, copy on write."""
+    determines them. Memory-mapped, copy on write.
+    """
 
     def write(target: Path) -> None:
         for key, array in build().items():
@@ -205,7 +210,8 @@ def _tagged(path: Path) -> bool:
 
 def whole_pixels(boxes: np.ndarray) -> np.ndarray:
     """The smallest boxes of whole pixels round `boxes` (N, 4) xyxy that do not begin
-    outside the picture: (N, 4) int64."""
+    outside the picture: (N, 4) int64.
+    """
     corners = np.floor(boxes[:, :2]).clip(min=0)
     ends = np.ceil(boxes[:, 2:])
     return np.concatenate([corners, ends], 1).astype(np.int64)
@@ -244,7 +250,8 @@ def decode(
 
 def _read(path: Path, reduce_to: int | None) -> tuple[Image.Image, tuple[int, int]]:
     """An RGB picture, upright, and the (width, height) that it has in full: a JPEG may
-    come reduced, to no less than twice `reduce_to`."""
+    come reduced, to no less than twice `reduce_to`.
+    """
     too_large = (
         f"pictures of more than {MAX_PIXELS // 10**6} million pixels are refused."
     )
@@ -457,7 +464,8 @@ def _map(path: Path) -> np.ndarray:
 
 def _sample(path: Path, blocks: int = 64, length: int = 4096) -> int:
     """A checksum of blocks spread evenly over the file, from beginning to end: finds
-    lost and overwritten stretches in no time."""
+    lost and overwritten stretches in no time.
+    """
     size = path.stat().st_size
     checksum = 0
     with open(path, "rb") as file:
