@@ -1,5 +1,11 @@
 """Downloading the official archives: resumed where they broke off, verified, unpacked
 with suspicion, and in place only when whole.
+
+pooch does what it can: it knows the checksums, downloads under a temporary name and
+gives a file its own only when it is verified. Two things are done here instead, because
+pooch has no way to: its downloaders begin again from the first byte after each break,
+which with a gigabyte from a slow server may never end; and its ``Untar`` has no limit
+of size and follows links.
 """
 
 import gzip
@@ -16,7 +22,7 @@ from pathlib import Path, PurePosixPath
 import pooch
 import requests
 import urllib3
-from filelock import FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock, Timeout
 from tqdm.auto import tqdm
 
 from .. import paths
@@ -25,6 +31,7 @@ from ..errors import InputError, unknown
 TRIES = 5  # in a row without a single new byte, before a source is given up
 PATIENCE = (10, 60)  # seconds to connect, and to wait for more
 PAUSE = 1.0  # seconds before the second try; doubled for each further one
+BLOCK = 1 << 14  # bytes read at once; small: when it breaks off, the block is lost
 MAX_DOWNLOAD = 4_000_000_000  # bytes, where an archive's own size is not known
 MAX_UNPACKED = 8_000_000_000  # bytes of a whole data set
 MAX_MEMBERS = 200_000
@@ -32,8 +39,10 @@ MAX_MEMBERS = 200_000
 
 @dataclass(frozen=True)
 class Archive:
+    """A file of a data set, as its authors publish it."""
+
     file: str
-    checksum: str  # "sha256:..." or "md5:...", of the file as its authors publish it
+    checksum: str  # "sha256:..." or "md5:..."
     urls: tuple[str, ...]  # tried in this order; none: it can no longer be downloaded
     size: int | None = None  # bytes
 
@@ -45,9 +54,8 @@ _DOGS = ("http://vision.stanford.edu/aditya86/ImageNetDogs/",)
 def _at(
     bases: tuple[str, ...], place: str, checksum: str, size: int | None = None
 ) -> Archive:
-    return Archive(
-        place.rsplit("/", 1)[-1], checksum, tuple(base + place for base in bases), size
-    )
+    file = place.rsplit("/", 1)[-1]
+    return Archive(file, checksum, tuple(base + place for base in bases), size)
 
 
 SOURCES: dict[str, tuple[Archive, ...]] = {
@@ -163,31 +171,13 @@ def get(name: str, *, progress: bool = True) -> Path:
     whole = PARTS.get(name, name)
     if whole not in SOURCES:
         raise unknown("data set that can be downloaded", name, [*SOURCES, *PARTS])
-    final, keep = paths.data() / whole, paths.data() / "downloads" / whole
+    final = paths.data() / whole
+    keep = paths.data() / "downloads" / whole
     try:
         keep.mkdir(parents=True, exist_ok=True)
         with _turn(keep.with_suffix(".lock"), whole):
             if not final.exists():
-                missing = [
-                    archive
-                    for archive in SOURCES[whole]
-                    if not archive.urls and not (keep / archive.file).is_file()
-                ]
-                if missing:
-                    listed = ", ".join(
-                        f"{archive.file} ({archive.checksum})" for archive in missing
-                    )
-                    raise InputError(
-                        f"data set {whole} can no longer be downloaded from its"
-                        f" authors; find these files elsewhere, put them into {keep}"
-                        " and give the same command again, which verifies and unpacks"
-                        f" them: {listed}."
-                    )
-                files = [_fetch(archive, keep, progress) for archive in SOURCES[whole]]
-                _unpack_all(files, final)
-                # what somebody put there stays
-                if all(archive.urls for archive in SOURCES[whole]):
-                    shutil.rmtree(keep, ignore_errors=True)
+                _get(whole, keep, final, progress)
     except OSError as error:
         raise InputError(
             f"cannot write in {paths.data()} ({error.strerror or error}); make room, or"
@@ -196,7 +186,28 @@ def get(name: str, *, progress: bool = True) -> Path:
     return final
 
 
-def _turn(path: Path, name: str):
+def _get(name: str, keep: Path, final: Path, progress: bool) -> None:
+    """Fetch a data set's archives into `keep`, and unpack them as `final`."""
+    archives = SOURCES[name]
+    missing = []
+    for archive in archives:
+        if not archive.urls and not (keep / archive.file).is_file():
+            missing.append(f"{archive.file} ({archive.checksum})")
+    if missing:
+        raise InputError(
+            f"data set {name} can no longer be downloaded from its authors; find these"
+            f" files elsewhere, put them into {keep} and give the same command again,"
+            f" which verifies and unpacks them: {', '.join(missing)}."
+        )
+
+    files = [_fetch(archive, keep, progress) for archive in archives]
+    _unpack_all(files, final)
+    # what somebody put there stays
+    if all(archive.urls for archive in archives):
+        shutil.rmtree(keep, ignore_errors=True)
+
+
+def _turn(path: Path, name: str) -> AcquireReturnProxy:
     """Held while a data set is fetched. A second process that wants it says so, and
     waits.
     """
@@ -219,39 +230,55 @@ def _fetch(archive: Archive, folder: Path, progress: bool) -> Path:
     it.
     """
     pooch.get_logger().setLevel("WARNING")  # the progress bar says it already
-    known, failures = archive.checksum, []
     path = folder / archive.file
-    if path.is_file():
-        if pooch.hashes.hash_matches(str(path), known):
-            return path
-        if not archive.urls:
-            raise InputError(
-                f"{path} is not the official file: its checksum is not {known}."
-            )
+    if path.is_file() and pooch.hashes.hash_matches(str(path), archive.checksum):
+        return path
+    if path.is_file() and not archive.urls:
+        raise InputError(
+            f"{path} is not the official file: its checksum is not {archive.checksum}."
+        )
+
+    failures = []
     for url in archive.urls:
-        # a second time from the beginning where the first was resumed: the beginning
-        # may have been another file's
-        for _ in range(2):
-            download = _Download(
-                folder / f"{archive.file}.part", archive.size, progress
+        try:
+            return _from_source(archive, url, folder, progress)
+        except ValueError:  # pooch's, for a wrong checksum
+            failures.append(
+                f"{url}: what it sends has not the checksum {archive.checksum}"
             )
-            try:
-                return Path(
-                    pooch.retrieve(
-                        url, known, fname=archive.file, path=folder, downloader=download
-                    )
-                )
-            except ValueError:
-                failures.append(f"{url}: what it sends has not the checksum {known}")
-                if not download.resumed:
-                    break
-            except _GivenUp as error:
-                failures.append(f"{url}: {error}")
-                break
+        except _GivenUp as error:
+            failures.append(f"{url}: {error}")
     raise InputError(
         f"{archive.file} could not be downloaded ({'; '.join(failures)}); try again"
         f" later, or put the file into {folder}."
     )
+
+
+def _from_source(archive: Archive, url: str, folder: Path, progress: bool) -> Path:
+    """An archive from one source, verified. Raises ValueError for a wrong checksum,
+    _GivenUp for a source that does not deliver.
+    """
+
+    def attempt() -> Path:
+        found = pooch.retrieve(
+            url,
+            archive.checksum,
+            fname=archive.file,
+            path=folder,
+            downloader=download,
+        )
+        return Path(found)
+
+    part = folder / f"{archive.file}.part"
+    download = _Download(part, archive.size, progress)
+    try:
+        return attempt()
+    except ValueError:
+        if not download.resumed:
+            raise
+    # Once more, from the beginning: what was resumed may have been the beginning of
+    # another file.
+    return attempt()
 
 
 class _GivenUp(Exception):
@@ -264,15 +291,16 @@ class _Download:
     """
 
     def __init__(self, part: Path, size: int | None, progress: bool):
-        self.part, self.limit, self.exact, self.progress = (
-            part,
-            size or MAX_DOWNLOAD,
-            size is not None,
-            progress,
-        )
+        self.part = part
+        self.limit = size or MAX_DOWNLOAD
+        self.exact = size is not None
+        self.progress = progress
         self.resumed = False
 
-    def __call__(self, url: str, output_file: str, _pooch, check_only: bool = False):
+    def __call__(
+        self, url: str, output_file: str, _pooch: object, check_only: bool = False
+    ) -> None:
+        self.resumed = False
         idle = 0
         while idle < TRIES:
             before = self._have()
@@ -300,68 +328,74 @@ class _Download:
         """
         # Unencoded, and read raw: some servers call an archive's own compression an
         # encoding, and would have it unpacked on the way.
-        headers = {
-            "Accept-Encoding": "identity",
-            **({"Range": f"bytes={start}-"} if start else {}),
-        }
+        headers = {"Accept-Encoding": "identity"}
+        if start:
+            headers["Range"] = f"bytes={start}-"
         with requests.get(
             url, headers=headers, stream=True, timeout=PATIENCE
         ) as answer:
-            # there is nothing behind what we have: it is all of it, or not this file's
-            # beginning
             if answer.status_code == 416:
-                if _range(answer)[1] == start:
+                # There is nothing behind what we have: it is all of it, or not this
+                # file's beginning.
+                _, total = _range(answer)
+                if total == start:
                     return True
                 self.part.unlink(missing_ok=True)
                 return False
+
             answer.raise_for_status()
-            first, total = (
-                _range(answer)
-                if answer.status_code == 206
-                else (0, _number(answer.headers.get("Content-Length")))
-            )
-            if first != start:  # the server starts again, or somewhere else
-                if answer.status_code == 206:
+            if answer.status_code == 206:
+                first, total = _range(answer)
+                if first != start:  # not what was asked for
                     self.part.unlink(missing_ok=True)
                     return False
+            else:  # a server that knows no ranges sends everything again
                 start = 0
-            if total is not None and (
-                total > self.limit or (self.exact and total != self.limit)
-            ):
-                raise _GivenUp(f"it offers {total} bytes, not {self.limit}")
-            style = {
-                "unit": "B",
-                "unit_scale": True,
-                "leave": False,
-                "mininterval": 1,
-                "disable": not self.progress,
-            }
-            with (
-                open(self.part, "ab" if start else "wb") as file,
-                tqdm(total=total, initial=start, desc=self.part.stem, **style) as bar,
-            ):
-                have = start
-                # small: when it breaks off, the block under way is lost
-                for block in answer.raw.stream(1 << 14, decode_content=False):
-                    have += len(block)
-                    if have > self.limit:
-                        file.close()
-                        self.part.unlink()
-                        raise _GivenUp(
-                            f"it sends more than the {self.limit} bytes that are"
-                            " expected"
-                        )
-                    file.write(block)
-                    bar.update(len(block))
+                total = _number(answer.headers.get("Content-Length"))
+            self._refuse(total)
+            have = self._write(answer, start, total)
         return total is None or have == total
+
+    def _refuse(self, total: int | None) -> None:
+        """Raises _GivenUp where the length that is announced cannot be right."""
+        if total is None:
+            return
+        if total > self.limit or (self.exact and total != self.limit):
+            raise _GivenUp(f"it offers {total} bytes, not {self.limit}")
+
+    def _write(self, answer: requests.Response, start: int, total: int | None) -> int:
+        """Write an answer behind the first `start` bytes; how many there are then."""
+        bar = tqdm(
+            total=total,
+            initial=start,
+            desc=self.part.stem,
+            unit="B",
+            unit_scale=True,
+            leave=False,
+            mininterval=1,
+            disable=not self.progress,
+        )
+        have = start
+        with open(self.part, "ab" if start else "wb") as file, bar:
+            for block in answer.raw.stream(BLOCK, decode_content=False):
+                have += len(block)
+                if have > self.limit:
+                    file.close()
+                    self.part.unlink()
+                    raise _GivenUp(
+                        f"it sends more than the {self.limit} bytes that are expected"
+                    )
+                file.write(block)
+                bar.update(len(block))
+        return have
 
 
 def _range(answer: requests.Response) -> tuple[int, int | None]:
     """First byte and total length, of a header such as "bytes 200-999/1000"."""
-    span, _, total = (
-        answer.headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
-    )
-    return _number(span.partition("-")[0]) or 0, _number(total)
+    header = answer.headers.get("Content-Range", "").removeprefix("bytes ")
+    span, _, total = header.partition("/")
+    first, _, _ = span.partition("-")
+    return _number(first) or 0, _number(total)
 
 
 def _number(text: str | None) -> int | None:
@@ -370,39 +404,37 @@ def _number(text: str | None) -> int | None:
 
 def _hopeless(error: Exception) -> bool:
     """Whether the same question will get the same answer."""
-    if isinstance(error, requests.HTTPError):
-        # too slow, too many questions
-        return error.response.status_code < 500 and error.response.status_code not in (
-            408,
-            429,
-        )
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        code = error.response.status_code
+        # 408: too slow; 429: too many questions
+        return code < 500 and code not in (408, 429)
     # ValueError: an address that is none
     return isinstance(error, (requests.TooManyRedirects, ValueError))
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, requests.HTTPError):
+    """Why a source did not deliver, in words."""
+    if isinstance(error, requests.HTTPError) and error.response is not None:
         return f"{error.response.status_code} {error.response.reason}"
     if isinstance(error, requests.TooManyRedirects):
         return "it redirects in circles"
     if isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError)):
         return "it does not answer in time"
-    if isinstance(
-        error,
-        (requests.exceptions.ChunkedEncodingError, urllib3.exceptions.ProtocolError),
-    ):
-        return "it breaks off"
-    return (
-        "no connection"
-        if isinstance(error, requests.ConnectionError)
-        else type(error).__name__
+    broken_off = (
+        requests.exceptions.ChunkedEncodingError,
+        urllib3.exceptions.ProtocolError,
     )
+    if isinstance(error, broken_off):
+        return "it breaks off"
+    if isinstance(error, requests.ConnectionError):
+        return "no connection"
+    return type(error).__name__
 
 
 # Unpacking
 
 
-def _unpack_all(files: list[Path], final: Path):
+def _unpack_all(files: list[Path], final: Path) -> None:
     """All archives into one folder (other files as they are), which gets its name when
     everything is in it.
     """
@@ -433,39 +465,17 @@ def unpack(archive: Path, target: Path, limit: int = MAX_UNPACKED) -> int:
         with tarfile.open(archive, "r:*") as tar:
             for member in tar:
                 members += 1
-                path = _inside(member.name, archive)
-                if member.issym() or member.islnk():
-                    base = posixpath.dirname(member.name) if member.issym() else ""
-                    _inside(
-                        posixpath.normpath(posixpath.join(base, member.linkname)),
-                        archive,
-                    )
-                elif member.isdir():
-                    (target / path).mkdir(parents=True, exist_ok=True)
-                elif member.isreg():
-                    written += member.size
-                    if written > limit or members > MAX_MEMBERS:
-                        raise InputError(
-                            f"{archive} holds more than {limit} bytes or {MAX_MEMBERS}"
-                            " files; it is not unpacked."
-                        )
-                    (target / path).parent.mkdir(parents=True, exist_ok=True)
-                    with open(target / path, "wb") as file:
-                        shutil.copyfileobj(tar.extractfile(member), file, 1 << 20)
-                else:
+                written += member.size if member.isreg() else 0
+                # before it is written: the header says how large it will be
+                if written > limit or members > MAX_MEMBERS:
                     raise InputError(
-                        f"{archive} holds {member.name!r}, which is neither file nor"
-                        " folder; it is not unpacked."
+                        f"{archive} holds more than {limit} bytes or {MAX_MEMBERS}"
+                        " files; it is not unpacked."
                     )
+                _unpack_member(tar, member, archive, target)
     except InputError:
         raise
-    except (
-        tarfile.TarError,
-        EOFError,
-        zlib.error,
-        gzip.BadGzipFile,
-        lzma.LZMAError,
-    ) as error:
+    except _DAMAGE as error:
         raise InputError(
             f"{archive} is not a whole tar archive ({error}); remove it and fetch it"
             " again."
@@ -479,15 +489,47 @@ def unpack(archive: Path, target: Path, limit: int = MAX_UNPACKED) -> int:
     return written
 
 
+_DAMAGE = (
+    tarfile.TarError,
+    EOFError,
+    zlib.error,
+    gzip.BadGzipFile,
+    lzma.LZMAError,
+)
+
+
+def _unpack_member(
+    tar: tarfile.TarFile, member: tarfile.TarInfo, archive: Path, target: Path
+) -> None:
+    path = target / _inside(member.name, archive)
+    if member.issym():
+        # relative to its own folder; a hard link's is relative to the archive
+        folder = posixpath.dirname(member.name)
+        _inside(posixpath.normpath(posixpath.join(folder, member.linkname)), archive)
+    elif member.islnk():
+        _inside(posixpath.normpath(member.linkname), archive)
+    elif member.isdir():
+        path.mkdir(parents=True, exist_ok=True)
+    elif member.isreg():
+        content = tar.extractfile(member)
+        assert content is not None  # it is a regular file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "wb") as file:
+            shutil.copyfileobj(content, file, 1 << 20)
+    else:
+        raise InputError(
+            f"{archive} holds {member.name!r}, which is neither file nor folder; it is"
+            " not unpacked."
+        )
+
+
 def _inside(name: str, archive: Path) -> PurePosixPath:
+    """The path that a member's name means. Raises InputError for one that leads out of
+    the folder, on any system.
+    """
     path = PurePosixPath(name)
-    if (
-        path.is_absolute()
-        or ".." in path.parts
-        or "\\" in name
-        or "\0" in name
-        or Path(name).drive
-    ):
+    leads_out = path.is_absolute() or ".." in path.parts
+    if leads_out or "\\" in name or "\0" in name or Path(name).drive:
         raise InputError(
             f"{archive} holds {name!r}, which lies outside its folder; it is not"
             " unpacked."
