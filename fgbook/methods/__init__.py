@@ -127,6 +127,7 @@ def build(
 
 def _fitting(method: str, options: dict[str, Any]) -> dict[str, Any]:
     """The options, each as its annotation has it; names and types are checked."""
+    options_of(method)  # the method's own name, also where there are no options
     fitting = {}
     for name, value in options.items():
         kind = _kind(method, name)

@@ -38,7 +38,9 @@ class Method(nn.Module):
     The constructor takes the backbone, the number of classes and, by keyword only, the
     method's options. Each option has a default and is annotated as int, float, bool,
     str, one of these or None, or a tuple of one of these; values out of range raise
-    ``errors.InputError``. Heads are made with :func:`fgbook.methods.heads.linear`.
+    ``errors.InputError``. Heads are made with :func:`fgbook.methods.heads.linear`; one
+    that is called ``image_head`` is made first, so that for the same seed it is the
+    plain backbone's head.
 
     What a training step does with it, B images at a time::
 

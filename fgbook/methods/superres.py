@@ -89,6 +89,7 @@ class SuperResolution(Method):
     """
 
     VERSION = 1
+    VARIANTS = ({}, {"part": "restorer"})
 
     def __init__(
         self,
