@@ -1,0 +1,77 @@
+"""`fgbook doctor` and `fgbook data`: what is here, and where."""
+
+from importlib import metadata
+
+import pytest
+
+from commandline import fgbook, refused
+from fgbook.cli import doctor
+
+
+def test_doctor_names_versions_places_and_space(tmp_path):
+    (tmp_path / "data" / "cub").mkdir(parents=True)
+    text = fgbook("doctor").stdout
+    assert f"torch {metadata.version('torch')}" in text
+    assert "papermill" in text
+    assert str(tmp_path / "runs") in text
+    assert f"data: {tmp_path / 'data'} (FGBOOK_DATA), 1 entries: cub" in text
+    assert "GiB free" in text
+
+
+def test_doctor_asks_pytorch_only_when_told():
+    assert "PyTorch can use" not in fgbook("doctor").stdout
+    assert "PyTorch can use" in fgbook("doctor", "--torch").stdout
+
+
+@pytest.fixture
+def nvidia_smi(tmp_path, monkeypatch):
+    """A stand-in for the driver's program; what it says is written by the test."""
+    program = tmp_path / "bin" / "nvidia-smi"
+    program.parent.mkdir()
+    monkeypatch.setenv("PATH", str(program.parent), prepend=":")
+
+    def says(script: str) -> None:
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+
+    return says
+
+
+def test_doctor_lists_what_the_driver_sees(nvidia_smi):
+    nvidia_smi("echo 'Big One, 80 GiB'; echo 'Big Two, 80 GiB'")
+    assert doctor.gpus().startswith("Big One, 80 GiB; Big Two, 80 GiB (")
+
+
+def test_doctor_survives_a_driver_that_fails(nvidia_smi):
+    nvidia_smi("echo 'no driver'; exit 9")
+    assert doctor.gpus() == "none found (by nvidia-smi)"
+
+
+def test_data_list_says_what_is_missing_and_where_it_is_looked_for(tmp_path):
+    lines = fgbook("data", "list").stdout.splitlines()
+    said = {line.split()[0]: line for line in lines}
+    assert "generated" in said["fieldguide"]
+    assert "missing" in said["cub50"]
+    assert str(tmp_path / "data") in lines[-1]
+
+
+def test_data_path_of_all_sets(tmp_path):
+    assert fgbook("data", "path").stdout.strip() == str(tmp_path / "data")
+
+
+def test_data_path_of_a_folder_is_meant_from_here(pictures, monkeypatch):
+    monkeypatch.chdir(pictures.parent)
+    result = fgbook("data", "path", f"folder:{pictures.name}")
+    assert result.stdout.strip() == str(pictures)
+
+
+def test_data_check_counts(pictures):
+    checked = fgbook("data", "check", f"folder:{pictures}")
+    assert checked.exit_code == 0
+    assert "classes: 2" in checked.stdout
+
+
+def test_data_get_says_where_to_put_what_cannot_be_fetched(tmp_path):
+    result = fgbook("data", "get", "cars")  # the authors' link is dead
+    downloads = tmp_path / "data" / "downloads" / "cars"
+    refused(result, "cars_train.tgz (sha256:", str(downloads))
