@@ -1,6 +1,7 @@
 """The book, built strictly from notebooks that are executed here on a few real
 pictures: every number, every picture, every link."""
 
+import ast
 import html
 import re
 import shutil
@@ -139,34 +140,38 @@ SMOKE = {
 }
 
 
+PUBLISHED = (
+    ("feng", "plain"),
+    ("feng", "image"),
+    ("feng", "hybrid"),
+    ("golodov", "gap"),
+    ("golodov", "adam"),
+    ("golodov", "adamax"),
+)
+
+
 def make(where: Path) -> None:
     """A clone with smaller parameters, published records on those pictures, executed
     notebooks, and the book."""
     samples.cub(where / "data" / "cub", count=18, train=10)
-    for paper, row in (
-        ("feng", "plain"),
-        ("feng", "image"),
-        ("feng", "hybrid"),
-        ("golodov", "gap"),
-        ("golodov", "adam"),
-        ("golodov", "adamax"),
-    ):
+    for paper, row in PUBLISHED:
         for seed in (0, 1):
-            records.publish(
-                runs.execute(
-                    runs.resolve(paper, row, "photo", "cub", seed, SMALL),
-                    device="cpu",
-                    progress=False,
-                )
-            )
+            run = runs.resolve(paper, row, "photo", "cub", seed, SMALL)
+            records.publish(runs.execute(run, device="cpu", progress=False))
+    copy_clone(where)
+    results = reproduce.execute(where, reproduce.notebooks(where), jobs=1)
+    failed = [(r.name, r.state, r.message) for r in results if r.state != "done"]
+    assert failed == []
+    reproduce.build_book(where)
+
+
+def copy_clone(where: Path) -> None:
+    """What the book is built from, with the notebooks' parameters of SMOKE."""
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(paths.REPOSITORY / name, where)
+    ignored = shutil.ignore_patterns("__pycache__")
     for name in ("book", "fgbook"):
-        shutil.copytree(
-            paths.REPOSITORY / name,
-            where / name,
-            ignore=shutil.ignore_patterns("__pycache__"),
-        )
+        shutil.copytree(paths.REPOSITORY / name, where / name, ignore=ignored)
     (where / "notebooks").mkdir()
     for path in sorted((paths.REPOSITORY / "notebooks").glob("*.ipynb")):
         notebook = nbformat.read(path, 4)
@@ -176,9 +181,6 @@ def make(where: Path) -> None:
                     assert old in cell.source, f"{path.stem} no longer says {old}"
                     cell.source = cell.source.replace(old, new)
         nbformat.write(notebook, where / "notebooks" / path.name)
-    results = reproduce.execute(where, reproduce.notebooks(where), jobs=1)
-    assert [(r.name, r.state, r.message) for r in results if r.state != "done"] == []
-    reproduce.build_book(where)
 
 
 @pytest.fixture(scope="session")
@@ -186,11 +188,10 @@ def book(tmp_path_factory, request):
     """The clone with the built book in ``_build/html``; made once, also for several
     test processes."""
     worker = getattr(request.config, "workerinput", {}).get("workerid")
-    top = (
-        tmp_path_factory.getbasetemp().parent
-        if worker
-        else tmp_path_factory.mktemp("book")
-    )
+    if worker:
+        top = tmp_path_factory.getbasetemp().parent
+    else:
+        top = tmp_path_factory.mktemp("book")
     where = top / "smoke-book"
     with pytest.MonkeyPatch.context() as patch, FileLock(top / "smoke-book.lock"):
         for name in ("data", "runs", "results"):
@@ -202,11 +203,12 @@ def book(tmp_path_factory, request):
 
 
 def pages(book: Path) -> list[Path]:
-    return sorted(
-        path
-        for path in (book / "_build" / "html").rglob("*.html")
-        if "_static" not in path.parts
-    )
+    found = sorted((book / "_build" / "html").rglob("*.html"))
+    return [path for path in found if "_static" not in path.parts]
+
+
+def page(book: Path, name: str) -> Path:
+    return book / "_build" / "html" / f"{name}.html"
 
 
 class Elements(HTMLParser):
@@ -231,106 +233,171 @@ class Elements(HTMLParser):
             element[""] += text
 
 
-def elements(page: Path, *names: str) -> list[dict]:
+def elements(path: Path, *names: str) -> list[dict]:
     parser = Elements(*names)
-    parser.feed(page.read_text(encoding="utf-8"))
+    parser.feed(path.read_text(encoding="utf-8"))
     return parser.found
 
 
-def measured(page: Path) -> list[dict]:
-    return [
-        span
-        for span in elements(page, "span")
-        if span.get("class") == "fgbook-measured"
-    ]
+def measured(path: Path) -> list[dict]:
+    spans = elements(path, "span")
+    return [span for span in spans if span.get("class") == "fgbook-measured"]
+
+
+def tables(path: Path) -> list[str]:
+    text = path.read_text(encoding="utf-8")
+    return re.findall(r'<figure class="fgbook-table">.*?</figure>', text, re.S)
+
+
+# ---- measured numbers, computed once more
 
 
 def expected(span: dict) -> str:
     """The text that a measured number must have, computed from its records' predictions
     and not from anything that wrote it."""
-
-    def values(keys: str, metric: str = "top1") -> np.ndarray:
-        found = sorted(
-            (records.find(key) for key in keys.split()),
-            key=lambda record: record["seed"],
-        )
-        predictions = [records.load_predictions(record) for record in found]
-        if metric in ("top1", "low_top1"):
-            name = "prediction" if metric == "top1" else "low_prediction"
-            return np.stack([p[name] == p["label"] for p in predictions])
-        return np.stack(
-            [
-                -p["nll"].astype(float) if metric == "nll" else p[metric]
-                for p in predictions
-            ]
-        )
-
     field = span["data-field"]
-    if field == "val top1":  # tuning: no test number exists
-        return (
-            f"{100 * records.find(span['data-records'])['metrics']['val']['top1']:.1f}"
-        )
-    if field.startswith("localisation"):
-        about = [
-            records.find(key)["localisation"] for key in span["data-records"].split()
-        ]
-        name = field.split()[1]
-        if field.endswith("interval"):
-            return f"{about[0][f'{name}_low']:.2f} to {about[0][f'{name}_high']:.2f}"
-        return f"{np.mean([a[name] for a in about]):.2f}"
-    if field.startswith("effect"):
-        metrics = [name for name in field.split()[1:] if name != "interval"] or ["top1"]
-        scale, digits = (100.0, 1) if metrics[0] in ("top1", "low_top1") else (1.0, 3)
-        difference = scale * values(span["data-records"], metrics[0]) - scale * values(
-            span["data-versus"], metrics[-1]
-        )
-        difference = difference[:, np.isfinite(difference).all(0)]
-        if not field.endswith("interval"):
-            return f"{difference.mean():+.{digits}f}"
-        mean, half = verdicts.interval(
-            difference, scale if scale > 1 else np.abs(difference).max()
-        )
-        return f"{mean - half:+.{digits}f} to {mean + half:+.{digits}f}"
-    if field in ("precision", "recall", "f1"):
-        kept = [
-            records.load_predictions(records.find(key))
-            for key in span["data-records"].split()
-        ]
-        return f"{100 * np.mean([macro(p['prediction'], p['label'])[field] for p in kept]):.1f}"
-    # kept with the record, and tested where they are computed
-    if field.startswith(("ece", "classes")):
-        kept = [records.find(key)["metrics"] for key in span["data-records"].split()]
-        return (
-            f"{np.mean([100 * about['test']['ece'] for about in kept]):.1f}"
-            if field == "ece"
-            else (
-                f"{np.mean([about['classes'][field.split()[1]] for about in kept]):.3f}"
-            )
-        )
-    if field == "corruption error":
-        wrong = lambda keys, kind: (
-            1 - np.nanmean(values(keys, f"robust_{kind}").astype(float))
-        )
-        return f"{100 * np.mean([wrong(span['data-records'], kind) / wrong(span['data-versus'], kind) for kind in corruptions.NAMES]):.1f}"
-    if field.startswith("mean "):
-        return f"{np.nanmean(values(span['data-records'], field.removeprefix('mean ')).astype(float)):.3f}"
-    if field == "loss":
-        return f"{-values(span['data-records'], 'nll').mean():.2f}"
-    right = values(
-        span["data-records"], "low_top1" if field.startswith("low_top1") else "top1"
-    )
-    if field in ("top1", "low_top1"):
-        return f"{100 * right.sum() / right.size:.1f}"
-    if field in ("top1 interval", "low_top1 interval"):
+    name, _, rest = field.partition(" ")
+    found = [records.find(key) for key in span["data-records"].split()]
+    if field in PLAIN:
+        return PLAIN[field](found)
+    if name in WITH_NAME:
+        return WITH_NAME[name](found, rest)
+    if name == "effect":
+        return effect(span, rest.split())
+    if name == "corruption":
+        return corruption_error(span)
+    raise AssertionError(f"no independent way to compute {field!r}")
+
+
+def values(keys: str, metric: str = "top1") -> np.ndarray:
+    """A metric of every image, (seeds, images), by seed."""
+    found = [records.find(key) for key in keys.split()]
+    by_seed = sorted(found, key=lambda record: record["seed"])
+    return np.stack([of_images(record, metric) for record in by_seed])
+
+
+def of_images(record: dict, metric: str) -> np.ndarray:
+    kept = records.load_predictions(record)
+    if metric == "top1":
+        return kept["prediction"] == kept["label"]
+    if metric == "low_top1":
+        return kept["low_prediction"] == kept["label"]
+    if metric == "nll":
+        return -kept["nll"].astype(float)
+    return kept[metric]
+
+
+def validation(found: list[dict]) -> str:
+    (one,) = found  # tuning: no test number exists
+    return f"{100 * one['metrics']['val']['top1']:.1f}"
+
+
+def localisation(found: list[dict], rest: str) -> str:
+    name, _, interval = rest.partition(" ")
+    about = [record["localisation"] for record in found]
+    if interval:
+        return f"{about[0][f'{name}_low']:.2f} to {about[0][f'{name}_high']:.2f}"
+    return f"{np.mean([one[name] for one in about]):.2f}"
+
+
+def effect(span: dict, words: list[str]) -> str:
+    metrics = [word for word in words if word != "interval"] or ["top1"]
+    in_points = metrics[0] in ("top1", "low_top1")
+    scale, digits = (100.0, 1) if in_points else (1.0, 3)
+    better = values(span["data-records"], metrics[0])
+    worse = values(span["data-versus"], metrics[-1])
+    difference = scale * better - scale * worse
+    difference = difference[:, np.isfinite(difference).all(0)]
+    if "interval" not in words:
+        return f"{difference.mean():+.{digits}f}"
+    unit = scale if in_points else np.abs(difference).max()
+    mean, half = verdicts.interval(difference, unit)
+    return f"{mean - half:+.{digits}f} to {mean + half:+.{digits}f}"
+
+
+def of_classes(field: str):
+    def mean(found: list[dict]) -> str:
+        kept = [records.load_predictions(record) for record in found]
+        scores = [macro(each["prediction"], each["label"])[field] for each in kept]
+        return f"{100 * np.mean(scores):.1f}"
+
+    return mean
+
+
+# Calibration and distances are kept with the record, and tested where they are made.
+def calibration(found: list[dict]) -> str:
+    errors = [record["metrics"]["test"]["ece"] for record in found]
+    return f"{100 * np.mean(errors):.1f}"
+
+
+def distances(found: list[dict], name: str) -> str:
+    return f"{np.mean([r['metrics']['classes'][name] for r in found]):.3f}"
+
+
+def corruption_error(span: dict) -> str:
+    def wrong(keys: str, kind: str) -> float:
+        return 1 - np.nanmean(values(keys, f"robust_{kind}").astype(float))
+
+    ratios = []
+    for kind in corruptions.NAMES:
+        ours = wrong(span["data-records"], kind)
+        ratios.append(ours / wrong(span["data-versus"], kind))
+    return f"{100 * np.mean(ratios):.1f}"
+
+
+def mean(found: list[dict], metric: str) -> str:
+    each = [of_images(record, metric).astype(float) for record in found]
+    return f"{np.nanmean(each):.3f}"
+
+
+def loss(found: list[dict]) -> str:
+    each = [of_images(record, "nll") for record in found]
+    return f"{-np.mean(each):.2f}"
+
+
+def accuracy(metric: str):
+    def of(found: list[dict], rest: str) -> str:
+        by_seed = sorted(found, key=lambda record: record["seed"])
+        right = np.stack([of_images(record, metric) for record in by_seed])
+        if not rest:
+            return f"{100 * right.sum() / right.size:.1f}"
         if len(right) == 1:
             low, high = wilson(int(right.sum()), right.size)
         else:
             mean, half = verdicts.interval(100.0 * right, 100)
             low, high = max(mean - half, 0), min(mean + half, 100)
         return f"{low:.1f} to {high:.1f}"
-    if field.startswith("psnr"):
-        return f"{values(span['data-records'], field).mean(dtype=float):.2f}"
-    raise AssertionError(f"no independent way to compute {field!r}")
+
+    return of
+
+
+def noise_ratio(field: str):
+    def mean(found: list[dict]) -> str:
+        each = [of_images(record, field) for record in found]
+        return f"{np.mean(each, dtype=float):.2f}"
+
+    return mean
+
+
+# Field -> its text from records.
+PLAIN = {
+    "val top1": validation,
+    "precision": of_classes("precision"),
+    "recall": of_classes("recall"),
+    "f1": of_classes("f1"),
+    "ece": calibration,
+    "loss": loss,
+    "psnr_low": noise_ratio("psnr_low"),
+    "psnr_restored": noise_ratio("psnr_restored"),
+}
+# First word of a field -> its text from records and the words that follow.
+WITH_NAME = {
+    "localisation": localisation,
+    "classes": distances,
+    "mean": mean,
+    "top1": accuracy("top1"),
+    "low_top1": accuracy("low_top1"),
+}
 
 
 def macro(prediction: np.ndarray, label: np.ndarray) -> dict[str, float]:
@@ -338,11 +405,8 @@ def macro(prediction: np.ndarray, label: np.ndarray) -> dict[str, float]:
     that are; of those that are, the ones said to be; and of both."""
     found = {"precision": [], "recall": [], "f1": []}
     for k in set(prediction) | set(label):
-        hit, said, there = (
-            ((prediction == k) & (label == k)).sum(),
-            (prediction == k).sum(),
-            (label == k).sum(),
-        )
+        hit = ((prediction == k) & (label == k)).sum()
+        said, there = (prediction == k).sum(), (label == k).sum()
         found["precision"].append(hit / max(said, 1))
         found["recall"].append(hit / max(there, 1))
         found["f1"].append(2 * hit / (said + there))
@@ -357,105 +421,108 @@ def wilson(right: int, n: int) -> tuple[float, float]:
     return 100 * near[0], 100 * near[-1]
 
 
+# ---- pages
+
+
 def test_every_page_is_there(book):
-    chapters = re.findall(
-        r"(?:file|root): (\S+)", (paths.REPOSITORY / "_toc.yml").read_text()
-    )
-    for chapter in chapters:
-        assert (book / "_build" / "html" / f"{chapter}.html").is_file()
+    contents = (paths.REPOSITORY / "_toc.yml").read_text()
+    chapters = re.findall(r"(?:file|root): (\S+)", contents)
     assert len(chapters) > 6
+    for chapter in chapters:
+        assert page(book, chapter).is_file()
 
 
 def test_every_measured_number_equals_its_record(book):
-    fields = {}
-    for page in pages(book):
-        for span in measured(page):
-            assert span[""].strip() == expected(span), (page.name, span)
-            fields.setdefault(page.name, set()).add(span["data-field"].split()[0])
-    assert fields["feng.html"] == {"top1", "effect", "localisation"}
-    assert fields["feng_accuracy.html"] >= {"top1", "effect"}
+    for path in pages(book):
+        for span in measured(path):
+            assert span[""].strip() == expected(span), (path.name, span)
+
+
+def fields(path: Path) -> set[str]:
+    return {span["data-field"].split()[0] for span in measured(path)}
+
+
+def test_the_chapter_and_its_notebook_hold_measured_numbers(book):
+    assert fields(page(book, "book/feng")) == {"top1", "effect", "localisation"}
+    assert fields(page(book, "notebooks/feng_accuracy")) >= {"top1", "effect"}
+
+
+def cells(table: str) -> list[tuple[str, str]]:
+    """(heading, cell) of all cells, as HTML."""
+    heads = re.findall(r"<th>(.*?)</th>", table, re.S)
+    found = []
+    for line in re.findall(r"<tr>\s*<td>.*?</tr>", table, re.S):
+        of_line = re.findall(r"<td>(.*?)</td>", line, re.S)
+        found += zip(heads, of_line, strict=True)
+    return found
+
+
+def is_measured(head: str) -> bool:
+    if head in ("regions", "random boxes"):
+        return True
+    return any(word in head for word in ("measured", "validation", "interval"))
 
 
 def test_no_measured_column_holds_a_number_without_its_records(book):
-    rows = 0
-    for page in pages(book):
-        for table in re.findall(
-            r'<figure class="fgbook-table">.*?</figure>',
-            page.read_text(encoding="utf-8"),
-            re.S,
-        ):
-            heads = re.findall(r"<th>(.*?)</th>", table, re.S)
-            for line in re.findall(r"<tr>\s*<td>.*?</tr>", table, re.S):
-                for head, cell in zip(
-                    heads, re.findall(r"<td>(.*?)</td>", line, re.S), strict=True
-                ):
-                    if (
-                        "measured" in head
-                        or "validation" in head
-                        or "interval" in head
-                        or head in ("regions", "random boxes")
-                    ):
-                        rows += 1
-                        assert not re.search(
-                            r"\d",
-                            re.sub(
-                                r'<span class="fgbook-measured".*?</span>',
-                                "",
-                                cell,
-                                flags=re.S,
-                            ),
-                        ), (page.name, cell)
-    assert rows > 10
+    seen = 0
+    marked = re.compile(r'<span class="fgbook-measured".*?</span>', re.S)
+    for path in pages(book):
+        for table in tables(path):
+            for head, cell in cells(table):
+                if is_measured(head):
+                    seen += 1
+                    assert not re.search(r"\d", marked.sub("", cell)), (path.name, cell)
+    assert seen > 10
 
 
 def test_tables_name_the_command_of_each_record(book):
-    text = (book / "_build" / "html" / "book" / "feng.html").read_text(encoding="utf-8")
-    used = {
-        key
-        for span in measured(book / "_build" / "html" / "book" / "feng.html")
-        for key in span["data-records"].split()
-    }
+    path = page(book, "book/feng")
+    text = path.read_text(encoding="utf-8")
+    used = {key for span in measured(path) for key in span["data-records"].split()}
     assert used
     for key in used:
-        assert key in text and html.escape(records.find(key)["command"]) in text
+        assert key in text
+        assert html.escape(records.find(key)["command"]) in text
 
 
-def test_a_quick_number_is_marked_and_never_beside_a_printed_one(book):
-    quick = {
-        path.parent.name
-        for path in (book / "runs").glob("*/record.json")
-        if records.load(path)["profile"] == "quick"
-    }
-    seen = 0
-    for page in pages(book):
-        for table in re.findall(
-            r'<figure class="fgbook-table">.*?</figure>',
-            page.read_text(encoding="utf-8"),
-            re.S,
-        ):
-            keys = set(re.findall(r'data-records="([^"]*)"', table))
-            if any(set(group.split()) & quick for group in keys):
-                seen += 1
-                assert "fgbook-illustration" in table and "printed" not in "".join(
-                    re.findall(r"<th>.*?</th>", table)
-                )
-    assert seen >= 2
+@pytest.fixture(scope="module")
+def quick_tables(book):
+    """The tables that hold a number of a quick run."""
+    quick = set()
+    for path in (book / "runs").glob("*/record.json"):
+        if records.load(path)["profile"] == "quick":
+            quick.add(path.parent.name)
+    found = []
+    for path in pages(book):
+        for table in tables(path):
+            keys = " ".join(re.findall(r'data-records="([^"]*)"', table))
+            if quick & set(keys.split()):
+                found.append(table)
+    assert len(found) >= 2
+    return found
+
+
+def test_a_quick_number_is_marked(quick_tables):
+    for table in quick_tables:
+        assert "fgbook-illustration" in table
+
+
+def test_a_quick_number_is_never_beside_a_printed_one(quick_tables):
+    for table in quick_tables:
+        assert "printed" not in "".join(re.findall(r"<th>.*?</th>", table))
 
 
 def test_every_picture_says_what_it_shows(book):
     shown = 0
-    for page in pages(book):
-        for image in elements(page, "img"):
+    for path in pages(book):
+        for image in elements(path, "img"):
             if "_static/" in image["src"]:  # the theme's own, such as Colab's logo
                 assert image["alt"]
                 continue
             shown += 1
-            assert len(image.get("alt") or "") > 25, (
-                page.name,
-                image.get("alt"),
-                image.get("src", "")[:60],
-            )
-            assert not re.fullmatch(r"\S*[0-9a-f]{16,}\S*", image["alt"])
+            alt, source = image.get("alt") or "", image["src"][:60]
+            assert len(alt) > 25, (path.name, alt, source)
+            assert not re.fullmatch(r"\S*[0-9a-f]{16,}\S*", alt), (path.name, source)
     assert shown >= 8
 
 
@@ -464,68 +531,108 @@ def test_figures_come_with_their_text_and_in_no_other_way(book):
     for path in (book / "_build" / "executed").glob("*.ipynb"):
         for cell in nbformat.read(path, 4).cells:
             for output in cell.get("outputs", []):
-                assert not any(
-                    kind.startswith("image/") for kind in output.get("data", {})
-                ), (path.name, cell.source)
+                kinds = list(output.get("data", {}))
+                bare = [kind for kind in kinds if kind.startswith("image/")]
+                assert not bare, (path.name, cell.source)
 
 
-def test_the_book_needs_no_network(book):
-    """No script, style, font or picture from elsewhere: formulas are MathML, widgets
-    are not used."""
-    for page in pages(book):
-        for element in elements(page, "script", "img", "iframe"):
-            assert not re.match(r"(https?:)?//", element.get("src") or ""), (
-                page.name,
-                element["src"],
-            )
-        for element in elements(page, "link"):
-            assert element.get("rel") == "canonical" or not re.match(
-                r"(https?:)?//", element["href"]
-            ), (page.name, element["href"])
-    assert "<math" in (book / "_build" / "html" / "book" / "feng.html").read_text(
-        encoding="utf-8"
-    )
+ELSEWHERE = re.compile(r"(https?:)?//")
+
+
+def test_the_book_loads_nothing_from_the_network(book):
+    """No script, style, font or picture from elsewhere: widgets are not used."""
+    for path in pages(book):
+        for element in elements(path, "script", "img", "iframe"):
+            source = element.get("src") or ""
+            assert not ELSEWHERE.match(source), (path.name, source)
+        for element in elements(path, "link"):
+            if element.get("rel") != "canonical":
+                assert not ELSEWHERE.match(element["href"]), (path.name, element)
+
+
+def test_formulas_are_mathml(book):
+    assert "<math" in page(book, "book/feng").read_text(encoding="utf-8")
 
 
 def test_notebook_pages_open_in_colab(book):
-    page = (book / "_build" / "html" / "notebooks" / "feng_accuracy.html").read_text(
-        encoding="utf-8"
-    )
-    assert (
-        "colab.research.google.com/github/fgbook/fgbook/blob/main/notebooks/feng_accuracy.ipynb"
-        in page
-    )
+    text = page(book, "notebooks/feng_accuracy").read_text(encoding="utf-8")
+    repository = "colab.research.google.com/github/fgbook/fgbook"
+    assert f"{repository}/blob/main/notebooks/feng_accuracy.ipynb" in text
+
+
+# ---- the pages' source
+
+
+def printed_values() -> set[str]:
+    """Every number of the papers' tables."""
+    found = set()
+    for name in papers.names():
+        for table in papers.get(name).tables:
+            for row in table.cells.values():
+                found |= {f"{value:g}" for value in row if value}
+    return found
 
 
 def test_accuracies_are_not_typed_by_hand():
     """A percentage in a page's source stands in the paper's tables, or a citation
     stands beside it."""
-    printed = {
-        f"{value:g}"
-        for name in papers.names()
-        for table in papers.get(name).tables
-        for cells in table.cells.values()
-        for value in cells
-        if value
-    }
+    printed = printed_values()
     for path in sorted((paths.REPOSITORY / "book").glob("*.md")):
-        for paragraph in re.split(
-            r"\n\s*\n|\n(?=[*-] )", path.read_text(encoding="utf-8")
-        ):
+        text = path.read_text(encoding="utf-8")
+        for paragraph in re.split(r"\n\s*\n|\n(?=[*-] )", text):
+            if "{cite}" in paragraph:
+                continue
             for value in re.findall(r"(\d+(?:\.\d+)?)\s?%", paragraph):
-                assert value in printed or "{cite}" in paragraph or value == "95", (
-                    path.name,
-                    value,
-                )
+                assert value in printed or value == "95", (path.name, value)
+
+
+QUOTE = re.compile(r"```\{literalinclude\} (\S+)\n((?::.*\n)*)```")
+
+
+def quotes() -> list[tuple[Path, dict[str, str]]]:
+    """The file and the options of every piece of code that a page quotes."""
+    found = []
+    for path in sorted((paths.REPOSITORY / "book").glob("*.md")):
+        for source, options in QUOTE.findall(path.read_text(encoding="utf-8")):
+            named = dict(re.findall(r":([\w-]+): (.*)", options))
+            found.append((path.parent / source, named))
+    return found
+
+
+def names(body: list, before: str = "") -> set[str]:
+    """The functions and classes of a file, and methods as Class.method."""
+    found = set()
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(f"{before}{node.name}")
+        if isinstance(node, ast.ClassDef):
+            found |= names(node.body, f"{before}{node.name}.")
+    return found
+
+
+def test_quoted_code_is_there():
+    assert len(quotes()) > 20
+    for path, options in quotes():
+        assert path.is_file(), path
+        source = path.read_text(encoding="utf-8")
+        for place in ("start-at", "end-at", "start-after", "end-before"):
+            assert options.get(place, "") in source, (path.name, place)
+        if "pyobject" in options:
+            there = names(ast.parse(source).body)
+            assert options["pyobject"] in there, (path.name, options["pyobject"])
+
+
+def test_code_is_quoted_by_name_not_by_line():
+    """Line numbers go on pointing somewhere when the code has moved."""
+    for path, options in quotes():
+        assert "lines" not in options, path.name
 
 
 def test_every_page_is_in_the_contents():
     contents = yaml.safe_load((paths.REPOSITORY / "_toc.yml").read_text())
     listed = set(re.findall(r"'(?:file|root)': '(\S+?)'", str(contents)))
-    there = {
-        f"book/{path.stem}" for path in (paths.REPOSITORY / "book").glob("*.md")
-    } | {
-        f"notebooks/{path.stem}"
-        for path in (paths.REPOSITORY / "notebooks").glob("*.ipynb")
-    }
+    pages = (paths.REPOSITORY / "book").glob("*.md")
+    notebooks = (paths.REPOSITORY / "notebooks").glob("*.ipynb")
+    there = {f"book/{path.stem}" for path in pages}
+    there |= {f"notebooks/{path.stem}" for path in notebooks}
     assert listed == there

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from fgbook import figures, methods, papers
 from fgbook.data.dataset import DataSet, Split
 from fgbook.errors import InputError
+from fgbook.figures import gautam, photos, pretraining
 from fgbook.recipe import Recipe
 
 RECIPE = Recipe(image_size=48, store_size=52, backbone="small", weights="none")
@@ -24,20 +25,17 @@ def focus():
 
 
 def some(count: int) -> DataSet:
-    images = torch.randint(
-        0,
-        256,
-        (count, 3, 52, 52),
-        dtype=torch.uint8,
-        generator=torch.Generator().manual_seed(0),
-    )
+    generator = torch.Generator().manual_seed(0)
+    shape = (count, 3, 52, 52)
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    labels = torch.arange(count) % 5
     boxes = torch.tensor([[5.0, 6.0, 40.0, 41.0]]).repeat(count, 1)
-    split = Split(
-        images, torch.arange(count) % 5, [f"{i}.png" for i in range(count)], boxes
-    )
-    return DataSet(
-        "some", [f"class <{k}>" for k in range(5)], 52, "0", split, split, split
-    )
+    split = Split(images, labels, [f"{i}.png" for i in range(count)], boxes)
+    classes = [f"class <{k}>" for k in range(5)]
+    return DataSet("some", classes, 52, "0", split, split, split)
+
+
+# ---- other settings of a trained model
 
 
 def test_reading_fewer_regions_equals_features_of_zero(focus):
@@ -56,139 +54,241 @@ def test_a_variant_leaves_the_trained_model_alone(focus):
     other = figures.variant(focus, l=1, m=9, threshold=0.9, attention="predicted")
     assert other.regions(torch.rand(2, 3, 48, 48)).shape == (2, 9, 4)
     assert (focus.m, focus.l, focus.threshold, focus.attention) == (6, 4, 0.25, "max")
-    assert all(
-        torch.equal(value, before[name]) for name, value in focus.state_dict().items()
-    )
+    for name, value in focus.state_dict().items():
+        assert torch.equal(value, before[name]), name
 
 
 def test_a_variant_refuses_what_was_not_trained(focus):
     with pytest.raises(InputError, match="trained with 4"):
         figures.variant(focus, l=5)
+
+
+def test_a_variant_refuses_a_setting_that_does_not_exist(focus):
     with pytest.raises(InputError, match="threshold"):
         figures.variant(focus, treshold=0.5)
 
 
-def test_images_are_spread_over_the_split_and_never_beyond():
-    for count, length in ((1, 1), (3, 10), (10, 10), (20, 7), (4, 500)):
-        index = figures.spread(
-            some(1).test.subset(torch.zeros(length, dtype=torch.long)), count
-        )
-        assert (
-            len(index) == min(count, length) == len(set(index.tolist()))
-            and 0 <= index.min()
-            and index.max() < length
-        )
-        gaps = index.diff()
-        assert not len(gaps) or gaps.max() - gaps.min() <= 1
+def test_a_network_without_a_hybrid_head_reads_no_fewer_regions():
+    model = methods.build("focus", 5, RECIPE, {"heads": "image"})
+    with pytest.raises(InputError, match="hybrid head"):
+        figures.variant(model, l=2)
+    assert figures.variant(model, m=9).m == 9
+
+
+# ---- pictures
+
+
+@pytest.mark.parametrize(
+    ("count", "length"), [(1, 1), (3, 10), (10, 10), (20, 7), (4, 500)]
+)
+def test_images_are_spread_over_the_split_and_never_beyond(count, length):
+    split = some(1).test.subset(torch.zeros(length, dtype=torch.long))
+    index = figures.spread(split, count)
+    assert len(index) == min(count, length)
+    assert len(set(index.tolist())) == len(index)
+    assert index.min() >= 0
+    assert index.max() < length
+    gaps = index.diff().tolist()
+    assert max(gaps, default=0) - min(gaps, default=0) <= 1
+
+
+LOOKS = SimpleNamespace(first=0.5, stride=4)  # cells at pixels 0 and 4
 
 
 def test_light_follows_the_map():
-    looks = SimpleNamespace(first=0.5, stride=4)  # cells at pixels 0 and 4
-    lit = figures._lit(
-        torch.ones(3, 8, 8), torch.tensor([[0.0, 1.0], [0.0, 1.0]]), looks
-    )
-    assert (
-        lit[0, 0, 0] == 0.125
-        and lit[0, 0, 2] == pytest.approx(0.5625)
-        and (lit[0, :, 4:] == 1).all()
-        and (lit[0].diff(dim=1) >= 0).all()
-    )
-    # a flat map
-    assert (
-        figures._lit(torch.ones(3, 8, 8), torch.full((2, 2), 3.0), looks)
-        .isfinite()
-        .all()
-    )
+    attention = torch.tensor([[0.0, 1.0], [0.0, 1.0]])
+    lit = photos.lit(torch.ones(3, 8, 8), attention, LOOKS)
+    assert lit[0, 0, 0] == 0.125
+    assert lit[0, 0, 2] == pytest.approx(0.5625)  # half way to full light
+    assert (lit[0, :, 4:] == 1).all()
+    assert (lit[0].diff(dim=1) >= 0).all()
 
 
-def test_figures_of_a_model_are_pictures_with_text(focus):
-    data = some(7)
-    for shown in (
-        figures.attention_figure(focus, data, RECIPE, 2),
-        figures.regions_figure(focus, data, RECIPE, 4),
-    ):
-        source, alt = re.search(
-            r'<img src="(data:image/png;base64,[^"]+)" alt="([^"]+)"', shown.html
-        ).groups()
-        assert len(source) > 5000 and len(alt) > 40 and "<figcaption>" in shown.html
-    # names of classes are text, never markup
-    assert "class &lt;" in figures.attention_figure(focus, data, RECIPE, 2).html
+def test_light_of_an_even_map_is_a_number():
+    even = torch.full((2, 2), 3.0)
+    assert photos.lit(torch.ones(3, 8, 8), even, LOOKS).isfinite().all()
 
 
-def test_a_figure_without_text_is_refused():
-    for alt, caption in (("", "what it means"), ("what is seen", " ")):
-        with pytest.raises(ValueError, match="alternative text"):
-            figures.figure(Figure(), alt, caption)
+def test_a_true_box_is_drawn_where_evaluation_sees_it():
+    data = some(3)  # the box (5, 6, 40, 41) of 52 pixels; 2 are cut off on each side
+    assert photos.seen_box(data, 1, RECIPE).tolist() == [3, 4, 38, 39]
+    data.test.boxes = None
+    assert photos.seen_box(data, 1, RECIPE) is None
 
 
-def test_names_from_records_are_text_never_markup():
+@pytest.mark.parametrize("draw", [figures.attention_figure, figures.regions_figure])
+def test_figures_of_a_model_are_pictures_with_text(focus, draw):
+    shown = draw(focus, some(7), RECIPE, 4)
+    source, alt = re.search(
+        r'<img src="(data:image/png;base64,[^"]+)" alt="([^"]+)"', shown.html
+    ).groups()
+    assert len(source) > 5000
+    assert len(alt) > 40
+    assert "<figcaption>" in shown.html
+
+
+def test_names_of_classes_are_text_never_markup(focus):
+    shown = figures.attention_figure(focus, some(7), RECIPE, 2)
+    assert "class &lt;" in shown.html
+    assert "class <" not in shown.html
+
+
+@pytest.mark.parametrize(
+    ("alt", "caption"), [("", "what it means"), ("what is seen", " ")]
+)
+def test_a_figure_without_text_is_refused(alt, caption):
+    with pytest.raises(ValueError, match="alternative text"):
+        figures.figure(Figure(), alt, caption)
+
+
+# ---- tables
+
+
+def test_keys_from_records_are_text_never_markup():
     assert "<script>" not in figures.measured("1.0", "top1", [{"key": '"><script>'}])
+
+
+def test_commands_from_records_are_text_never_markup():
     record = {"key": "k", "command": "fgbook run feng --dataset 'folder:<b>'"}
     shown = figures.table([{"a": "1"}], "<i>caption</i>", [record])
-    assert (
-        "<b>" not in shown.html
-        and "<i>" not in shown.html
-        and html.escape(record["command"]) in shown.html
-    )
+    assert "<b>" not in shown.html
+    assert "<i>" not in shown.html
+    assert html.escape(record["command"]) in shown.html
 
 
-def test_nothing_run_yet_is_said_everywhere():
-    paper = papers.get("feng")
-    for shown in (
-        figures.accuracy_table(paper, []),
-        figures.verdict_table(paper, []),
-        figures.hits_table([]),
-        figures.tuning_table([]),
-    ):
-        assert "not run" in shown.html.lower() and "fgbook-measured" not in shown.html
-    assert "not measured yet" in figures.effects_figure(paper, []).html
-    assert "Not run here" in figures.printed_table(paper.tables[0], []).html
+def test_a_table_reads_as_text_where_there_is_no_html():
+    cell = figures.measured("1.0", "top1", [{"key": "k"}])
+    shown = figures.table([{"a <b>": cell, "c": "1 &lt; 2"}], "caption")
+    assert shown.text.splitlines()[0] == "caption"
+    assert shown.text.splitlines()[-1].split() == ["1.0", "1", "<", "2"]
 
 
-def test_printed_numbers_are_the_papers():
-    paper = papers.get("feng")
-    shown = re.sub(r"<[^>]+>", " ", figures.printed_table(paper.tables[0], []).html)
-    for cells in paper.tables[0].cells.values():
+FENG = papers.get("feng")
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: figures.accuracy_table(FENG, []),
+        lambda: figures.verdict_table(FENG, []),
+        lambda: figures.hits_table([]),
+        lambda: figures.tuning_table([]),
+    ],
+    ids=["accuracy", "verdict", "hits", "tuning"],
+)
+def test_tables_say_that_nothing_was_run(draw):
+    shown = draw()
+    assert "not run" in shown.html.lower()
+    assert "fgbook-measured" not in shown.html
+
+
+def test_a_forest_plot_without_runs_says_so():
+    assert "not measured yet" in figures.effects_figure(FENG, []).html
+
+
+def test_a_printed_table_without_runs_says_so():
+    assert "Not run here" in figures.printed_table(FENG.tables[0], []).html
+
+
+def test_a_printed_table_holds_the_papers_numbers():
+    shown = figures.printed_table(FENG.tables[0], []).html
+    shown = re.sub(r"<[^>]+>", " ", shown)
+    for cells in FENG.tables[0].cells.values():
         for value in cells:
             assert value is None or f"{value:.1f}" in shown
-    cells = re.findall(r"<td>(\d\d\.\d)</td>", figures.accuracy_table(paper, []).html)
-    assert cells == [f"{paper.printed(row.name, 'cub'):.1f}" for row in paper.rows]
+
+
+def test_printed_numbers_stand_beside_their_rows():
+    shown = figures.accuracy_table(FENG, []).html
+    cells = re.findall(r"<td>(\d\d\.\d)</td>", shown)
+    assert cells == [f"{FENG.printed(row.name, 'cub'):.1f}" for row in FENG.rows]
 
 
 def test_settings_are_the_recipes():
-    paper = papers.get("feng")
-    shown = figures.recipe_table(paper)
-    line = next(
-        line for line in shown.text.splitlines() if line.split()[:1] == ["image_size"]
-    )
-    assert line.split()[1:] == [
-        str(paper.row("plain").recipes[profile].image_size)
-        for profile in ("quick", "photo", "paper")
-    ]
+    lines = [line.split() for line in figures.recipe_table(FENG).text.splitlines()]
+    line = next(words for words in lines if words[:1] == ["image_size"])
+    recipes = FENG.row("plain").recipes
+    sizes = [str(recipes[p].image_size) for p in ("quick", "photo", "paper")]
+    assert line[1:] == sizes
+
+
+def heads(paper):
+    return re.findall(r"<th>([^<]*)</th>", figures.verdict_table(paper, []).html)
+
+
+@pytest.mark.parametrize(
+    ("key", "first"), [("feng", ["claim"]), ("peng", ["claim", "metric"])]
+)
+def test_a_column_tells_the_metric_only_where_metrics_differ(key, first):
+    common = ["printed", "measured", "95 % interval", "seeds", "verdict", "why"]
+    assert heads(papers.get(key)) == first + common
+
+
+# ---- curves
 
 
 def test_curves_state_their_values():
-    shown = figures.sweep_figure(
-        [("m", "share", {"regions": {1: 0.25, 2: 0.5}}, 1)], "caption"
-    )
+    panel = ("m", "share", {"regions": {1: 0.25, 2: 0.5}}, 1)
+    shown = figures.sweep_figure([panel], "caption")
     assert "share against m (regions): 1: 0.25, 2: 0.5." in html.unescape(shown.html)
 
 
 def test_regions_can_be_told_apart_without_colour():
-    assert (
-        len({line for _, line in figures.REGION_STYLES})
-        == len(figures.REGION_STYLES)
-        == 4
-    )
+    lines = {line for _, line in figures.REGION_STYLES}
+    assert len(lines) == len(figures.REGION_STYLES) == 4
 
 
-def test_the_verdict_table_has_a_column_for_the_metric_only_where_metrics_differ():
-    heads = lambda key: re.findall(
-        r"<th>([^<]*)</th>", figures.verdict_table(papers.get(key), []).html
-    )
-    common = ["printed", "measured", "95 % interval", "seeds", "verdict", "why"]
-    assert heads("feng") == ["claim", *common] and heads("peng") == [
-        "claim",
-        "metric",
-        *common,
-    ]
+# ---- records with other options of the method
+
+GAUTAM = papers.get("gautam")
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda found: figures.accuracy_table(GAUTAM, found),
+        lambda found: figures.verdict_table(GAUTAM, found),
+        lambda found: figures.effects_figure(GAUTAM, found),
+        lambda found: gautam.scores_table(GAUTAM, found),
+        lambda found: gautam.components_table(found),
+        lambda found: gautam.components_figure(found),
+        lambda found: gautam.damage_table(GAUTAM, found),
+        lambda found: gautam.severity_figure(found),
+        lambda found: gautam.fractions_table(found),
+        lambda found: gautam.margins_table(GAUTAM, found),
+        lambda found: pretraining.scores_table(GAUTAM, ("plain",), found),
+    ],
+    ids=[
+        "accuracy",
+        "verdict",
+        "effects",
+        "scores",
+        "components",
+        "components-figure",
+        "damage",
+        "severity",
+        "fractions",
+        "margins",
+        "pretraining",
+    ],
+)
+def test_a_run_with_other_options_stands_for_no_row(make, draw):
+    found = [make("plain", seed, 0.4, margin=0.3) for seed in (0, 1)]
+    found += [make("attention", seed, 0.6, margin=0.5) for seed in (0, 1)]
+    changed = make("attention", 0, 0.9, margin=0.9, option_changes={"start": 1.0})
+    assert draw([*found, changed]).html == draw(found).html
+
+
+def test_a_run_whose_options_are_the_papers_counts(make):
+    older = make("plain", 0, 0.4)  # from before the field
+    newer = make("plain", 1, 0.4, option_changes={})
+    shown = figures.accuracy_table(GAUTAM, [older, newer])
+    assert older["key"] in shown.html
+    assert newer["key"] in shown.html
+
+
+def test_a_try_tells_its_options(make):
+    metrics = {"val": {"top1": 0.5}}
+    changes = {"option_changes": {"start": 1.0}, "overrides": {"lr": 0.1}}
+    tried = make("attention", 0, 0.5, metrics=metrics, **changes)
+    assert "lr = 0.1, start = 1.0" in figures.tuning_table([tried]).html
