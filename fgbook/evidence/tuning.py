@@ -70,16 +70,13 @@ def _option_changes(
     method: str, listed: dict, change: dict, options: dict, recipe: Recipe
 ) -> dict:
     """The options that a person changes in a try, checked."""
-    if not options:
-        return {}
     tried = change.get("options", {})
-    fitting = methods.check_options(method, listed | options, recipe)
+    given = {name: value for name, value in options.items() if name not in tried}
+    if not given:
+        return {}
+    fitting = methods.check_options(method, listed | given, recipe)
     before = methods.options_of(method) | listed
-    return {
-        name: fitting[name]
-        for name in options
-        if name not in tried and fitting[name] != before[name]
-    }
+    return {name: fitting[name] for name in given if fitting[name] != before[name]}
 
 
 def _stages(about: Paper, name: str | None, profile: str, dataset: str) -> Run | None:
