@@ -80,7 +80,7 @@ def _tiny_transformer() -> backbones.Backbone:
     )
     network.heads = nn.Identity()
     depths = backbones.geometry((192, (16, 16, 0)))
-    return backbones.Backbone("vit_ti_16", network, backbones._vit, depths)
+    return backbones.Backbone("vit_ti_16", network, backbones.networks.vit, depths)
 
 
 def measure(

@@ -190,7 +190,8 @@ def focus(model: Method, images: Tensor, gated: bool = True) -> Tensor:
 
 def over(model: Method, maps: Tensor, size: int) -> Tensor:
     """Maps (B, h, w) of a model over the pixels of its images, (B, size, size)."""
-    return explain.enlarge(maps, size, model.backbone.stride, model.backbone.first)
+    depth = model.backbone.depth_at(size)
+    return explain.enlarge(maps, size, depth.stride, depth.first)
 
 
 def truth(split: Split, index: Tensor, size: int) -> dict[str, Tensor | None]:

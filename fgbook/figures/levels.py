@@ -43,10 +43,11 @@ def levels_figure(
     index = spread(data.test, count)
     images = seen(data.test, index, recipe, model)
     maps, boxes = model.activation_maps(images), model.locate(images)
+    depths = model.depths_at(recipe.image_size)
     styles = dict(zip(maps, STYLES[-len(maps) :], strict=True))
     titles = ["image"]
     for name in maps:
-        titles.append(f"{_title(name)},\n{model.depths[name].stride} px a cell")
+        titles.append(f"{_title(name)},\n{depths[name].stride} px a cell")
 
     with styled():
         height = 0.3 + WIDTH / len(titles) * len(index)
@@ -58,7 +59,7 @@ def levels_figure(
             if box is not None:
                 outline(first, box, *TRUTH)
             for axes, name in zip(others, maps, strict=True):
-                photo(axes, lit(images[i], maps[name][i], model.depths[name]))
+                photo(axes, lit(images[i], maps[name][i], depths[name]))
                 outline(axes, boxes[name][i].cpu(), *styles[name])
         for axes, title in zip(grid[0], titles, strict=True):
             axes.set_title(title, fontsize=10)

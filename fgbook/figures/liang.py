@@ -14,7 +14,8 @@ from ..evaluation.localisation import LEVELS
 from ..evidence import records, verdicts
 from ..evidence.verdicts import Effect
 from ..images import regions
-from ..methods.flrdf import Flrdf, shuffle_patches
+from ..images.shuffle import shuffle_patches
+from ..methods.flrdf import Flrdf
 from ..recipe import Recipe
 from .base import OKABE_ITO, WIDTH, Shown, figure, sentence, styled, table
 from .curves import Curves, Panel, read_log, sweep_figure

@@ -126,6 +126,8 @@ def lit(image: Tensor, attention: Tensor, cells: Backbone | Depth) -> Tensor:
     # Each pixel takes the light of the cells that look at it: the pixel x lies at cell
     # (x + 0.5 - first) / stride.
     side = image.shape[-1]
+    if isinstance(cells, Backbone):
+        cells = cells.depth_at(side)
     pixel = torch.arange(side, device=image.device) + 0.5
     cell = (pixel - cells.first) / cells.stride
 

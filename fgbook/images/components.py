@@ -1,12 +1,12 @@
 """From a map to one box, for a whole batch: Otsu's threshold, connected components, the
 box round the largest.
 
-    masks = maps > otsu(maps)[:, None, None]             # (B, h, w)
-    cells = bounding_box(largest_component(masks))       # (B, 4) in map cells
-    boxes = to_pixels(cells, stride, first, image_size)  # (B, 4) in input pixels
+    masks = maps > otsu(maps)[:, None, None]  # (B, h, w)
+    edges = bounding_box(largest_component(masks))  # (B, 4) in map cells
+    boxes = to_pixels(edges, w, stride, first, image_size)  # (B, 4) in input pixels
 
 Nothing here waits for the device: components are labelled in a number of rounds that
-    depends on the map's size alone.
+depends on the map's size alone.
 """
 
 import torch
@@ -29,22 +29,29 @@ def otsu(maps: Tensor) -> Tensor:
     above.
     """
     values = maps.flatten(1)  # (B, n)
+    n = values.shape[1]
+
+    # The bin of each value: (B, n) int64 in 0 .. BINS - 1.
     low, high = values.aminmax(dim=1, keepdim=True)
-    bins = (
-        ((values - low) / (high - low).clamp(min=torch.finfo(values.dtype).tiny) * BINS)
-        .long()
-        .clamp(max=BINS - 1)
-    )
-    counts = torch.zeros(
-        len(values), BINS, dtype=torch.float64, device=maps.device
-    ).scatter_add_(1, bins, torch.ones_like(bins, dtype=torch.float64))
-    moments = counts * torch.arange(BINS, device=maps.device)
-    n, total = values.shape[1], moments.sum(1, keepdim=True)
-    # of the lower class, for a cut above each bin: (B, BINS); whole numbers, so exact
-    below, moment = counts.cumsum(1), moments.cumsum(1)
-    # but for a constant; 0 / 0 where a class is empty
-    variance = (total * below - n * moment).square() / (below * (n - below))
-    cut = torch.where((below > 0) & (below < n), variance, -1).argmax(1, keepdim=True)
+    width = (high - low).clamp(min=torch.finfo(values.dtype).tiny)
+    bins = ((values - low) / width * BINS).long().clamp(max=BINS - 1)
+
+    # How many values each bin holds, and their sum, counted in bins: (B, BINS). Whole
+    # numbers, so exact.
+    counts = torch.zeros(len(values), BINS, dtype=torch.float64, device=maps.device)
+    counts.scatter_add_(1, bins, torch.ones_like(bins, dtype=torch.float64))
+    sums = counts * torch.arange(BINS, device=maps.device)
+
+    # Of the lower class, for a cut above each bin: (B, BINS).
+    lower_count = counts.cumsum(1)
+    lower_sum = sums.cumsum(1)
+    total = sums.sum(1, keepdim=True)
+
+    # Between the classes, but for a constant; 0 / 0 where a class is empty.
+    difference = total * lower_count - n * lower_sum
+    variance = difference.square() / (lower_count * (n - lower_count))
+    both = (lower_count > 0) & (lower_count < n)
+    cut = torch.where(both, variance, -1).argmax(1, keepdim=True)
     return values.masked_fill(bins > cut, float("-inf")).amax(1)
 
 
@@ -67,20 +74,16 @@ def components(masks: Tensor, connectivity: int = 8) -> Tensor:
             " (also by their corners)."
         )
     batch, h, w = masks.shape
-    inside, n = masks.flatten(1), h * w
+    n = h * w
+    inside = masks.flatten(1)  # (B, n)
     own = torch.arange(n, device=masks.device).expand(batch, n)
-    root = own.clone()
+    root = own.clone()  # what each cell points to
     for rounds in range(2 * (n.bit_length() - 1)):
-        # pooling takes no whole numbers on a GPU
-        label = torch.where(inside, root, -1).view(batch, 1, h, w).to(torch.float64)
-        if connectivity == 8:
-            near = F.max_pool2d(label, 3, 1, 1)
-        else:
-            near = torch.maximum(
-                F.max_pool2d(label, (1, 3), 1, (0, 1)),
-                F.max_pool2d(label, (3, 1), 1, (1, 0)),
-            )
-        near = torch.where(inside, near.flatten(1).long(), own)
+        near = _highest_near(
+            torch.where(inside, root, -1).view(batch, h, w), connectivity
+        )
+        near = torch.where(inside, near.flatten(1), own)
+        # hook every root to the highest that touches its tree
         root = root.scatter_reduce(1, root, near, "amax")
         # each step halves the way to the root, which is no longer than there are roots
         for _ in range((n >> rounds // 2).bit_length()):
@@ -88,30 +91,60 @@ def components(masks: Tensor, connectivity: int = 8) -> Tensor:
     return torch.where(inside, root + 1, 0).view(batch, h, w)
 
 
+def _highest_near(labels: Tensor, connectivity: int) -> Tensor:
+    """The highest of the labels (B, h, w) int64 of each cell and of those that it
+    touches."""
+    # pooling takes no whole numbers on a GPU
+    label = labels[:, None].to(torch.float64)
+    if connectivity == 8:
+        near = F.max_pool2d(label, 3, 1, 1)
+    else:
+        across = F.max_pool2d(label, (1, 3), 1, (0, 1))
+        down = F.max_pool2d(label, (3, 1), 1, (1, 0))
+        near = torch.maximum(across, down)
+    return near[:, 0].long()
+
+
 def largest_component(masks: Tensor, connectivity: int = 8) -> Tensor:
     """The largest connected component of each mask (B, h, w) bool, as a mask; empty
     masks stay empty. Of components of equal size, the one that ends first in reading
     order. Raises InputError for a connectivity other than 4 and 8."""
-    label = components(masks, connectivity).flatten(1)
-    sizes = torch.zeros(
-        len(label), label.shape[1] + 1, dtype=torch.int64, device=masks.device
-    ).scatter_add_(1, label, (label > 0).long())
-    return masks & (label == sizes.argmax(1, keepdim=True)).view_as(masks)
+    label = components(masks, connectivity).flatten(1)  # (B, n), 0 .. n
+    batch, n = label.shape
+    sizes = torch.zeros(batch, n + 1, dtype=torch.int64, device=masks.device)
+    sizes.scatter_add_(1, label, (label > 0).long())  # label 0 is outside: no size
+    largest = label == sizes.argmax(1, keepdim=True)
+    return masks & largest.view_as(masks)
 
 
 def bounding_box(masks: Tensor) -> Tensor:
     """The box round each mask (B, h, w) bool: (B, 4) int64 xyxy in map cells, where
     cell i covers [i, i + 1]. Of an empty mask, the whole map."""
-
-    def ends(used: Tensor) -> tuple[Tensor, Tensor]:
-        used = used.int()  # (B, cells); argmax takes the first of equal values
-        return used.argmax(1), used.shape[1] - used.flip(1).argmax(1)
-
-    (left, right), (top, bottom) = ends(masks.any(1)), ends(masks.any(2))
+    left, right = _ends(masks.any(1))
+    top, bottom = _ends(masks.any(2))
     return torch.stack([left, top, right, bottom], 1)
 
 
-def to_pixels(boxes: Tensor, stride: float, first: float, image_size: int) -> Tensor:
-    """Boxes (..., 4) xyxy in map cells as input pixels, float32: cell i covers `stride`
-    pixels round first + i * stride. Cut at the image's border."""
-    return ((boxes.float() - 0.5) * stride + first).clamp(0, image_size)
+def _ends(used: Tensor) -> tuple[Tensor, Tensor]:
+    """Of (B, cells) bool: the first that is true, and one beyond the last. Where none
+    is, all cells."""
+    used = used.int()  # argmax takes the first of equal values
+    first = used.argmax(1)
+    after_last = used.shape[1] - used.flip(1).argmax(1)
+    return first, after_last
+
+
+def to_pixels(
+    edges: Tensor, cells: int, stride: float, first: float, image_size: int
+) -> Tensor:
+    """Boxes (..., 4) xyxy in cells of a square map with `cells` a side as input pixels,
+    float32, in 0 .. image_size.
+
+    A cell's area is the square of `stride` pixels round where it looks: first + i *
+    stride. What touches the border of the map reaches to the border of the image,
+    however far from it the outermost cells look: so the box of all cells is the whole
+    image.
+    """
+    pixels = ((edges.float() - 0.5) * stride + first).clamp(0, image_size)
+    pixels = torch.where(edges == 0, 0.0, pixels)
+    return torch.where(edges == cells, float(image_size), pixels)

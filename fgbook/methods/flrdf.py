@@ -1,11 +1,12 @@
 """Liang and Qu: foreground localisation and region-discriminative feature training
 (FLRDF). One backbone looks up to three times.
 
-model = Flrdf(create("resnet50"), num_classes=200) logits = model(images, targets)
-# {"image": (B, C), "foreground": (B, C), "shuffled": (B, C)} loss =
-sum(model.losses(logits, targets).values()) probabilities =
-model.eval().predict(images).softmax(1) boxes = model.locate(images)["foreground"]
-# (B, 4)
+    model = Flrdf(create("resnet50"), num_classes=200)
+    logits = model(images, targets)
+    # {"image": (B, C), "foreground": (B, C), "shuffled": (B, C)}
+    loss = sum(model.losses(logits, targets).values())
+    probabilities = model.eval().predict(images).softmax(1)
+    boxes = model.locate(images)["foreground"]  # (B, 4)
 """
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from ..backbones import Backbone, SecondStatistics
 from ..errors import InputError, unknown
 from ..images import components, regions
+from ..images.shuffle import shuffle_patches
 from .heads import linear
 from .method import Method
 
@@ -41,74 +43,37 @@ class Suppression(nn.Module):
 
     def __init__(self, channels: int, bound: float | None = None):
         super().__init__()
-        self.bound, self.controller = bound, None
+        self.controller: nn.Linear | None = None
         if bound is None:
             self.controller = nn.Linear(channels, channels, bias=False)
             nn.init.normal_(self.controller.weight, std=0.01)
+        else:
+            self.bound = bound
 
     def forward(self, maps: Tensor) -> Tensor:
+        """X^s, of the shape of X."""
         maps = maps.relu()
         top = maps.amax((2, 3), keepdim=True)  # X_max: (B, n, 1, 1)
-        # G, eq. 1
-        control = (
-            self.bound
-            if self.controller is None
-            else self.controller(maps.mean((2, 3))).sigmoid()[..., None, None]
-        )
-        return torch.minimum(maps, top * control)
+        return torch.minimum(maps, top * self._control(maps))
 
-
-def shuffle_patches(images: Tensor, n: int) -> Tensor:
-    """Images (B, c, S, S) cut into n x n patches that change places, by a uniform
-    permutation for each image (section 2.2).
-
-    Permutations come from torch's generator of the images' device; the training loop
-    seeds it at every step, so that a resumed run draws the same. Where n does not
-    divide S, the n x n patches of S // n pixels lie in the middle, and the frame of
-    fewer than n pixels in all stays where it is. n = 1 changes nothing. Raises
-    InputError for more patches than pixels.
-    """
-    batch, size = len(images), images.shape[-1]
-    side, rest = divmod(size, n)
-    if not side:
-        raise InputError(
-            f"flrdf: {n} patches a side do not fit into {size} pixels; choose a"
-            " smaller n."
-        )
-    middle = slice(rest // 2, rest // 2 + n * side)
-    # (B, n, n, c, side, side)
-    patches = (
-        images[..., middle, middle]
-        .unflatten(3, (n, side))
-        .unflatten(2, (n, side))
-        .permute(0, 2, 4, 1, 3, 5)
-    )
-    # (B, n * n): which patch comes to each place
-    source = torch.rand(batch, n * n, device=images.device).argsort(1)
-    image = torch.arange(batch, device=images.device)[:, None]
-    moved = (
-        patches[image, source // n, source % n]
-        .unflatten(1, (n, n))
-        .permute(0, 3, 1, 4, 2, 5)
-        .reshape(batch, -1, n * side, n * side)
-    )
-    if not rest:
-        return moved
-    result = images.clone()
-    result[..., middle, middle] = moved
-    return result
+    def _control(self, maps: Tensor) -> Tensor | float:
+        """G, eq. 1: (B, n, 1, 1), or one number."""
+        if self.controller is None:
+            return self.bound
+        return self.controller(maps.mean((2, 3))).sigmoid()[..., None, None]
 
 
 class Flrdf(Method):
     """The whole method: (a) the image, (b) its foreground, found without boxes and
-        enlarged, (c) that foreground cut up and shuffled; a head each.
+    enlarged, (c) that foreground cut up and shuffled; a head each.
 
     Images are squares (B, 3, S, S), float in [0, 1]; C classes, n channels or patches.
     The text says only a part of what has to be decided (much of our copy is
     unreadable); "silent" marks our choices.
 
     foreground: False leaves out (b) and the suppression: (c) shuffles the whole image.
-        shuffle: False leaves out (c). (Rows of Table 2.)
+        (A row of Table 2.)
+    shuffle: False leaves out (c). (A row of Table 2.)
     n: patches a side (Table 4; the best n is silent).
     controller: of the suppression: "learnable" (eq. 1), "fixed" at `bound`, or "none",
         which leaves plain class activation maps. The image head reads the pressed maps,
@@ -135,6 +100,22 @@ class Flrdf(Method):
     """
 
     VERSION = 1
+    VARIANTS = (
+        {},
+        {
+            "controller": "fixed",
+            "attention": "max",
+            "threshold": "mean",
+            "separate_statistics": True,
+        },
+        {"foreground": False},
+        {
+            "shuffle": False,
+            "controller": "none",
+            "attention": "predicted",
+            "test": "foreground",
+        },
+    )
 
     def __init__(
         self,
@@ -168,69 +149,65 @@ class Flrdf(Method):
                 "flrdf: n >= 1, finer >= 1, 0 <= bound <= 1 and 0 <= level < 1 are"
                 f" needed, not n {n}, finer {finer}, bound {bound}, level {level}."
             )
-        self.shuffle, self.n, self.attention, self.threshold, self.level, self.finer = (
-            shuffle,
-            n,
-            attention,
-            threshold,
-            level,
-            finer,
-        )
+        self.n = n
+        self.attention = attention
+        self.threshold = threshold
+        self.level = level
+        self.finer = finer
         self.test = test if foreground else "image"
+
         self.backbone = backbone
         self.image_head = linear(backbone.channels, num_classes)
-        self.foreground_head = (
-            linear(backbone.channels, num_classes) if foreground else None
-        )
-        self.shuffled_head = linear(backbone.channels, num_classes) if shuffle else None
-        pressed = foreground and controller != "none"
-        self.suppression = (
-            Suppression(backbone.channels, bound if controller == "fixed" else None)
-            if pressed
-            else None
-        )
-        views = [
-            name
-            for name, used in (("foreground", foreground), ("shuffled", shuffle))
-            if used and separate_statistics
-        ]
-        self.statistics = nn.ModuleDict(
-            {name: SecondStatistics(backbone) for name in views}
-        )
+        self.foreground_head: nn.Linear | None = None
+        self.shuffled_head: nn.Linear | None = None
+        if foreground:
+            self.foreground_head = linear(backbone.channels, num_classes)
+        if shuffle:
+            self.shuffled_head = linear(backbone.channels, num_classes)
+
+        self.suppression: Suppression | None = None
+        if foreground and controller != "none":
+            fixed = bound if controller == "fixed" else None
+            self.suppression = Suppression(backbone.channels, fixed)
+
+        self.statistics = nn.ModuleDict()
+        if separate_statistics and foreground:
+            self.statistics["foreground"] = SecondStatistics(backbone)
+        if separate_statistics and shuffle:
+            self.statistics["shuffled"] = SecondStatistics(backbone)
 
     def forward(
         self, images: Tensor, targets: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Logits of every head; targets (B,) int64 or (B, C) class probabilities, only
-        for the localisation map."""
+        for the localisation map.
+
+        One softmax loss a head follows (eq. 2-4, see Method); the loop adds them up
+        with alpha, beta and gamma, the recipe's loss_weights (eq. 5; silent: 1 each).
+        """
         _, maps, image_logits = self.first_look(images)
-        logits, view = {"image": image_logits}, images
+        logits = {"image": image_logits}
+        view = images
         if self.foreground_head is not None:
             view = self._foreground(images, maps, image_logits, targets)
-            logits["foreground"] = self._closer_look("foreground", view)
+            seen = self._closer_look("foreground", view)
+            logits["foreground"] = self.foreground_head(seen)
         if self.shuffled_head is not None:
-            logits["shuffled"] = self._closer_look(
-                "shuffled", shuffle_patches(view, self.n)
-            )
+            seen = self._closer_look("shuffled", shuffle_patches(view, self.n))
+            logits["shuffled"] = self.shuffled_head(seen)
         return logits
-
-    def losses(
-        self, logits: dict[str, Tensor], targets: Tensor, criterion=F.cross_entropy
-    ) -> dict[str, Tensor]:
-        """Eq. 2-4: one softmax loss a head; the loop adds them up with alpha, beta and
-        gamma, the recipe's loss_weights (eq. 5; silent: 1 each)."""
-        return {name: criterion(of_view, targets) for name, of_view in logits.items()}
 
     def predict(self, images: Tensor) -> Tensor:
         """Logits (B, C) used at test time, see `test`; nothing is shuffled, and without
         the foreground head nothing cropped."""
         _, maps, image_logits = self.first_look(images)
-        if self.test == "image":
+        if self.test == "image" or self.foreground_head is None:
             return image_logits
-        logits = self._closer_look(
-            "foreground", self._foreground(images, maps, image_logits, None)
-        )
-        return logits if self.test == "foreground" else (image_logits + logits) / 2
+        view = self._foreground(images, maps, image_logits, None)
+        logits = self.foreground_head(self._closer_look("foreground", view))
+        if self.test == "foreground":
+            return logits
+        return (image_logits + logits) / 2
 
     @torch.no_grad()
     def activation_maps(
@@ -245,10 +222,10 @@ class Flrdf(Method):
     def locate(self, images: Tensor) -> dict[str, Tensor]:
         """The boxes (B, 4), float32 xyxy in input pixels, that the maps of
         ``activation_maps`` give. Call it in eval mode."""
-        return {
-            name: self.box(of_name, images.shape[-1])
-            for name, of_name in self.activation_maps(images).items()
-        }
+        boxes = {}
+        for name, activation in self.activation_maps(images).items():
+            boxes[name] = self.box(activation, images.shape[-1])
+        return boxes
 
     def first_look(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(a): the maps X (B, n, h, w), the same pressed, X^s, and the image head's
@@ -268,23 +245,18 @@ class Flrdf(Method):
         """The maps of ``activation_maps`` from a first look, so that one look gives
         those of several classes."""
         maps, pressed, image_logits = look
-        found = {"foreground": pressed} | (
-            {} if self.suppression is None else {"cam": maps}
-        )
-        return {
-            name: self._activation(of_name, image_logits, targets)
-            for name, of_name in found.items()
-        }
+        found = {"foreground": self._activation(pressed, image_logits, targets)}
+        if self.suppression is not None:
+            found["cam"] = self._activation(maps, image_logits, targets)
+        return found
 
     def _closer_look(self, name: str, view: Tensor) -> Tensor:
-        """(b) and (c): same backbone, GAP, the view's own head: (B, 3, S, S) -> (B,
-        C)."""
-        maps = (
-            self.statistics[name](self.backbone, view)
-            if name in self.statistics
-            else self.backbone(view)
-        )
-        return getattr(self, f"{name}_head")(maps.mean((2, 3)))
+        """(b) and (c): same backbone, GAP: (B, 3, S, S) -> (B, n)."""
+        if name in self.statistics:
+            maps = self.statistics[name](self.backbone, view)
+        else:
+            maps = self.backbone(view)
+        return maps.mean((2, 3))
 
     def _activation(
         self, maps: Tensor, image_logits: Tensor, targets: Tensor | None
@@ -292,8 +264,8 @@ class Flrdf(Method):
         """The localisation map (B, h, w) of feature maps; in float32 also under mixed
         precision, because a threshold follows."""
         with torch.no_grad(), torch.autocast(maps.device.type, enabled=False):
-            # (B, n, h, w), (C, n)
-            maps, weight = maps.float(), self.image_head.weight.float()
+            maps = maps.float()  # (B, n, h, w)
+            weight = self.image_head.weight.float()  # (C, n)
             if self.attention == "channels":
                 return maps.sum(1)
             if self.attention == "max":
@@ -311,14 +283,13 @@ class Flrdf(Method):
 
     def to_pixels(self, edges: Tensor, cells: int, size: int) -> Tensor:
         """Boxes (..., 4) xyxy in finer cells, of which a row has `cells`, as input
-        pixels, float32. What touches the border of the map reaches to that of the
-        image, whose side is `size`."""
-        stride = self.backbone.stride / self.finer
-        # where the first of the finer cells looks
-        first = self.backbone.first - (self.backbone.stride - stride) / 2
-        return torch.where(
-            edges == cells, size, components.to_pixels(edges, stride, first, size)
-        )
+        pixels of an image whose side is `size`, float32; see
+        :func:`fgbook.images.components.to_pixels`."""
+        depth = self.backbone.depth_at(size)
+        stride = depth.stride / self.finer
+        # A cell is cut into finer ones round where it looks; the first looks here.
+        first = depth.first - (depth.stride - stride) / 2
+        return components.to_pixels(edges, cells, stride, first, size)
 
     @torch.no_grad()
     def box(
@@ -332,19 +303,16 @@ class Flrdf(Method):
         threshold = threshold or self.threshold
         if threshold == "middle":
             margin = size * (1 - 0.5**0.5) / 2
-            return activation.new_tensor(
-                [margin, margin, size - margin, size - margin]
-            ).expand(len(activation), 4)
+            middle = [margin, margin, size - margin, size - margin]
+            return activation.new_tensor(middle).expand(len(activation), 4)
+
         finer = self.enlarged(activation)
-        limit = (
-            self.level * finer.amax((1, 2))
-            if threshold == "max"
-            else finer.mean((1, 2))
-        )
-        # (B, 4), in cells
-        edges = components.bounding_box(
-            components.largest_component(finer > limit[:, None, None])
-        )
+        if threshold == "max":
+            limit = self.level * finer.amax((1, 2))
+        else:
+            limit = finer.mean((1, 2))
+        masks = components.largest_component(finer > limit[:, None, None])
+        edges = components.bounding_box(masks)  # (B, 4), in cells
         return self.to_pixels(edges, finer.shape[-1], size)
 
     def _foreground(
@@ -352,7 +320,7 @@ class Flrdf(Method):
     ) -> Tensor:
         """The image's foreground, enlarged to the size of the image; a box that is not
         square is stretched (silent)."""
-        boxes = self.box(
-            self._activation(maps, image_logits, targets), images.shape[-1]
-        )
-        return regions.crop_zoom(images, boxes[:, None], images.shape[-1])[:, 0]
+        size = images.shape[-1]
+        activation = self._activation(maps, image_logits, targets)
+        boxes = self.box(activation, size)  # (B, 4)
+        return regions.crop_zoom(images, boxes[:, None], size)[:, 0]

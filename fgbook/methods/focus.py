@@ -216,9 +216,11 @@ class Focus(Method):
         key = (h, w, size, self.box, device)
         if key in self._constants and not compiling:
             return self._constants[key]
-        stride, first = self.backbone.stride, self.backbone.first
+        depth = self.backbone.depth_at(size)
         side = self.box * size
-        boxes = regions.centre_boxes(h, w, size, side, stride, first, device)
+        boxes = regions.centre_boxes(
+            h, w, size, side, depth.stride, depth.first, device
+        )
         constants = boxes, regions.iou_matrix(boxes)
         if not compiling:
             self._constants[key] = constants

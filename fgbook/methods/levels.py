@@ -1,18 +1,17 @@
 """Multi-level attention (MAEN of He, Peng, Zhao 2017), as reviewed by Golodov,
 Dubrovina and Paziya (2018): a class activation map at several depths.
 
-    model = Levels(create("vgg16"), num_classes=200) logits = model(images)
-    # {"level1": (B, C), "level2": (B, C), "image": (B, C)}, from shallow to deep maps =
-    model.eval().activation_maps(images)          # {"level1": (B, h1, w1), ...} boxes =
-    model.locate(images)                         # {"level1": (B, 4), ...}: one
-    discriminative region a depth
+    model = Levels(create("vgg16"), num_classes=200)
+    logits = model(images)
+    # {"level1": (B, C), "level2": (B, C), "image": (B, C)}, from shallow to deep
+    maps = model.eval().activation_maps(images)  # {"level1": (B, h1, w1), ...}
+    boxes = model.locate(images)  # {"level1": (B, 4), ...}: a region a depth
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..backbones import Backbone
+from ..backbones import Backbone, Depth
 from ..errors import InputError
 from ..images import components
 from .heads import linear
@@ -37,7 +36,9 @@ class Levels(Method):
     has depths.
     """
 
-    VERSION = 1
+    # 2: what touches the border of the map reaches to the border of the image
+    VERSION = 2
+    VARIANTS = ({}, {"levels": 2, "cam": 8})
 
     def __init__(
         self, backbone: Backbone, num_classes: int, *, levels: int = 3, cam: int = 0
@@ -54,47 +55,29 @@ class Levels(Method):
                 " convolution."
             )
         self.backbone = backbone
-        self.depths = dict(
-            zip(
-                [*(f"level{i}" for i in range(1, levels)), "image"],
-                backbone.depths[-levels:],
-                strict=True,
-            )
-        )
-        self.cam = (
-            nn.Sequential(
-                nn.Conv2d(backbone.channels, cam, 3, padding=1), nn.ReLU(inplace=True)
-            )
-            if cam
-            else nn.Identity()
-        )
-        self.heads = nn.ModuleDict(
-            {
-                name: linear(depth.channels, num_classes)
-                for name, depth in self.depths.items()
-            }
-        )
+        self.names = [*(f"level{i}" for i in range(1, levels)), "image"]
+
+        # What each head pools: the backbone's maps, the deepest one through conv_cam.
+        channels = [depth.channels for depth in backbone.depths[-levels:]]
+        self.cam: nn.Module = nn.Identity()
         if cam:
-            self.heads["image"] = linear(cam, num_classes)
+            convolution = nn.Conv2d(backbone.channels, cam, 3, padding=1)
+            self.cam = nn.Sequential(convolution, nn.ReLU(inplace=True))
+            channels[-1] = cam
+
+        self.heads = nn.ModuleDict()
+        for name, inputs in zip(self.names, channels, strict=True):
+            self.heads[name] = linear(inputs, num_classes)
 
     def forward(
         self, images: Tensor, targets: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Logits by level; `targets` are not used (other methods do)."""
-        return {
-            name: self.heads[name](maps.mean((2, 3)))
-            for name, maps in self._maps(images).items()
-        }
-
-    def losses(
-        self, logits: dict[str, Tensor], targets: Tensor, criterion=F.cross_entropy
-    ) -> dict[str, Tensor]:
-        """One softmax loss a level; targets (B,) int64 or (B, C) probabilities."""
-        return {name: criterion(of_level, targets) for name, of_level in logits.items()}
-
-    def predict(self, images: Tensor) -> Tensor:
-        """Logits (B, C) used at test time: of the deepest level."""
-        return self(images)["image"]
+        """Logits by level, each with a softmax loss of its own (see Method); `targets`
+        are not used (other methods do)."""
+        logits = {}
+        for name, maps in self._maps(images).items():
+            logits[name] = self.heads[name](maps.mean((2, 3)))
+        return logits
 
     @torch.no_grad()
     def activation_maps(
@@ -109,15 +92,16 @@ class Levels(Method):
         maps = self._maps(images)
         if classes is None:
             classes = self.heads["image"](maps["image"].mean((2, 3))).argmax(1)
+
+        activations = {}
+        # in float32 also under mixed precision: a threshold follows
         with torch.autocast(images.device.type, enabled=False):
-            return {
-                name: torch.einsum(
-                    "bn,bnhw->bhw",
-                    self.heads[name].weight[classes].float(),
-                    maps[name].float(),
+            for name, of_level in maps.items():
+                weight = self.heads[name].get_parameter("weight")[classes]  # (B, n)
+                activations[name] = torch.einsum(
+                    "bn,bnhw->bhw", weight.float(), of_level.float()
                 )
-                for name in maps
-            }
+        return activations
 
     @torch.no_grad()
     def locate(self, images: Tensor) -> dict[str, Tensor]:
@@ -126,35 +110,34 @@ class Levels(Method):
 
         Otsu's threshold makes a mask of each map, and the box goes round its largest
         component (cells that touch by a corner are connected: silent), cell by cell: a
-        cell stands for `stride` pixels round where it looks. A map without contrast
-        gives the box of all its cells. Raises InputError for images that are not
-        square.
+        cell stands for `stride` pixels round where it looks, at the border for all that
+        is left (silent). A map without contrast gives the whole image. Raises
+        InputError for images that are not square.
         """
         size = images.shape[-1]
         if images.shape[-2] != size:
             raise InputError(
                 f"levels needs square images, not {size} x {images.shape[-2]} pixels."
             )
+        depths = self.depths_at(size)
         boxes = {}
         for name, maps in self.activation_maps(images).items():
-            masks = components.largest_component(
-                maps > components.otsu(maps)[:, None, None]
-            )
+            masks = maps > components.otsu(maps)[:, None, None]
+            edges = components.bounding_box(components.largest_component(masks))
+            depth = depths[name]
             boxes[name] = components.to_pixels(
-                components.bounding_box(masks),
-                self.depths[name].stride,
-                self.depths[name].first,
-                size,
+                edges, maps.shape[-1], depth.stride, depth.first, size
             )
         return boxes
 
+    def depths_at(self, size: int) -> dict[str, Depth]:
+        """Where the cells of each level's map look, in images of `size` pixels."""
+        depths = self.backbone.depths_at(size)[-len(self.names) :]
+        return dict(zip(self.names, depths, strict=True))
+
     def _maps(self, images: Tensor) -> dict[str, Tensor]:
         """The feature maps (B, n, h, w) that the heads pool, by level."""
-        maps = dict(
-            zip(
-                self.depths,
-                self.backbone.stages(images)[-len(self.depths) :],
-                strict=True,
-            )
-        )
-        return maps | {"image": self.cam(maps["image"])}
+        stages = self.backbone.stages(images)[-len(self.names) :]
+        maps = dict(zip(self.names, stages, strict=True))
+        maps["image"] = self.cam(maps["image"])
+        return maps

@@ -1,0 +1,84 @@
+"""What of a backbone does not learn: BatchNorm's statistics, or its first stages."""
+
+import copy
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from ..errors import InputError
+from .backbone import Backbone
+
+
+def freeze_statistics(model: nn.Module) -> None:
+    """From now on the BatchNorm layers of every Backbone in `model` stay in eval mode,
+    whatever ``model.train()`` says: they keep and use their stored mean and variance;
+    weight and bias still learn."""
+    for backbone in _backbones(model):
+        backbone.frozen_statistics = True
+        backbone.train(backbone.training)
+
+
+def freeze_stages(model: nn.Module, n: int) -> None:
+    """From now on nothing of every Backbone in `model` up to the map at its n-th depth
+    learns: the parameters that this map depends on have requires_grad False, and the
+    modules that hold no others stay in eval mode, whatever ``model.train()`` says, with
+    their BatchNorm and dropout. No gradient is computed for them.
+
+    n = 0 freezes nothing. Raises InputError for an n below 0 or above the number of
+    depths.
+    """
+    for backbone in _backbones(model):
+        depths = len(backbone.depths)
+        if not 0 <= n <= depths:
+            raise InputError(
+                f"{n} stages cannot be frozen: {backbone.name} has {depths} depths;"
+                f" choose frozen_stages from 0 to {depths}."
+            )
+        if n == 0:
+            continue
+
+        used = parameters_of_stage(backbone, n - 1)
+        for name, parameter in backbone.named_parameters():
+            if name in used:
+                parameter.requires_grad_(False)
+
+        backbone.frozen_modules = tuple(_wholly(backbone, used))
+        backbone.train(backbone.training)
+
+
+def parameters_of_stage(backbone: Backbone, stage: int) -> set[str]:
+    """The names of the parameters that ``backbone.stages(images)[stage]`` depends on:
+    those that a backward pass from there reaches."""
+    # A copy without values: nothing is computed, and the model's gradients stay.
+    shadow = copy.deepcopy(backbone).to("meta").eval().requires_grad_(True)
+    size = shadow.usual_size
+    with torch.enable_grad():
+        reached = shadow.stages(torch.zeros(1, 3, size, size, device="meta"))[stage]
+    names = [name for name, _ in shadow.named_parameters()]
+    gradients = torch.autograd.grad(
+        reached.sum(), list(shadow.parameters()), allow_unused=True
+    )
+    return {
+        name
+        for name, gradient in zip(names, gradients, strict=True)
+        if gradient is not None
+    }
+
+
+def _backbones(model: nn.Module) -> Iterator[Backbone]:
+    for module in model.modules():
+        if isinstance(module, Backbone):
+            yield module
+
+
+def _wholly(module: nn.Module, parameters: set[str], prefix: str = "") -> Iterator[str]:
+    """The outermost modules inside, by name, all of whose parameters are among these;
+    modules without parameters belong to what they stand in."""
+    for child_name, child in module.named_children():
+        name = prefix + child_name
+        own = {f"{name}.{key}" for key, _ in child.named_parameters()}
+        if own and own <= parameters:
+            yield name
+        else:
+            yield from _wholly(child, parameters, f"{name}.")

@@ -1,0 +1,132 @@
+"""Any of timm's networks, as ``timm:<name>``. timm itself is loaded when a network is
+made."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from difflib import get_close_matches
+from functools import lru_cache, partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from .backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone
+from .freezing import parameters_of_stage
+from .geometry import Depth, measure
+
+PREFIX = "timm:"
+
+# An nn.Module with feature_info, num_features, pretrained_cfg and
+# forward_intermediates; timm's networks have no type in common that says so.
+TimmNetwork = Any
+
+
+def untrained(name: str) -> Backbone:
+    """The backbone of that name with random weights. Raises InputError for a name that
+    timm does not have.
+
+    Its depths are, as of the other backbones, the last map before each change of stride
+    from stride 4; the deepest one is what timm's classifier pools. What a network has
+    behind that map (a layer between pooling and the classifier) is not used and does
+    not learn.
+    """
+    network = _network(name)
+    settings = network.pretrained_cfg
+    backbone = Backbone(
+        name,
+        network,
+        partial(maps, chosen=tuple(_chosen(network))),
+        partial(depths, name),
+        tuple(settings.get("mean", IMAGENET_MEAN)),
+        tuple(settings.get("std", IMAGENET_STD)),
+        channels=network.num_features,
+        usual_size=settings.get("input_size", (3, 224, 224))[-1],
+    )
+    _leave_out_what_is_behind(backbone)
+    return backbone
+
+
+def maps(network: TimmNetwork, x: Tensor, chosen: Sequence[int]) -> list[Tensor]:
+    """The maps (B, channels, h, w) with these numbers among timm's; of the last one,
+    what timm makes of it for its classifier.
+
+    That comes as (B, C, h, w), as (B, h, w, C), or as tokens (B, prefix + h * w, C).
+    """
+    final, found = network.forward_intermediates(x, indices=list(chosen))
+    if final.ndim == 3:
+        prefix = getattr(network, "num_prefix_tokens", 0)
+        tokens = final[:, prefix:].transpose(1, 2)  # (B, C, h * w)
+        final = tokens.unflatten(2, found[-1].shape[2:])
+    elif getattr(network, "output_fmt", "NCHW") == "NHWC":
+        final = final.permute(0, 3, 1, 2)
+    return [*found[:-1], final]
+
+
+@lru_cache
+def depths(name: str, size: int) -> tuple[Depth, ...]:
+    """The depths of timm's network of that name, measured once for a size of image, on
+    a network of its own."""
+    # A thread of its own: what is switched on around the caller (no gradients, mixed
+    # precision, tensors without values, another device) does not reach into it.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(_depths, name, size).result()
+
+
+def _depths(name: str, size: int) -> tuple[Depth, ...]:
+    with torch.random.fork_rng(devices=[]):  # nobody's random numbers change
+        network = _network(name)
+    chosen = _chosen(network)
+    infos = [network.feature_info[number] for number in chosen]
+    channels = [info["num_chs"] for info in infos[:-1]] + [network.num_features]
+    strides = [info["reduction"] for info in infos]
+    firsts = measure(network, partial(maps, chosen=chosen), strides, size)
+    return tuple(map(Depth, channels, strides, firsts))
+
+
+def _chosen(network: TimmNetwork) -> list[int]:
+    """The numbers of the last maps before each change of stride, from stride 4."""
+    strides = [info["reduction"] for info in network.feature_info]
+    chosen = []
+    for number, stride in enumerate(strides):
+        last = number + 1 == len(strides) or strides[number + 1] != stride
+        if stride >= 4 and last:
+            chosen.append(number)
+    return chosen
+
+
+def _network(name: str) -> TimmNetwork:
+    import timm  # late: it takes seconds
+
+    name = name.removeprefix(PREFIX)
+    try:
+        network = _create(timm, name)
+    except RuntimeError as error:
+        if "Unknown model" not in str(error):
+            raise
+        near = get_close_matches(name, timm.list_models(), n=3)
+        raise InputError(
+            f"timm has no model {name!r}; nearest:"
+            f" {', '.join(near) or 'none, see timm.list_models()'}."
+        ) from None
+    if not hasattr(network, "forward_intermediates"):
+        raise InputError(
+            f"timm's {name} does not give its maps (it has no forward_intermediates);"
+            " choose another, or a newer timm."
+        )
+    return network
+
+
+def _create(timm, name: str) -> TimmNetwork:
+    try:
+        # transformers that can take other image sizes than their own
+        return timm.create_model(name, num_classes=0, dynamic_img_size=True)
+    except TypeError:
+        return timm.create_model(name, num_classes=0)
+
+
+def _leave_out_what_is_behind(backbone: Backbone) -> None:
+    """Parameters that the feature map does not depend on do not learn."""
+    used = parameters_of_stage(backbone, -1)
+    for name, parameter in backbone.named_parameters():
+        parameter.requires_grad_(name in used)
