@@ -261,11 +261,7 @@ def _from_source(archive: Archive, url: str, folder: Path, progress: bool) -> Pa
 
     def attempt() -> Path:
         found = pooch.retrieve(
-            url,
-            archive.checksum,
-            fname=archive.file,
-            path=folder,
-            downloader=download,
+            url, archive.checksum, fname=archive.file, path=folder, downloader=download
         )
         return Path(found)
 
@@ -489,13 +485,7 @@ def unpack(archive: Path, target: Path, limit: int = MAX_UNPACKED) -> int:
     return written
 
 
-_DAMAGE = (
-    tarfile.TarError,
-    EOFError,
-    zlib.error,
-    gzip.BadGzipFile,
-    lzma.LZMAError,
-)
+_DAMAGE = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError)
 
 
 def _unpack_member(

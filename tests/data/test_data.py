@@ -1,5 +1,6 @@
 """Data sets of real files: official layouts, folders, splits, fingerprints, what is
-refused."""
+refused.
+"""
 
 import hashlib
 import shutil
@@ -24,6 +25,10 @@ def places(tmp_path, monkeypatch):
     return tmp_path / "data"
 
 
+def sizes(d) -> list[int]:
+    return [len(d.train), len(d.val), len(d.test)]
+
+
 def save(path, seed, size=(24, 20)):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(
@@ -33,7 +38,8 @@ def save(path, seed, size=(24, 20)):
 
 def write_cub(root, classes=(1, 2, 50, 51), each=12):
     """A small data set in the layout of CUB-200-2011, with numbers that skip: each
-    picture is black with a green box and a red dot, where its lists say."""
+    picture is black with a green box and a red dot, where its lists say.
+    """
     rng = np.random.default_rng(0)
     lists = {
         name: []
@@ -87,12 +93,10 @@ def write_cub(root, classes=(1, 2, 50, 51), each=12):
 def test_cub_layout_splits_and_ground_truth(places):
     write_cub(places / "cub")
     d = data.load("cub", 64)
-    assert (
-        d.classes == ["001.Bird_1", "002.Bird_2", "050.Bird_50", "051.Bird_51"]
-        and d.size == 64
-    )
+    assert d.classes == ["001.Bird_1", "002.Bird_2", "050.Bird_50", "051.Bird_51"]
+    assert d.size == 64
     # 8 training pictures a class, 2 of them validation
-    assert [len(s) for s in (d.train, d.val, d.test)] == [24, 8, 16]
+    assert sizes(d) == [24, 8, 16]
     listed = dict(
         line.split()
         for line in (places / "cub" / "images.txt").read_text().splitlines()
@@ -106,12 +110,11 @@ def test_cub_layout_splits_and_ground_truth(places):
         listed[i] for i in listed if flag[i] == "1"
     }
     for s in (d.train, d.val, d.test):
-        assert (
-            s.images.shape == (len(s), 3, 64, 64)
-            and s.images.dtype == torch.uint8
-            and s.part_boxes is None
-        )
-        assert s.parts.shape == (len(s), 15, 3) and s.parts[:, :, 2].sum(1).eq(1).all()
+        assert s.images.shape == (len(s), 3, 64, 64)
+        assert s.images.dtype == torch.uint8
+        assert s.part_boxes is None
+        assert s.parts.shape == (len(s), 15, 3)
+        assert s.parts[:, :, 2].sum(1).eq(1).all()
         for i in range(len(s)):
             assert s.files[i].startswith(d.classes[s.labels[i]])
             number = int(d.classes[s.labels[i]][:3])
@@ -123,11 +126,8 @@ def test_cub_layout_splits_and_ground_truth(places):
             seen = torch.stack([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1])
             assert (seen - s.boxes[i]).abs().max() <= 1.01
             ys, xs = torch.where(s.images[i, 0] > 127)
-            assert (
-                torch.stack([xs.float().mean(), ys.float().mean()])
-                + 0.5
-                - s.parts[i, 1, :2]
-            ).abs().max() <= 1
+            middle = torch.stack([xs.float().mean(), ys.float().mean()]) + 0.5
+            assert (middle - s.parts[i, 1, :2]).abs().max() <= 1
     half = data.load("cub", 32)
     assert half.fingerprint == d.fingerprint
     torch.testing.assert_close(half.test.boxes * 2, d.test.boxes)
@@ -163,7 +163,8 @@ def test_validation_takes_a_fifth_and_never_the_last(n, expected):
 def test_cub50_from_either_source_agrees_on_the_split(places):
     write_cub(places / "cub")
     whole, part = data.load("cub", 16), data.load("cub50", 16)
-    assert part.num_classes == 3 and part.train.attributes[0].numel() == 3
+    assert part.num_classes == 3
+    assert part.train.attributes[0].numel() == 3
     for name in ("train", "val", "test"):
         assert part.split(name).files == [
             f for f in whole.split(name).files if not f.startswith("051")
@@ -310,9 +311,8 @@ def test_a_plain_folder_is_divided_by_the_rule(tmp_path):
     (root / ".cache").mkdir()
     (root / "train" / "._0.jpg").write_bytes(b"resource fork")
     d = data.load(f"folder:{root}", 16)
-    assert d.classes == sorted(names) and [
-        len(s) for s in (d.train, d.val, d.test)
-    ] == [36, 12, 12]
+    assert d.classes == sorted(names)
+    assert sizes(d) == [36, 12, 12]
     for c, name in enumerate(d.classes):
         order = sorted(
             (f"{name}/{i} é.{('jpg', 'png', 'JPEG')[i % 3]}" for i in range(10)),
@@ -335,10 +335,9 @@ def test_names_that_differ_only_in_unicode_form_are_split_alike():
     files = [f"é/{i}" for i in range(20)]
     apart = [unicodedata.normalize("NFD", f) for f in files]
     assert apart != files
-    assert (
-        split.three_parts(files, np.zeros(20, int))
-        == split.three_parts(apart, np.zeros(20, int))
-    ).all()
+    labels = np.zeros(20, int)
+    same = split.three_parts(files, labels) == split.three_parts(apart, labels)
+    assert same.all()
 
 
 def test_given_splits_are_kept(tmp_path):
@@ -358,9 +357,8 @@ def test_given_splits_are_kept(tmp_path):
         }, d
 
     found, d = write("train", "val", "test")
-    assert all(
-        set(found[s]) == {s} and len(found[s]) == 10 for s in found
-    ) and d.classes == ["a", "b"]
+    assert found == {s: [s] * 10 for s in ("train", "val", "test")}
+    assert d.classes == ["a", "b"]
     found, d = write("Train", "Test")
     assert found == {
         "train": ["Train"] * 8,
@@ -436,11 +434,9 @@ def test_two_folders_of_the_same_name_do_not_evict_each_other(tmp_path):
 def test_check_counts_decodes_and_finds_duplicates(places):
     write_cub(places / "cub")
     report = data.check("cub")
-    assert (
-        report["images"] == {"train": 24, "val": 8, "test": 16}
-        and report["classes"] == 4
-        and report["duplicates"] == []
-    )
+    assert report["images"] == {"train": 24, "val": 8, "test": 16}
+    assert report["classes"] == 4
+    assert report["duplicates"] == []
     assert report["fingerprint"] == data.load("cub", 16).fingerprint
     # the small set is not the official one: its three numbers are said to differ, and
     # nothing else is wrong
@@ -455,17 +451,11 @@ def test_check_counts_decodes_and_finds_duplicates(places):
     (root / d.val.files[0]).write_bytes(b"rubbish")
     (root / d.val.files[1]).unlink()
     report = data.check("cub")
-    assert (
-        report["duplicates"] == [(d.train.files[3], d.test.files[5])]
-        and report["fingerprint"] is None
-    )
-    assert (
-        all(
-            any(str(root / file) in sentence for sentence in report["problems"])
-            for file in d.val.files[:2]
-        )
-        and len(report["problems"]) == 5
-    )
+    assert report["duplicates"] == [(d.train.files[3], d.test.files[5])]
+    assert report["fingerprint"] is None
+    for file in d.val.files[:2]:
+        assert any(str(root / file) in sentence for sentence in report["problems"])
+    assert len(report["problems"]) == 5
 
 
 def test_names():
@@ -491,9 +481,8 @@ def test_loading_again_reads_no_picture(places, monkeypatch):
 
     monkeypatch.setattr(photos.store, "decode", never)
     again = data.load("cub", 16)
-    assert torch.equal(first.train.images, again.train.images) and cub.photos(
-        "cub"
-    ).files == folder_order(again)
+    assert torch.equal(first.train.images, again.train.images)
+    assert cub.photos("cub").files == folder_order(again)
 
 
 def folder_order(d):
@@ -517,15 +506,12 @@ def test_train_and_val_are_joined_without_a_copy_where_they_follow_each_other():
         for part, names in ((slice(0, 3), "abc"), (slice(3, 5), "de"))
     )
     joined = concatenate(first, second)
-    assert (
-        joined.images.data_ptr() == stored.data_ptr()
-        and (joined.images == stored).all()
-        and joined.files == list("abcde")
-    )
+    assert joined.images.data_ptr() == stored.data_ptr()
+    assert (joined.images == stored).all()
+    assert joined.files == list("abcde")
     swapped = concatenate(second, first)
-    assert (
-        swapped.images == torch.cat([stored[3:], stored[:3]])
-    ).all() and swapped.images.data_ptr() != stored.data_ptr()
+    assert (swapped.images == torch.cat([stored[3:], stored[:3]])).all()
+    assert swapped.images.data_ptr() != stored.data_ptr()
     with_boxes = Split(stored[3:], second.labels, second.files, boxes=torch.zeros(2, 4))
     # ground truth that half of the images lack is none
     assert concatenate(first, with_boxes).boxes is None

@@ -1,7 +1,9 @@
 """fieldguide: what an image may depend on, and that the ground truth is true of the
-pixels."""
+pixels.
+"""
 
 import hashlib
+import itertools
 import json
 import os
 import subprocess
@@ -34,11 +36,10 @@ def draw(index, size=64, pool="target", count=20, seed=0, split="test"):
 
 
 def digest(drawing) -> str:
-    return hashlib.sha256(
-        b"".join(
-            value.contiguous().numpy().tobytes() for value in vars(drawing).values()
-        )
-    ).hexdigest()
+    found = hashlib.sha256()
+    for value in vars(drawing).values():
+        found.update(value.contiguous().numpy().tobytes())
+    return found.hexdigest()
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def sample():
     return draw(torch.arange(80), size=96)
 
 
-# ---------------------------------------------------------------- what an image depends on
+# What an image depends on
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -84,12 +85,13 @@ print(digest(draw(torch.arange(40).flip(0)[:17], size=80)))
 """
     # The other process imports this very file under another name, so that both run the
     # same helpers.
-    loader = (
-        "import importlib.util, sys; s ="
-        " importlib.util.spec_from_file_location('tests_fieldguide', sys.argv[1]); m ="
-        " importlib.util.module_from_spec(s); sys.modules['tests_fieldguide'] = m;"
-        " s.loader.exec_module(m)\n"
-    )
+    loader = """
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("tests_fieldguide", sys.argv[1])
+module = importlib.util.module_from_spec(spec)
+sys.modules["tests_fieldguide"] = module
+spec.loader.exec_module(module)
+"""
     environment = {
         **os.environ,
         "PYTHONPATH": str(fieldguide.__file__.rsplit("/fgbook/", 1)[0]),
@@ -115,12 +117,7 @@ def test_seed_split_index_and_pool_all_matter():
         digest(draw(index, pool="source")),
     }
     assert len(seen) == 5
-    sets = [
-        (s, pool, split)
-        for s in (0, 1)
-        for pool in species.POOLS
-        for split in fieldguide.SPLITS
-    ]
+    sets = itertools.product((0, 1), species.POOLS, fieldguide.SPLITS)
     keys = torch.cat([fieldguide.keys(*one, torch.arange(5000)) for one in sets])
     # 60,000 random 32-bit numbers share about 0.4 values; many would mean that images
     # repeat
@@ -131,7 +128,8 @@ def test_hashed_numbers_are_uniform_and_independent():
     u = fieldguide.uniform(
         fieldguide.keys(0, "target", "train", torch.arange(4000)), 40, stream=1
     ).double()
-    assert 0 <= u.min() and u.max() < 1
+    assert u.min() >= 0
+    assert u.max() < 1
     # five standard errors
     assert (u.mean(0) - 0.5).abs().max() < 5 / (12 * 4000) ** 0.5
     # between the numbers of an image and of its neighbour
@@ -139,7 +137,7 @@ def test_hashed_numbers_are_uniform_and_independent():
     assert (correlation - torch.eye(80)).abs().max() < 6 / 4000**0.5
 
 
-# ---------------------------------------------------------------- species
+# Species
 
 
 @pytest.mark.parametrize("pool", species.POOLS)
@@ -152,7 +150,8 @@ def test_siblings_differ_in_one_or_two_local_attributes(pool):
         for j in range(i):
             changed = (table.values[i] != table.values[j]).nonzero().flatten().tolist()
             if table.genus[i] == table.genus[j]:
-                assert 1 <= len(changed) <= 2 and set(changed) <= set(local)
+                assert 1 <= len(changed) <= 2
+                assert set(changed) <= set(local)
                 assert set(changed) <= {local[k] for k in table.differ[i].tolist()}
             else:
                 assert set(changed) & set(look)
@@ -186,13 +185,14 @@ def test_two_hundred_species():
     assert (data.test.masks.flatten(1).sum(1) > 20).all()  # a bird is seen in each
 
 
-# ---------------------------------------------------------------- ground truth against pixels
+# Ground truth against pixels
 
 
 @pytest.mark.parametrize("pool", species.POOLS)
 def test_siblings_differ_only_inside_their_part_boxes(pool):
     """All genera of a pool, siblings drawn with the same nuisance: pixels differ inside
-    the boxes that are said to tell, nowhere else."""
+    the boxes that are said to tell, nowhere else.
+    """
     size, count = 72, species.limit()
     table = species.table(pool, count)
     key = fieldguide.keys(3, pool, "train", torch.arange(count) // species.SIBLINGS)
@@ -233,22 +233,22 @@ def test_boxes_are_the_bounds_of_the_masks(sample):
         ]
     sides = (sample.boxes[:, 2:] - sample.boxes[:, :2]).amax(1) / 96
     assert sides.max() <= 0.9 + 2 / 96
-    assert sides.min() < 0.5 and sides.max() > 0.8
+    assert sides.min() < 0.5
+    assert sides.max() > 0.8
 
 
 def test_masks_are_where_the_bird_is(sample):
     """The bird's silhouette without background or leaves, drawn on black and on white:
-    where both agree there is bird."""
+    where both agree there is bird.
+    """
     table = species.table("target", 20)
     label = torch.arange(8)
     zero = torch.zeros(8)
     bird = fieldguide.Bird(table.values[label], fieldguide.Pose(zero, zero, zero))
     grid = (torch.arange(120).float() + 0.5) / 50 - 1.3
     x, y = grid.expand(8, 120, 120), grid[:, None].expand(8, 120, 120)
-    brush, grain = (
-        fieldguide.Brush(torch.full((8, 1, 1), 0.02)),
-        torch.full((8, 120, 120), 0.5),
-    )
+    brush = fieldguide.Brush(torch.full((8, 1, 1), 0.02))
+    grain = torch.full((8, 120, 120), 0.5)
     black, white = torch.zeros(8, 3, 120, 120), torch.ones(8, 3, 120, 120)
     cover = fieldguide.draw_bird(black, bird, x, y, brush, grain)
     fieldguide.draw_bird(white, bird, x, y, brush, grain)
@@ -273,16 +273,15 @@ def test_parts(sample):
     )
     assert not (left.any(1) & right.any(1)).any()  # a bird shows one side
     # a bird that shows its right side faces right: its beak is to the right of its tail
-    beak, tail = (
-        parts[:, PART_NAMES.index("beak"), 0],
-        parts[:, PART_NAMES.index("tail"), 0],
-    )
+    beak = parts[:, PART_NAMES.index("beak"), 0]
+    tail = parts[:, PART_NAMES.index("tail"), 0]
     assert ((beak > tail) == right.any(1))[left.any(1) | right.any(1)].all()
 
 
 def test_an_eye_is_where_the_part_says():
     """At 224 pixels the visible eye has a dark disc and a highlight near its centre;
-    the nape, on the same head, has not."""
+    the nape, on the same head, has not.
+    """
     drawing = draw(torch.arange(40), size=224)
 
     def contrast(names):
@@ -305,7 +304,8 @@ def test_an_eye_is_where_the_part_says():
 
 def test_wing_bars_can_be_counted_on_the_plate():
     """From the shoulder to the tip along the middle of the wing a person counts as many
-    pale bars as the attribute says."""
+    pale bars as the attribute says.
+    """
     size, count = 160, 40
     table = species.table("target", count)
     zero = torch.zeros(count)
@@ -326,43 +326,35 @@ def test_wing_bars_can_be_counted_on_the_plate():
     for u in along.tolist():
         px, py = bird.wing_point(u, 0.0)
         column, row = ((p + 1.2) / 2.4 * (size - 1) for p in (px, py))
-        pale.append(
-            canvas[
-                torch.arange(count), :, row.round().long(), column.round().long()
-            ].amin(1)
-            > 0.8
-        )
+        birds = torch.arange(count)
+        seen = canvas[birds, :, row.round().long(), column.round().long()]
+        pale.append(seen.amin(1) > 0.8)
     pale = torch.stack(pale, 1).int()
-    bars = (pale.diff(dim=1, prepend=torch.zeros(count, 1, dtype=torch.int)) == 1).sum(
-        1
-    )
-    assert (
-        bars.tolist()
-        == table.values[:, species.ATTRIBUTES.index("wing bars")].int().tolist()
-    )
+    before = torch.zeros(count, 1, dtype=torch.int)
+    bars = (pale.diff(dim=1, prepend=before) == 1).sum(1)
+    expected = table.values[:, species.ATTRIBUTES.index("wing bars")]
+    assert bars.tolist() == expected.int().tolist()
 
 
 def test_antialiased_at_any_size():
     """A large rendering averaged over blocks is close to the small one, and much closer
-    than the large one sampled at points."""
+    than the large one sampled at points.
+    """
     index = torch.arange(24)
     small, large = draw(index, size=56), draw(index, size=224)
     small_pixels, large_pixels = small.images.float() / 255, large.images.float() / 255
     averaged = large_pixels.unflatten(3, (56, 4)).unflatten(2, (56, 4)).mean((3, 5))
     bird = torch.nn.functional.max_pool2d(small.masks[:, None].float(), 3, 1, 1) > 0
     error = ((averaged - small_pixels).abs() * bird).sum() / bird.sum() / 3
-    sampled = (
-        ((large_pixels[..., 1::4, 1::4] - small_pixels).abs() * bird).sum()
-        / bird.sum()
-        / 3
-    )
+    points = large_pixels[..., 1::4, 1::4]
+    sampled = ((points - small_pixels).abs() * bird).sum() / bird.sum() / 3
     assert error < 0.025
     assert error < 0.6 * sampled
     assert ((large.boxes / 4 - small.boxes).abs() <= 1.5).float().mean() > 0.97
     assert torch.allclose(large.parts[..., :2] / 4, small.parts[..., :2], atol=1e-3)
 
 
-# ---------------------------------------------------------------- the data set
+# The data set
 
 
 def test_load_keeps_and_names_everything(monkeypatch):
@@ -408,9 +400,8 @@ def test_fingerprint_says_what_determines_the_pixels():
         {"per_class": (1, 1, 1)},
         {"seed": 1},
     )
-    assert len(
-        {fieldguide.load(**{**base, **change}).fingerprint for change in changes}
-    ) == len(changes)
+    seen = {fieldguide.load(**(base | change)).fingerprint for change in changes}
+    assert len(seen) == len(changes)
 
 
 @pytest.mark.parametrize(
@@ -431,18 +422,19 @@ def test_fingerprint_says_what_determines_the_pixels():
 )
 def test_bad_parameters(change, words):
     with pytest.raises(InputError, match=words):
-        fieldguide.load(**{"size": 32, **change})
+        fieldguide.load(**({"size": 32} | change))
 
 
 def test_plate():
     plate = fieldguide.plate(8, 96)
-    assert plate.shape == (8, 3, 96, 96) and plate.dtype == torch.uint8
+    assert plate.shape == (8, 3, 96, 96)
+    assert plate.dtype == torch.uint8
     paper = plate[:, :, 2, 2].int()
     assert (paper == paper[0]).all()  # one neutral ground
     assert len({image.numpy().tobytes() for image in plate}) == 8
 
 
-# ---------------------------------------------------------------- the backbone that was trained on it
+# The backbone that was trained on it
 
 
 def test_small_network():
@@ -450,7 +442,8 @@ def test_small_network():
     assert sum(p.numel() for p in network.parameters()) <= 1_500_000
     with torch.no_grad():
         maps = network(torch.rand(2, 3, 72, 64))
-    assert maps.shape == (2, Small.channels, 9, 8) and maps.min() >= 0
+    assert maps.shape == (2, Small.channels, 9, 8)
+    assert maps.min() >= 0
 
 
 def test_shipped_weights_match_their_record():
@@ -460,24 +453,20 @@ def test_shipped_weights_match_their_record():
     assert len(content) == record["bytes"] <= 3_000_000
     assert hashlib.sha256(content).hexdigest() == record["sha256"]
     assert record["sha256"][:8] in backbones.weights_id("small")
-    assert (
-        record["data"]["pool"] == "source"
-        and record["data"]["fieldguide_version"] == fieldguide.VERSION
-    )
+    assert record["data"]["pool"] == "source"
+    assert record["data"]["fieldguide_version"] == fieldguide.VERSION
     assert record["parameters"] == sum(
         p.numel() for p in backbones.create("small").network.parameters()
     )
     for split in ("val", "test"):
-        assert (
-            record["accuracy"][split]["top1_low"]
-            <= record["accuracy"][split]["top1"]
-            <= record["accuracy"][split]["top1_high"]
-        )
+        known = record["accuracy"][split]
+        assert known["top1_low"] <= known["top1"] <= known["top1_high"]
 
 
 def test_shipped_weights_know_birds():
     """Their features tell genera of the target pool apart by the nearest class mean;
-    random weights are far worse."""
+    random weights are far worse.
+    """
     data = fieldguide.load(72, species=40, per_class=(6, 1, 3))
     genus = torch.tensor(data.genus)
 
@@ -490,18 +479,10 @@ def test_shipped_weights_know_birds():
                 for split in (data.train, data.test)
             )
         spread = train.std(0) + 1e-6
-        means = torch.stack(
-            [train[genus[data.train.labels] == g].mean(0) for g in range(10)]
-        )
-        return (
-            (
-                torch.cdist(test / spread, means / spread).argmin(1)
-                == genus[data.test.labels]
-            )
-            .float()
-            .mean()
-            .item()
-        )
+        of_genus = [train[genus[data.train.labels] == g] for g in range(10)]
+        means = torch.stack([features.mean(0) for features in of_genus])
+        nearest = torch.cdist(test / spread, means / spread).argmin(1)
+        return (nearest == genus[data.test.labels]).float().mean().item()
 
     assert score("pretrained") > 0.5
     assert score("pretrained") > score("none") + 0.1

@@ -88,7 +88,8 @@ def test_tools_folders_in_the_parts_are_no_data(tmp_path):
 @pytest.mark.parametrize("place", [".", "red", "red/deeper"])
 def test_a_folder_that_cannot_be_read_is_refused(birds, monkeypatch, place):
     """Everybody may read everything for the system's administrator, who runs tests in
-    containers; so the system's call fails here in his place."""
+    containers; so the system's call fails here in his place.
+    """
     locked = (birds / place).resolve()
     locked.mkdir(exist_ok=True)
     scan = os.scandir

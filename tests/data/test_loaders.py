@@ -1,9 +1,11 @@
 """The official layouts of aircraft, cars, dogs and flowers, written small, with real
-pictures and MATLAB files."""
+pictures and MATLAB files.
+"""
 
 import csv
 import hashlib
 import shutil
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -23,9 +25,14 @@ def places(tmp_path, monkeypatch):
     return tmp_path / "data"
 
 
+def sizes(d) -> list[int]:
+    return [len(d.train), len(d.val), len(d.test)]
+
+
 def draw(path, box, size=(80, 60), banner=0):
     """A black picture, red inside `box` (x1, y1, x2, y2; the right and lower ends
-    excluded), white in the last `banner` rows."""
+    excluded), white in the last `banner` rows.
+    """
     pixels = np.zeros((size[1], size[0], 3), np.uint8)
     pixels[box[1] : box[3], box[0] : box[2], 0] = 255
     if banner:
@@ -40,9 +47,8 @@ def boxes_fit(d):
     for s in (d.train, d.val, d.test):
         for image, box in zip(s.images, s.boxes, strict=True):
             ys, xs = torch.where((image[0] > 127) & (image[1] < 127))
-            assert (
-                torch.stack([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]) - box
-            ).abs().max() <= 1.01
+            seen = torch.stack([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1])
+            assert (seen - box).abs().max() <= 1.01
 
 
 def random_boxes(n, seed=0):
@@ -52,15 +58,8 @@ def random_boxes(n, seed=0):
 
 
 def write_aircraft(root):
-    variants, families = (
-        ["707-320", "737-700", "F/A-18", "DR-400"],
-        [
-            "Boeing 707",
-            "Boeing 737",
-            "F/A-18",
-            "DR-400",
-        ],
-    )
+    variants = ["707-320", "737-700", "F/A-18", "DR-400"]
+    families = ["Boeing 707", "Boeing 737", "F/A-18", "DR-400"]
     lists = {"variants": variants, "families": families, "images_box": []}
     number = 0
     for part in ("train", "val", "test"):
@@ -81,12 +80,8 @@ def test_aircraft(places):
     root = places / "aircraft" / "fgvc-aircraft-2013b" / "data"
     write_aircraft(root)
     d = data.load("aircraft", 40)
-    assert d.classes == ["707-320", "737-700", "F/A-18", "DR-400"] and d.genus == [
-        0,
-        1,
-        2,
-        3,
-    ]
+    assert d.classes == ["707-320", "737-700", "F/A-18", "DR-400"]
+    assert d.genus == [0, 1, 2, 3]
     for name in ("train", "val", "test"):
         listed = [
             line.split(" ", 1)
@@ -100,7 +95,8 @@ def test_aircraft(places):
     boxes_fit(d)
     report = data.check("aircraft")
     # only the four counts differ
-    assert len(report["problems"]) == 4 and report["fingerprint"] == d.fingerprint
+    assert len(report["problems"]) == 4
+    assert report["fingerprint"] == d.fingerprint
     (root / "images_box.txt").write_text("0000007 1 2 3\n")
     with pytest.raises(InputError, match="0000007.jpg"):
         data.load("aircraft", 40)
@@ -154,17 +150,13 @@ def test_cars_with_the_development_kit(places):
         data.load("cars", 40)
     write_cars(places / "cars")
     d = data.load("cars", 40)
-    assert d.classes[1] == "Ram C/V Cargo Van Minivan 2012" and [
-        len(s) for s in (d.train, d.val, d.test)
-    ] == [24, 6, 12]
-    assert all(
-        int(f[-9:-4]) % 3 == (c + 1) % 3
-        for s in (d.train, d.val, d.test)
-        for f, c in zip(s.files, s.labels.tolist(), strict=True)
-    )
-    assert {f.split("/")[0] for f in d.train.files + d.val.files} == {
-        "cars_train"
-    } and {f.split("/")[0] for f in d.test.files} == {"cars_test"}
+    assert d.classes[1] == "Ram C/V Cargo Van Minivan 2012"
+    assert sizes(d) == [24, 6, 12]
+    for s in (d.train, d.val, d.test):
+        for file, label in zip(s.files, s.labels.tolist(), strict=True):
+            assert int(file[-9:-4]) % 3 == (label + 1) % 3
+    assert {f.split("/")[0] for f in d.train.files + d.val.files} == {"cars_train"}
+    assert {f.split("/")[0] for f in d.test.files} == {"cars_test"}
     boxes_fit(d)
     (places / "cars" / "cars_test_annos_withlabels.mat").rename(
         places / "cars" / "devkit" / "cars_test_annos_withlabels.mat"
@@ -190,24 +182,11 @@ def test_cars_as_class_folders(places):
     for part, n in (("train", 5), ("test", 2)):
         for name in ("Acura TL Sedan 2012", "Ram C-V Cargo Van Minivan 2012"):
             for i in range(n):
-                draw(
-                    places
-                    / "cars"
-                    / "car_data"
-                    / "car_data"
-                    / part
-                    / name
-                    / f"{i}.jpg",
-                    (i, 1, 9, 9),
-                )
+                folder = places / "cars/car_data/car_data" / part / name
+                draw(folder / f"{i}.jpg", (i, 1, 9, 9))
     d = data.load("cars", 16)
-    assert d.classes == ["Acura TL Sedan 2012", "Ram C-V Cargo Van Minivan 2012"] and [
-        len(s) for s in (d.train, d.val, d.test)
-    ] == [
-        8,
-        2,
-        4,
-    ]
+    assert d.classes == ["Acura TL Sedan 2012", "Ram C-V Cargo Van Minivan 2012"]
+    assert sizes(d) == [8, 2, 4]
     assert d.test.boxes is None
 
 
@@ -224,9 +203,8 @@ def test_listed_folders_must_hold_what_their_list_names(places, name):
     with open(root / "split.csv", "w", newline="") as file:
         csv.writer(file).writerows([("class", "file", "split"), *rows])
     d = data.load(name, 16)
-    assert [len(s) for s in (d.train, d.val, d.test)] == [10, 4, 4] and data.check(
-        name
-    )["problems"] == []
+    assert sizes(d) == [10, 4, 4]
+    assert data.check(name)["problems"] == []
     (root / "test" / "b" / "1.jpg").rename(root / "test" / "b" / "7.jpg")
     with pytest.raises(InputError, match="test/b/1.jpg is not there"):
         data.load(name, 16)
@@ -253,9 +231,14 @@ def write_dogs(root, breeds, each, boxes=True):
                 if i % 2
                 else [box]
             )
-            form = "<object><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>"
-            text = "".join(form.format(*dog) for dog in found)
-            (root / "Annotation" / name).write_text(f"<annotation>{text}</annotation>")
+            note = ElementTree.Element("annotation")
+            for dog in found:
+                node = ElementTree.SubElement(note, "object")
+                node = ElementTree.SubElement(node, "bndbox")
+                sides = ("xmin", "ymin", "xmax", "ymax")
+                for side, value in zip(sides, dog, strict=True):
+                    ElementTree.SubElement(node, side).text = str(value)
+            ElementTree.ElementTree(note).write(root / "Annotation" / name)
     root.mkdir(parents=True, exist_ok=True)
     for part, files in lists.items():
         cells = np.empty((len(files), 1), object)
@@ -270,16 +253,11 @@ def test_dogs(places):
     root = places / "dogs"
     write_dogs(root, 3, [10, 10, 10])
     d = data.load("dogs", 40)
-    assert d.num_classes == 3 and [len(s) for s in (d.train, d.val, d.test)] == [
-        15,
-        3,
-        12,
-    ]
-    assert all(
-        f.startswith(d.classes[c])
-        for s in (d.train, d.test)
-        for f, c in zip(s.files, s.labels, strict=True)
-    )
+    assert d.num_classes == 3
+    assert sizes(d) == [15, 3, 12]
+    for s in (d.train, d.test):
+        for file, label in zip(s.files, s.labels, strict=True):
+            assert file.startswith(d.classes[label])
     assert {int(f[:-4].rsplit("_", 1)[1]) for f in d.test.files} == {6, 7, 8, 9}
     boxes_fit(d)
     note = root / "Annotation" / d.test.files[0][:-4]
@@ -297,7 +275,8 @@ def test_dogs(places):
 
 def test_the_21_breeds_follow_their_rule(places):
     """On lists alone, of 30 breeds with 150 to 252 pictures as in Stanford Dogs, and
-    some with more."""
+    some with more.
+    """
     rng = np.random.default_rng(0)
     each = [int(n) for n in rng.integers(150, 253, 28)] + [252, 300]
     write_dogs(places / "dogs", 30, each, boxes=False)
@@ -305,9 +284,8 @@ def test_the_21_breeds_follow_their_rule(places):
     names = [f"n{2085620 + b:08}-Breed_{b}" for b in range(30)]
     expected = sorted(sorted(range(30), key=lambda b: (-each[b], names[b]))[:21])
     assert found.classes == [names[b] for b in expected]
-    assert (found.count("test"), found.count("val")) == (210, 850) and found.count(
-        "train"
-    ) <= 4260
+    assert (found.count("test"), found.count("val")) == (210, 850)
+    assert found.count("train") <= 4260
     for i, b in enumerate(expected):
         order = sorted(
             (f"{names[b]}/{names[b][:9]}_{k}.jpg" for k in range(each[b])),
@@ -322,9 +300,8 @@ def test_the_21_breeds_follow_their_rule(places):
             for part in ("train", "val", "test")
         }
         most = 40 + (i < 10)
-        assert own["test"] == set(order[:10]) and own["val"] == set(
-            order[10 : 10 + most]
-        )
+        assert own["test"] == set(order[:10])
+        assert own["val"] == set(order[10 : 10 + most])
         assert own["train"] == set(order[10 + most : 10 + most + 202 + (i < 18)])
     assert any(
         len({f for f, c in zip(found.files, found.labels, strict=True) if c == i})
@@ -349,9 +326,8 @@ def test_flowers(places):
     assert d.classes == ["001", "002", "003", "004"]
     for name, ids in zip(("train", "val", "test"), parts.values(), strict=True):
         s = d.split(name)
-        assert s.files == [f"image_{i:05}.jpg" for i in ids] and s.labels.tolist() == [
-            (i - 1) % 4 for i in ids
-        ]
+        assert s.files == [f"image_{i:05}.jpg" for i in ids]
+        assert s.labels.tolist() == [(i - 1) % 4 for i in ids]
     savemat(
         root / "setid.mat",
         {**{name: ids[None] for name, ids in parts.items()}, "tstid": np.array([[41]])},
@@ -370,6 +346,5 @@ def test_imagewoof_keeps_its_test_part_and_cuts_validation(places):
                 draw(places / "imagewoof2-320" / part / c / f"{i}.JPEG", (i, 1, 30, 9))
     (places / "imagewoof2-320" / "noisy_imagewoof.csv").write_text("path\n")
     d = data.load("imagewoof", 16)
-    assert [len(s) for s in (d.train, d.val, d.test)] == [16, 4, 8] and {
-        f.split("/")[0] for f in d.test.files
-    } == {"val"}
+    assert sizes(d) == [16, 4, 8]
+    assert {f.split("/")[0] for f in d.test.files} == {"val"}
