@@ -1,8 +1,9 @@
 """A process that forks training runs and lets them die. Importing torch takes seconds,
 so it is done once, and each run is a fork.
 
-    python fault_worker.py '[{"task": "random", "folder": ..., ...}, ...]'    prints one
-    line of JSON
+    python fault_worker.py '[{"task": "random", "folder": ..., ...}, ...]'
+
+It prints one line of JSON.
 
 Nothing here runs torch before a fork: a fork of a process whose threads have worked may
     hang.
@@ -17,7 +18,12 @@ import sys
 import time
 from pathlib import Path
 
+# Accelerate, dynamo and tqdm are what a run imports late: here, so that not every fork
+# has to.
+import accelerate.utils  # noqa: F401
 import torch
+import torch._dynamo
+import tqdm.auto  # noqa: F401
 from torch import nn
 
 from fgbook.data.dataset import DataSet, Split
@@ -98,11 +104,8 @@ def train(task: dict) -> None:
     """What a forked process does: one run, then its predictions."""
     torch.set_num_threads(1)
     loop.SAVE_SECONDS = task.get("save_seconds", 0.01)
-    recipe, model, data = (
-        Recipe(**{**RECIPE, **task["recipe"]}),
-        make(**task.get("model", {})),
-        dataset(),
-    )
+    recipe = Recipe(**{**RECIPE, **task["recipe"]})
+    model, data = make(**task.get("model", {})), dataset()
     loop.fit(
         model, data, recipe, Path(task["folder"]), seed=3, device="cpu", progress=False
     )
@@ -144,11 +147,8 @@ def at_random_moments(task: dict) -> dict:
     start = time.monotonic()
     assert wait(fork({**task, "folder": task["reference"]})) == 0
     length = time.monotonic() - start
-    folders, statuses, moments = (
-        [task["folder"] + "-0"],
-        [],
-        random.Random(task["seed"]),
-    )
+    folders, statuses = [task["folder"] + "-0"], []
+    moments = random.Random(task["seed"])
     while len(statuses) < task["count"]:
         pid = fork({**task, "folder": folders[-1]})
         time.sleep(moments.uniform(0, 0.7 * length))
@@ -178,11 +178,9 @@ def at_file_operations(task: dict) -> dict:
             return step
 
         def before():
-            os.replace, os.fsync, Path.unlink = (
-                dying(os.replace),
-                dying(os.fsync),
-                dying(Path.unlink),
-            )
+            os.replace = dying(os.replace)
+            os.fsync = dying(os.fsync)
+            Path.unlink = dying(Path.unlink)
             checkpoints.open = dying(open)  # found before the builtin
 
         statuses.append(wait(fork(task, before)))
@@ -203,12 +201,8 @@ def several(task: dict) -> dict:
     }
 
     def before(rank):
-        os.environ.update(
-            {
-                name: str(value)
-                for name, value in {**common, "RANK": rank, "LOCAL_RANK": rank}.items()
-            }
-        )
+        for name, value in {**common, "RANK": rank, "LOCAL_RANK": rank}.items():
+            os.environ[name] = str(value)
 
     pids = [fork(task, lambda rank=rank: before(rank)) for rank in range(task["count"])]
     return {"statuses": [wait(pid) for pid in pids]}

@@ -17,7 +17,7 @@ import fault_worker as tiny
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -35,7 +35,7 @@ from fgbook.images.augment import (
 )
 from fgbook.methods.focus import Focus
 from fgbook.recipe import LATER, Recipe
-from fgbook.training import devices, loop, memory
+from fgbook.training import checkpoints, devices, loop, memory, optimiser
 
 BASE = Recipe(**tiny.RECIPE)
 
@@ -115,7 +115,7 @@ OPTIMISERS = {
         {"optimiser": "adam"},
         {"optimiser": "adamax", "schedule": "constant"},
         {"optimiser": "adamw", "schedule": "onecycle", "warmup_epochs": 1.0},
-        {"clip_norm": 0.05, "label_smoothing": 0.1},
+        {"clip_norm": 0.5, "label_smoothing": 0.1},
         {"ema": 0.8},
         {"loss_weights": (("size", 7.0),), "schedule": "cyclic"},
         {"train_on": "train+val"},
@@ -142,27 +142,19 @@ def test_fit_equals_a_plain_loop(tmp_path, changes):
     ]
     optimiser = OPTIMISERS[recipe.optimiser](groups, recipe)
     rates = [group["lr"] for group in optimiser.param_groups]
-    steps, weights = (
-        math.ceil(len(split) / recipe.batch_size),
-        {
-            "image": 1.0,
-            "size": 1.0,
-            **dict(recipe.loss_weights),
-        },
-    )
-    average, best, kept, step = None, (-1,), None, 0
+    steps = math.ceil(len(split) / recipe.batch_size)
+    weights = {"image": 1.0, "size": 1.0, **dict(recipe.loss_weights)}
+    average, best, kept, step, clips = None, (-1,), None, 0, []
     for epoch in range(recipe.epochs):
         model.train()
-        total = 0.0
-        for index in torch.randperm(
-            len(split), generator=torch.Generator().manual_seed(key(3, epoch))
-        ).split(recipe.batch_size):
-            for group, rate in zip(optimiser.param_groups, rates):
+        total, cut = 0.0, []
+        generator = torch.Generator().manual_seed(key(3, epoch))
+        order = torch.randperm(len(split), generator=generator)
+        for index in order.split(recipe.batch_size):
+            for group, rate in zip(optimiser.param_groups, rates, strict=True):
                 group["lr"] = rate * loop.factor(recipe, step, steps)
-            images, targets = (
-                augment(split.images[index], index, recipe, 3, epoch),
-                split.labels[index],
-            )
+            images = augment(split.images[index], index, recipe, 3, epoch)
+            targets = split.labels[index]
             if recipe.mixup or recipe.cutmix:
                 other = partners(index, len(split), 3, epoch)
                 others = augment(split.images[other], other, recipe, 3, epoch)
@@ -185,7 +177,8 @@ def test_fit_equals_a_plain_loop(tmp_path, changes):
             optimiser.zero_grad()
             sum(weights[name] * loss for name, loss in losses.items()).backward()
             if recipe.clip_norm:
-                nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+                norm = nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+                cut.append(min(1.0, recipe.clip_norm / norm.item()))
             optimiser.step()
             total += losses["image"].item() * len(index)
             now = {name: value.double() for name, value in model.state_dict().items()}
@@ -198,9 +191,15 @@ def test_fit_equals_a_plain_loop(tmp_path, changes):
                 }
             )
             step += 1
-        assert log(tmp_path)[epoch]["losses"]["image"] == pytest.approx(
-            total / len(split), rel=1e-4
-        )
+        line = log(tmp_path)[epoch]
+        assert line["losses"]["image"] == pytest.approx(total / len(split), rel=1e-4)
+        if recipe.clip_norm:
+            expected = sum(coefficient < 1 for coefficient in cut) / steps
+            assert line["clipped"] == pytest.approx(expected)
+            assert line["clip_coefficient"] == pytest.approx(sum(cut) / steps, rel=1e-4)
+            clips.append((expected, sum(cut) / steps))
+        else:
+            assert "clipped" not in line
         tested = copy.deepcopy(model).eval()
         if recipe.ema:
             tested.load_state_dict(average)
@@ -214,18 +213,21 @@ def test_fit_equals_a_plain_loop(tmp_path, changes):
             -F.cross_entropy(logits, data.val.labels),
         )
         if recipe.train_on == "train+val" or score > best:
-            best, kept, kept_epoch = (
-                score,
-                copy.deepcopy(tested.state_dict()),
-                epoch + 1,
-            )
+            best, kept_epoch = score, epoch + 1
+            kept = copy.deepcopy(tested.state_dict())
 
-    assert (outcome.finished, outcome.epochs, outcome.best_epoch, outcome.steps) == (
-        True,
-        recipe.epochs,
-        kept_epoch,
-        step,
-    )
+    assert outcome.finished
+    assert outcome.epochs == recipe.epochs
+    assert outcome.best_epoch == kept_epoch
+    assert outcome.steps == step
+    if clips:
+        shares, coefficients = zip(*clips, strict=True)
+        assert 0 < sum(shares) < recipe.epochs  # some are cut, and some are not
+        assert outcome.clipped == pytest.approx(sum(shares) / recipe.epochs)
+        mean = sum(coefficients) / recipe.epochs
+        assert outcome.clip_coefficient == pytest.approx(mean, rel=1e-4)
+    else:
+        assert outcome.clipped is None
     for name, value in fitted.state_dict().items():
         if value.is_floating_point():
             torch.testing.assert_close(value, kept[name], rtol=1e-4, atol=1e-5)
@@ -328,6 +330,14 @@ def test_accumulation_gives_the_same_steps(tmp_path):
     )
 
 
+def test_a_step_that_mixed_precision_skips_counts_as_no_clipping():
+    found = [
+        optimiser.clipping(torch.tensor(norm), 2.0).tolist()
+        for norm in (1.0, 8.0, math.inf, math.nan)
+    ]
+    assert found == [[1, 0, 1], [1, 1, pytest.approx(0.25)], [0, 0, 0], [0, 0, 0]]
+
+
 def test_a_factor_of_0_freezes_the_backbone(tmp_path):
     before = tiny.make(norm=False).state_dict()
     after = fit(tmp_path, BASE.but(backbone_lr_factor=0.0), tiny.make(norm=False))[
@@ -361,12 +371,28 @@ def test_batchnorm_statistics(tmp_path, mode):
             assert not torch.equal(value, before[name]), name
 
 
+@pytest.mark.parametrize("stages", [1, 2])
+def test_frozen_stages_stay_as_they_are(tmp_path, stages):
+    """Weights and statistics; all that the map at that depth is computed from."""
+    torch.manual_seed(0)
+    model = Small()
+    before = copy.deepcopy(model.state_dict())
+    fit(tmp_path, BASE.but(frozen_stages=stages, epochs=1), model)
+    frozen = ("backbone.network.stem", "backbone.network.blocks.0")
+    if stages == 2:
+        frozen += ("backbone.network.blocks.1",)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]) == name.startswith(frozen), name
+
+
 def test_seeds_differ_and_the_state_of_the_generators_does_not_matter(tmp_path):
-    a, b = (fit(tmp_path / name, data=tiny.dataset())[1].state_dict() for name in "ab")
+    a = fit(tmp_path / "a")[1].state_dict()
+    b = fit(tmp_path / "b")[1].state_dict()
     model = tiny.make()
     torch.rand(1000)
     c = fit(tmp_path / "c", model=model)[1].state_dict()
-    assert same(a, b) and same(a, c)
+    assert same(a, b)
+    assert same(a, c)
     assert not same(a, fit(tmp_path / "d", seed=4)[1].state_dict())
 
 
@@ -379,11 +405,9 @@ class Reader(nn.Module):
         self.weight, self.mirrored = nn.Parameter(torch.zeros(3)), []
 
     def forward(self, maps, targets=None):
-        assert (
-            maps.shape[1:] == (4, 2, 3)
-            and maps.dtype == torch.float32
-            and (maps == maps[:, :1, :1, :1]).all()
-        )
+        assert maps.shape[1:] == (4, 2, 3)
+        assert maps.dtype == torch.float32
+        assert (maps == maps[:, :1, :1, :1]).all()
         value = maps[:, 0, 0, 0]
         if targets is not None:
             # the labels of a split start 0, 1, 2, 0, ..
@@ -409,12 +433,13 @@ def test_kept_feature_maps_are_learnt_from_like_images(tmp_path, views):
         )
         split.images = values[:, :, None, None, None].expand(-1, -1, 4, 2, 3)
     outcome, model = fit(tmp_path, BASE, Reader(), data)
-    assert outcome.finished and outcome.val_top1 == 1.0 and (model.weight > 0).all()
-    assert (
-        0.2 < sum(model.mirrored) / len(model.mirrored) < 0.8
-        if views == 2
-        else not any(model.mirrored)
-    )
+    assert outcome.finished
+    assert outcome.val_top1 == 1.0
+    assert (model.weight > 0).all()
+    if views == 2:
+        assert 0.2 < sum(model.mirrored) / len(model.mirrored) < 0.8
+    else:
+        assert not any(model.mirrored)
     assert torch.equal(
         loop.predict(model, data.test, BASE, device="cpu").argmax(1), data.test.labels
     )
@@ -483,15 +508,14 @@ def test_recomputed_activations_give_the_same_run_with_less_memory(
     torch.manual_seed(1)
     first = make()
     models = [copy.deepcopy(first) for _ in range(3)]
-    for name, model, again in zip("abc", models, (False, True, True)):
+    for name, model, again in zip("abc", models, (False, True, True), strict=True):
         if name == "c":
             assert not fit(
                 tmp_path / name, recipe, copy.deepcopy(first), data, budget_minutes=0
             )[0].finished
         fit(tmp_path / name, recipe.but(recompute=again), model, data)
-    assert same(models[0].state_dict(), models[1].state_dict()) and same(
-        models[0].state_dict(), models[2].state_dict()
-    )
+    assert same(models[0].state_dict(), models[1].state_dict())
+    assert same(models[0].state_dict(), models[2].state_dict())
     assert not same(models[0].state_dict(), first.state_dict())
     plain, less = (log(tmp_path / name)[0]["activations_mib"] for name in "ab")
     assert 0 < less < 0.9 * plain
@@ -513,11 +537,11 @@ def test_recomputed_activations_give_the_same_run_with_less_memory(
 )
 def test_blocks_are_the_networks_own(name, count):
     with torch.device("meta"):
-        network = backbones._untrained(name).network
+        network = backbones.untrained(name).network
     found = list(memory.blocks(network))
     inside = [id(module) for block in found for module in block.modules()]
-    # none inside another
-    assert len(found) == count and len(inside) == len(set(inside))
+    assert len(found) == count
+    assert len(inside) == len(set(inside))  # none inside another
     parameters = sum(p.numel() for block in found for p in block.parameters())
     assert parameters > 0.75 * sum(p.numel() for p in network.parameters())
 
@@ -638,7 +662,8 @@ def test_training_never_touches_the_test_split(tmp_path, train_on):
 def test_predict_gives_probabilities_in_the_split_s_order():
     model, data = tiny.make(), tiny.dataset()
     probabilities = loop.predict(model.train(), data.val, BASE, device="cpu")
-    assert probabilities.shape == (13, 3) and probabilities.dtype == torch.float32
+    assert probabilities.shape == (13, 3)
+    assert probabilities.dtype == torch.float32
     torch.testing.assert_close(probabilities.sum(1), torch.ones(13))
     for i in range(13):
         logits = model.predict(centre(data.val.images[i : i + 1], BASE.image_size))
@@ -708,7 +733,8 @@ def test_a_step_reads_nothing_from_the_device(tmp_path, changes):
                 Small(),
             )
         counts.append(waits.count)
-    assert counts[0] == counts[1] and counts[0] > 0
+    assert counts[0] == counts[1]
+    assert counts[0] > 0
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -741,7 +767,8 @@ def test_a_step_does_not_wait_for_the_gpu(tmp_path, monkeypatch, changes, reside
         )
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert outcome.finished and watched.steps == 2 * 6  # of 9 steps an epoch
+    assert outcome.finished
+    assert watched.steps == 2 * 6  # of 9 steps an epoch
     assert all(line["peak_memory_mib"] > 0 for line in log(tmp_path))
 
 
@@ -803,16 +830,21 @@ def test_a_budget_stops_cleanly_and_the_same_call_goes_on(tmp_path):
         if outcome.finished:
             break
         stops += 1
-        assert (
-            tmp_path / "cut" / "checkpoint.pt"
-        ).is_file() and outcome.steps + outcome.epochs == stops
+        assert (tmp_path / "cut" / "checkpoint.pt").is_file()
+        assert outcome.steps + outcome.epochs == stops
     # after each step, and after each epoch's validation but the last
     assert stops == whole.steps + whole.epochs - 1
     assert same(model.state_dict(), reference.state_dict())
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
     # finished: not trained again, whatever the model's weights are
     again, model = fit(tmp_path / "cut", model=tiny.Tiny())
-    assert again == outcome and same(model.state_dict(), reference.state_dict())
+    assert again == outcome
+    assert same(model.state_dict(), reference.state_dict())
+
+
+def probabilities(folder: Path | str) -> torch.Tensor:
+    """Those that a run's process wrote beside its folder."""
+    return torch.load(f"{folder}.probabilities.pt", weights_only=True)
 
 
 def worker(*tasks: dict) -> list[dict]:
@@ -830,7 +862,11 @@ def worker(*tasks: dict) -> list[dict]:
 def test_runs_that_are_killed_end_as_if_nothing_had_happened(tmp_path):
     """Real processes: SIGKILL and Ctrl-C at random moments, and SIGKILL at every
     operation on files."""
-    seed, folder = time.time_ns(), lambda name: str(tmp_path / name)
+    seed = time.time_ns()
+
+    def folder(name):
+        return str(tmp_path / name)
+
     print("seed", seed)  # shown when the test fails
     plain = {"recipe": {}}
     averaged = {
@@ -862,10 +898,8 @@ def test_runs_that_are_killed_end_as_if_nothing_had_happened(tmp_path):
         },
         {**plain, "task": "files", "folder": folder("filed"), "save_seconds": 0.0},
     )
-    assert (
-        killed["statuses"] == [-signal.SIGKILL] * 20
-        and interrupted["statuses"] == [130] * 5
-    )
+    assert killed["statuses"] == [-signal.SIGKILL] * 20
+    assert interrupted["statuses"] == [130] * 5
     assert len(filed["statuses"]) > 15
     ended_as = {
         folder("filed"): "b",
@@ -874,12 +908,7 @@ def test_runs_that_are_killed_end_as_if_nothing_had_happened(tmp_path):
     }
     for ended, reference in ended_as.items():
         assert_same_run(Path(ended), tmp_path / reference)
-        assert torch.equal(
-            *(
-                torch.load(path + ".probabilities.pt", weights_only=True)
-                for path in (ended, folder(reference))
-            )
-        )
+        assert torch.equal(probabilities(ended), probabilities(folder(reference)))
 
 
 @pytest.fixture(scope="module")
@@ -935,20 +964,14 @@ def test_several_processes_give_the_curve_of_one(several, alone, together):
     ]
     for line, other in zip(expected, log(folder), strict=True):
         assert other["losses"] == pytest.approx(line["losses"], rel=1e-4)
-        assert other["val_top1"] == line["val_top1"] and other[
-            "val_loss"
-        ] == pytest.approx(line["val_loss"], rel=1e-4)
+        assert other["val_top1"] == line["val_top1"]
+        assert other["val_loss"] == pytest.approx(line["val_loss"], rel=1e-4)
     found = load_file(folder / "model.safetensors")
     assert found.keys() == weights.keys()
     for name, value in found.items():
         torch.testing.assert_close(value, weights[name], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(
-        *(
-            torch.load(f"{f}.probabilities.pt", weights_only=True)
-            for f in (folder, one)
-        ),
-        rtol=1e-4,
-        atol=1e-5,
+        probabilities(folder), probabilities(one), rtol=1e-4, atol=1e-5
     )
 
 
@@ -964,12 +987,11 @@ def test_batch_statistics_of_slices_are_others(several):
 def test_alone_batchnorm_is_not_touched(tmp_path):
     """One process with and without synchronisation: the same layers, and the same
     bits."""
-    plain, synchronised = (
-        fit(tmp_path / str(on), BASE.but(sync_batchnorm=on))[1] for on in (False, True)
-    )
-    assert same(plain.state_dict(), synchronised.state_dict()) and not any(
-        isinstance(m, devices.SyncBatchNorm) for m in synchronised.modules()
-    )
+    _, plain = fit(tmp_path / "plain")
+    _, synchronised = fit(tmp_path / "synchronised", BASE.but(sync_batchnorm=True))
+    assert same(plain.state_dict(), synchronised.state_dict())
+    for module in synchronised.modules():
+        assert not isinstance(module, devices.SyncBatchNorm)
 
 
 def stopped(folder: Path, steps: int) -> Path:
@@ -1005,10 +1027,8 @@ def test_a_damaged_checkpoint_is_told_and_the_previous_one_used(tmp_path, damage
     assert outcome.finished
     noted = log(tmp_path / "run")
     [note] = [line.pop("note") for line in noted if "note" in line]
-    assert (
-        "checkpoint.pt is damaged" in note
-        and "checkpoint.previous.pt (epoch 2, step 1)" in note
-    )
+    assert "checkpoint.pt is damaged" in note
+    assert "checkpoint.previous.pt (epoch 2, step 1)" in note
     (tmp_path / "run" / "log.jsonl").write_text(
         "".join(json.dumps(line) + "\n" for line in noted)
     )
@@ -1029,14 +1049,44 @@ def test_two_damaged_checkpoints_mean_a_fresh_start(tmp_path):
     )
 
 
-def test_damaged_final_weights_are_made_again(tmp_path):
-    fit(tmp_path)
-    weights = tmp_path / "model.safetensors"
-    content = weights.read_bytes()
-    weights.write_bytes(content[:-50])
+def damaged(content: bytes, kind: str) -> bytes:
+    if kind == "truncated":
+        return content[:-50]
+    if kind == "header":
+        return content.replace(b"outcome", b"outcame", 1)
+    if kind == "flipped":
+        return content[:-50] + bytes([content[-50] ^ 1]) + content[-49:]
+    return b""
+
+
+@pytest.mark.parametrize("kind", ["truncated", "empty", "flipped", "header"])
+def test_damaged_final_weights_are_told_and_made_again(tmp_path, kind):
+    whole, _ = fit(tmp_path / "whole")
+    expected = checkpoints.load_model(tmp_path / "whole" / "model.safetensors")
+    fit(tmp_path / "run")
+    path = tmp_path / "run" / "model.safetensors"
+    assert same(checkpoints.load_model(path), expected)
+    path.write_bytes(damaged(path.read_bytes(), kind))
+
+    with pytest.raises(InputError, match=r"model.safetensors are damaged .*; delete"):
+        checkpoints.load_model(path)
     with pytest.warns(RuntimeWarning, match="model.safetensors is damaged"):
-        fit(tmp_path)
-    assert load_file(weights).keys() and len(weights.read_bytes()) >= len(content) - 50
+        outcome, _ = fit(tmp_path / "run")
+    assert outcome.steps == whole.steps
+    assert same(checkpoints.load_model(path), expected)
+    assert "model.safetensors is damaged" in log(tmp_path / "run")[0]["note"]
+
+
+def test_weights_of_an_older_version_have_no_digest(tmp_path):
+    weights = {"a": torch.arange(3.0)}
+    save_file(weights, tmp_path / "model.safetensors", {"run": "{}"})
+    found = checkpoints.load_model(tmp_path / "model.safetensors")
+    assert same(found, weights)
+
+
+def test_weights_that_are_not_there_are_told(tmp_path):
+    with pytest.raises(InputError, match="cannot read the weights .*/nothing"):
+        checkpoints.load_model(tmp_path / "nothing")
 
 
 @pytest.mark.parametrize(
@@ -1138,15 +1188,14 @@ def test_a_loss_that_is_not_finite_names_step_files_and_checkpoint(
     with pytest.raises(loop.NonFiniteLoss, match=told) as caught:
         fit(tmp_path, recipe, Explosive(), data)
     files = caught.value.files
-    assert (
-        f"0/{bad}.jpg" in files
-        and len(files) == 4
-        and all(name in str(caught.value) for name in files)
-    )
+    assert f"0/{bad}.jpg" in files
+    assert len(files) == 4
+    for name in files:
+        assert name in str(caught.value)
     kept = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
-    assert kept["state"]["step"] == expected and all(
-        value.isfinite().all() for value in kept["parts"]["model"].values()
-    )
+    assert kept["state"]["step"] == expected
+    for value in kept["parts"]["model"].values():
+        assert value.isfinite().all()
     assert not (tmp_path / "model.safetensors").exists()
 
 
@@ -1155,6 +1204,19 @@ def test_an_update_that_overflows_is_not_saved(tmp_path):
     with pytest.raises(loop.NonFiniteLoss, match="step 5 "):
         fit(tmp_path, BASE.but(epochs=1), Overflowing())
     assert not (tmp_path / "checkpoint.pt").exists()
+
+
+@pytest.mark.parametrize("train_on", ["train", "train+val"])
+def test_predictions_that_overflow_name_the_cause(tmp_path, train_on):
+    """A single step at a rate of 1e30: its loss and the weights after it are finite,
+    but what they predict is not."""
+    recipe = BASE.but(lr=1e30, epochs=1, batch_size=64, train_on=train_on)
+    told = "lower the learning rate"
+    if train_on == "train":
+        told = "predictions on validation images were not finite at step 1 .*" + told
+    with pytest.raises(InputError, match=told):
+        _, model = fit(tmp_path, recipe)
+        loop.predict(model, tiny.dataset().test, recipe, device="cpu")
 
 
 class Overflowing(tiny.Tiny):
@@ -1206,16 +1268,38 @@ def test_wrong_input_is_told(tmp_path):
         fit(tmp_path, BASE.but(image_size=20, store_size=20))
 
 
+def test_a_batch_that_batchnorm_cannot_normalise_is_told(tmp_path):
+    """At 8 pixels the small network's map is a single cell."""
+    with pytest.raises(InputError, match=r"batch_size 1 .* image_size 8; set a larger"):
+        fit(tmp_path, BASE.but(batch_size=1), Small())
+
+
+@pytest.mark.parametrize("change", [{"low_side": 4}, {"resolution": "mixed"}])
+def test_low_resolution_of_kept_features_is_refused_before_training(tmp_path, change):
+    data = tiny.dataset()
+    for split in (data.train, data.val, data.test):
+        split.images = torch.zeros(len(split), 1, 4, 2, 3, dtype=torch.float16)
+    model = Reader()
+    with pytest.raises(InputError, match=f"{next(iter(change))} is .* frozen backbone"):
+        fit(tmp_path, BASE.but(**{"low_side": 3, **change}), model, data)
+    assert not (model.weight > 0).any()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_wrong_loss_name_is_refused_before_anything_is_learnt(tmp_path):
+    model = tiny.make(norm=False)
+    with pytest.raises(InputError, match="unknown loss in loss_weights 'imag'"):
+        fit(tmp_path, BASE.but(loss_weights=(("imag", 2.0),)), model)
+    assert same(model.state_dict(), tiny.make(norm=False).state_dict())
+
+
 def test_bf16_on_a_cpu_learns_too(tmp_path):
     outcome, model = fit(tmp_path, BASE.but(precision="bf16"))
-    assert outcome.finished and all(
-        value.dtype != torch.bfloat16 for value in model.state_dict().values()
-    )
-    assert (
-        loop.predict(
-            model, tiny.dataset().val, BASE.but(precision="bf16"), device="cpu:0"
-        ).dtype
-        == torch.float32
-    )
+    assert outcome.finished
+    for value in model.state_dict().values():
+        assert value.dtype != torch.bfloat16
+    val, recipe = tiny.dataset().val, BASE.but(precision="bf16")
+    found = loop.predict(model, val, recipe, device="cpu:0")
+    assert found.dtype == torch.float32
     # the precision of an earlier run does not stick
     assert fit(tmp_path / "next")[0].finished
