@@ -1,5 +1,6 @@
 """What every table and figure is made of: HTML with its caption and its sources, one
-style of drawing, and numbers as text."""
+style of drawing, and numbers as text.
+"""
 
 import base64
 import html
@@ -71,7 +72,8 @@ NOT_YET = sentence("Not run yet.")
 
 def glue(name: str, shown: Shown) -> None:
     """Display it, and keep it under `name` for the book's pages (outside the book's
-    environment it is only displayed)."""
+    environment it is only displayed).
+    """
     try:
         from myst_nb import glue as keep
     except ImportError:  # Colab
@@ -90,16 +92,15 @@ def styled() -> AbstractContextManager[None]:
     return matplotlib.rc_context(STYLE)
 
 
-def figure(drawn: Figure, alt: str, caption: str, width: int | None = None) -> Shown:
-    """A drawn figure as HTML, at most `width` CSS pixels wide.
+def figure(drawn: Figure, alt: str, caption: str) -> Shown:
+    """A drawn figure as HTML.
 
     `alt` says what is to be seen, for those who cannot see it; `caption` says what it
     means. Both are plain text; raises ValueError where one is missing.
     """
     if not alt.strip() or not caption.strip():
         raise ValueError("a figure needs alternative text and a caption")
-    limit = f' style="max-width:{width}px"' if width else ""
-    image = f'<img src="{_as_url(drawn)}" alt="{html.escape(alt)}"{limit}/>'
+    image = f'<img src="{_as_url(drawn)}" alt="{html.escape(alt)}"/>'
     below = f"<figcaption>{html.escape(caption)}</figcaption>"
     return Shown(
         f'<figure class="fgbook-figure">{image}{below}</figure>', f"[figure] {caption}"
@@ -131,9 +132,9 @@ def table(
     """
     frame = pd.DataFrame(lines)
     body = frame.to_html(escape=False, index=False, border=0, na_rep="–")
-    mark = (
-        '<span class="fgbook-illustration">illustration</span> ' if illustration else ""
-    )
+    mark = ""
+    if illustration:
+        mark = '<span class="fgbook-illustration">illustration</span> '
     above = f"<figcaption>{mark}{html.escape(caption)}</figcaption>"
     # With a place in the tab order a wide table can be scrolled by keyboard.
     scrolled = f'<div tabindex="0">{body}</div>'
@@ -163,7 +164,8 @@ def measured(
     text: str, field: str, found: Sequence[dict], other: Sequence[dict] = ()
 ) -> str:
     """A measured number as HTML, marked with the field and the keys of the records that
-    it comes from (and, for a difference, those compared with)."""
+    it comes from (and, for a difference, those compared with).
+    """
     keys = _keys(found)
     title = f"{field} of record{'s' if len(found) + len(other) > 1 else ''} {keys}"
     versus = ""

@@ -29,7 +29,8 @@ LOOKS = (
 def sweep_figure(panels: Sequence[Panel], caption: str, zero: bool = False) -> Shown:
     """Panels of curves below each other: (x label, y label, {curve name: {x: y}}, the x
     that was trained with or None). `zero`: vertical axes hold 0. The alternative text
-    lists all values."""
+    lists all values.
+    """
     with styled():
         drawn = Figure(figsize=(WIDTH, 2.5 * len(panels)), layout="constrained")
         grid = drawn.subplots(len(panels), squeeze=False)
@@ -95,7 +96,8 @@ def _say_panel(panel: Panel) -> str:
 
 def curves_figure(found: list[dict]) -> Shown:
     """Validation accuracy and training loss by epoch, for the runs whose log is on this
-    machine (published records come without)."""
+    machine (published records come without).
+    """
     logs = {}
     for record in unchanged(found):
         log = read_log(record)
@@ -118,7 +120,8 @@ def curves_figure(found: list[dict]) -> Shown:
 
 def read_log(record: dict) -> list[dict] | None:
     """What was noted of each epoch, {"epoch", "val_top1", "losses", ...}; None where
-    the run was not made on this machine."""
+    the run was not made on this machine.
+    """
     path = paths.runs() / record["key"] / "log.jsonl"
     if not path.is_file():
         return None

@@ -1,5 +1,6 @@
 """Effects with their intervals: dots and bars that the forest plots of all chapters
-share, and the plot of a paper's claims."""
+share, and the plot of a paper's claims.
+"""
 
 from typing import Any
 
@@ -54,7 +55,8 @@ def name_effects(axes: Axes, label: str, marker: str, colour: str) -> None:
 
 def name_lines(axes: Axes, names: list[str], x_label: str) -> None:
     """A forest plot's axes: one name a line from the top down, and the line of no
-    effect."""
+    effect.
+    """
     axes.axvline(0, color="black", lw=1)
     axes.set(yticks=range(len(names)), yticklabels=names, xlabel=x_label)
     axes.tick_params(axis="y", length=0)
@@ -77,7 +79,8 @@ PRINTED: dict[str, Any] = {"mfc": "white", "mec": OKABE_ITO["red"], "ms": 7}
 
 def effects_figure(paper: Paper, found: list[dict]) -> Shown:
     """Effects of the claims with their 95 % intervals beside the printed effects (a
-    forest plot), of those that are in percentage points."""
+    forest plot), of those that are in percentage points.
+    """
     judged = []
     for verdict in judge(paper, found):
         if UNITS.get(verdict.claim.metric) == "points":

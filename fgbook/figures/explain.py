@@ -1,5 +1,6 @@
 """Grad-CAM drawn, scored and put to the test (paper C, claim C1: "focuses on
-discriminative parts")."""
+discriminative parts").
+"""
 
 import copy
 import html
@@ -50,7 +51,8 @@ RANDOMISED = {
     1.0: "everything",
 }
 """Share of the layers, counted from the head, whose weights are shuffled (at least one
-where it is not 0)."""
+where it is not 0).
+"""
 
 
 # ---- maps
@@ -111,7 +113,8 @@ def maps_figure(
     models: dict[str, Method], data: DataSet, recipe: Recipe, count: int = 4
 ) -> Shown:
     """Test images with their boxes and parts, and each lit by the map of its predicted
-    class from every model (name -> model)."""
+    class from every model (name -> model).
+    """
     index = spread(data.test, count)
     known = explanation.truth(data.test, index, recipe.image_size)
     looked = {
@@ -172,7 +175,8 @@ def _draw_truth(
 
 def focus_table(paper: Paper, found: list[dict]) -> Shown:
     """How much of the maps lies where it should, by row, for records of one profile and
-    data set; chance in the last line."""
+    data set; chance in the last line.
+    """
     found = unchanged(found)
     quick = is_quick(found)
     rows = _rows(paper, found)
@@ -289,7 +293,8 @@ def curves_figure(
     models: dict[str, Method], data: DataSet, recipe: Recipe, images: int
 ) -> Shown:
     """Insertion and deletion, step by step: means over `images` test images, of each
-    model's maps and of random maps in the first one."""
+    model's maps and of random maps in the first one.
+    """
     index = heatmaps.sample(len(data.test), images)
     inserted: Curves = {}
     deleted: Curves = {}
@@ -407,7 +412,8 @@ def _layers(model: nn.Module) -> list[nn.Module]:
 
 def rank_correlation(maps: Tensor, others: Tensor) -> NDArray:
     """Spearman's correlation of maps (B, h, w) over their cells, equal ones sharing a
-    rank: (B,). 0 where one of the two is even."""
+    rank: (B,). 0 where one of the two is even.
+    """
     a, b = _centred_ranks(maps), _centred_ranks(others)
     length = np.sqrt((a**2).sum(1) * (b**2).sum(1))
     none = np.zeros(len(a))

@@ -158,7 +158,8 @@ def difference(
     found: list[dict], better: str, worse: str, metric: str = "top1"
 ) -> Difference | None:
     """How two rows differ over the seeds that both have; None where no seed of both
-    holds the metric."""
+    holds the metric.
+    """
     first, second = _holding(found, better, metric), _holding(found, worse, metric)
     shared = shared_seeds(first, second)
     if not shared:
@@ -189,7 +190,8 @@ def _last(found: list[dict], part: str) -> Difference | None:
 
 def components_table(found: list[dict]) -> Shown:
     """What each component adds alone (against the plain backbone) and last (all against
-    all but it), in points of accuracy with 95 % intervals."""
+    all but it), in points of accuracy with 95 % intervals.
+    """
     found = unchanged(found)
     lines = []
     for part in PARTS:
@@ -255,7 +257,8 @@ def _note(found: list[dict]) -> str:
 
 def settings_table(paper: Paper) -> Shown:
     """The settings of the rows of the ablation; rows on fewer images differ from theirs
-    in ``fraction`` alone."""
+    in ``fraction`` alone.
+    """
     rows = tuple(paper.row(name) for name in gautam.MAIN)
     return recipe_table(replace(paper, rows=rows))
 
@@ -351,7 +354,8 @@ def cost_table(
     found: list[Cost], machine: dict, larger: dict[str, int] | None = None
 ) -> Shown:
     """Parameters, operations, memory and time of each network. `larger`: name ->
-    operations at 448 pixels; `machine`: from ``records.hardware``."""
+    operations at 448 pixels; `machine`: from ``records.hardware``.
+    """
     lines = []
     for cost in found:
         low, high = (1000 * np.percentile(cost.seconds, q) for q in (10, 90))
@@ -385,7 +389,8 @@ def damaged(
     found: list[dict], row: str, seeds: set[int] | None = None
 ) -> dict[str, NDArray] | None:
     """Answers of a row on damaged images: {"clean": (S, n), kind: (5, S, n)} bool, by
-    seed; None where no record of it holds them."""
+    seed; None where no record of it holds them.
+    """
     holding = _holding(found, row, "damaged")
     if seeds is not None:
         holding = with_seeds(holding, seeds)
@@ -400,7 +405,8 @@ def damaged(
 @dataclass(frozen=True)
 class RelativeError:
     """Mean corruption error of a row in per cent of the plain backbone's, and the
-    records that it comes from."""
+    records that it comes from.
+    """
 
     error: float
     ours: list[dict]
@@ -409,7 +415,8 @@ class RelativeError:
 
 def corruption_error(found: list[dict], row: str) -> RelativeError | None:
     """The mean corruption error of a row over the seeds that it shares with the plain
-    backbone; None without such, or where that makes no error on a kind of damage."""
+    backbone; None without such, or where that makes no error on a kind of damage.
+    """
     ours = _holding(found, row, "damaged")
     plain = _holding(found, "plain", "damaged")
     seeds = shared_seeds(ours, plain)
@@ -430,7 +437,8 @@ def _flat(answers: dict[str, NDArray]) -> dict[str, NDArray]:
 
 def damage_table(paper: Paper, found: list[dict]) -> Shown:
     """Right answers under damage: shares over all kinds and by group, what damage
-    costs, and the mean corruption error against the plain backbone."""
+    costs, and the mean corruption error against the plain backbone.
+    """
     columns = {"robust": "all damage"}
     for group in robustness.GROUPS:
         columns[f"robust_{group}"] = group
@@ -549,7 +557,8 @@ def _spaced(name: str) -> str:
 
 def kinds_figure(found: list[dict]) -> Shown:
     """For each kind of damage: right answers of each row minus the plain backbone's,
-    with 95 % intervals."""
+    with 95 % intervals.
+    """
     against: dict[str, Difference] = {}
     for row in LOOKS:
         about = difference(found, row, "plain", "robust")
@@ -650,13 +659,15 @@ def occlusion_figure(found: list[dict]) -> Shown:
 
 def _part_rows(part: str) -> tuple[str, str]:
     """The plain backbone and the whole system on a part of the training images; empty:
-    on all of them."""
+    on all of them.
+    """
     return (f"plain-{part}", f"all-{part}") if part else ("plain", "all")
 
 
 def fractions_figure(found: list[dict]) -> Shown:
     """Accuracy over the share of the training images, plain backbone and whole system,
-    with 95 % intervals."""
+    with 95 % intervals.
+    """
     sizes = gautam.FRACTIONS | {"": 1.0}
     points: dict[str, Points] = {"plain": [], "all": []}
     for part in sizes:
@@ -730,7 +741,8 @@ def _say_curve(row: str, at: list[float], values: Points) -> str:
 
 def fractions_table(found: list[dict]) -> Shown:
     """What the whole system adds to the plain backbone with each share of the training
-    images, in points of accuracy with its 95 % interval."""
+    images, in points of accuracy with its 95 % interval.
+    """
     lines: list[dict] = []
     used: list[dict] = []
     for part, size in (gautam.FRACTIONS | {"": 1.0}).items():
@@ -765,7 +777,8 @@ DISTANCES = {
 
 def margins_table(paper: Paper, found: list[dict]) -> Shown:
     """Distances between and within classes of the test images' embeddings, the margin
-    of an image, and its difference to the plain backbone."""
+    of an image, and its difference to the plain backbone.
+    """
     lines: list[dict] = []
     used: list[dict] = []
     for name in gautam.MAIN:

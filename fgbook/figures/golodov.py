@@ -1,5 +1,6 @@
 """Figures and tables of the chapter on paper A (Golodov et al. 2018): losses, what
-pretraining is worth, and where the time goes."""
+pretraining is worth, and where the time goes.
+"""
 
 import html
 from collections.abc import Sequence
@@ -76,7 +77,8 @@ LOOKS = {
 
 def loss_table(paper: Paper, found: list[dict]) -> Shown:
     """Cross-entropy on the test images (nats; smaller is better) of the rows on frozen
-    features, beside the losses that the paper prints (on validation)."""
+    features, beside the losses that the paper prints (on validation).
+    """
     found = unchanged(found)
     quick = is_quick(found)
     lines = []
@@ -107,7 +109,8 @@ def loss_table(paper: Paper, found: list[dict]) -> Shown:
 
 def pretraining_table(found: list[dict]) -> Shown:
     """What a backbone had seen, and what that is worth: accuracy, and the difference to
-    the network from scratch on the same test images. Several data sets."""
+    the network from scratch on the same test images. Several data sets.
+    """
     found = unchanged(found)
     lines = []
     for (dataset, row), seen in SEEN.items():
@@ -153,7 +156,8 @@ def _gain(here: list[dict], scratch: list[dict]) -> str:
 
 def pretraining_figure(found: list[dict]) -> Shown:
     """The accuracies of :func:`pretraining_table` with their 95 % intervals, one line a
-    network, one panel a data set."""
+    network, one panel a data set.
+    """
     found = unchanged(found)
     panels: dict[str, dict[str, list[dict]]] = {}
     for dataset, row in SEEN:
@@ -226,7 +230,8 @@ def _draw_accuracy(
 @dataclass(frozen=True)
 class Speed:
     """The verdict on claim A5, "recognition takes one to two minutes an image", on one
-    machine."""
+    machine.
+    """
 
     outcome: str  # "holds", "does not hold", "not run"
     why: str
@@ -239,7 +244,8 @@ def speed(
     found: list[Latency], backbone: str = "inception_v3", cold: float | None = None
 ) -> Speed:
     """Judge A5 by the time from file to prediction of one image (batch 1), nine repeats
-    of ten; with `cold` seconds, also by a program's start."""
+    of ten; with `cold` seconds, also by a program's start.
+    """
     alone = [one for one in found if one.name == backbone and one.batch == 1]
     if not alone:
         return Speed("not run", f"{backbone} was not timed with single images.")
@@ -278,7 +284,8 @@ def speed_table(verdict: Speed) -> Shown:
 
 def latency_table(found: list[Latency], machine: dict) -> Shown:
     """Milliseconds an image by stage (medians), and the total with the range of nine
-    repeats of ten. `machine`: from ``records.hardware``."""
+    repeats of ten. `machine`: from ``records.hardware``.
+    """
     lines = []
     for one in found:
         line: dict[str, object] = {
@@ -317,7 +324,8 @@ STAGE_STYLES = (("orange", "//"), ("sky", ".."), ("blue", ""), ("purple", "xx"))
 
 def latency_figure(found: list[Latency], machine: dict) -> Shown:
     """Stacked bars: median milliseconds an image, stage by stage; one panel a batch
-    size."""
+    size.
+    """
     sizes = list(dict.fromkeys(one.batch for one in found))
     with styled():
         height = 0.9 + (0.5 + 0.34 * len(found) / len(sizes)) * len(sizes)

@@ -54,7 +54,8 @@ def maps_figure(
     stride: int = 3,
 ) -> Shown:
     """Test images as the networks see them, and beside each its map from every model
-    (name -> model), normalised as in the paper."""
+    (name -> model), normalised as in the paper.
+    """
     index = spread(data.test, count)
     views = heatmaps.views(data.test, index, recipe, _device(models))
     side = heatmaps.odd(patch * recipe.image_size)
@@ -134,7 +135,8 @@ def statistics_table(
     titles: tuple[str, str] = ("high, then low", "low only"),
 ) -> Shown:
     """The measures of two rows over the sampled test images, and their difference on
-    the same images and seeds, for records of one profile."""
+    the same images and seeds, for records of one profile.
+    """
     first, second = of_row(found, better), of_row(found, worse)
     used = [*first, *second]
     quick = is_quick(unchanged(found))
@@ -192,7 +194,8 @@ def strides_table(
     patch: float = heatmaps.PATCH,
 ) -> Shown:
     """What is lost when only every s-th row and column is evaluated: maps against exact
-    ones, and the two main measures."""
+    ones, and the two main measures.
+    """
     index = spread(data.test, count)
     views = heatmaps.views(data.test, index, recipe, _device(models))
     side = heatmaps.odd(patch * recipe.image_size)
@@ -233,7 +236,8 @@ def _loss_of(
     maps: Tensor, exact: Tensor, logits: Tensor, stride: int
 ) -> dict[str, Tensor]:
     """Error and rank correlation of enlarged maps (B, s, s), and the change in area and
-    strength when only the evaluated places count; (B,) each."""
+    strength when only the evaluated places count; (B,) each.
+    """
     evaluated = maps[:, stride // 2 :: stride, stride // 2 :: stride]
     coarse = heatmaps.measures(evaluated, logits)
     fine = heatmaps.measures(exact, logits)
@@ -256,7 +260,8 @@ def patches_table(
     images: int,
 ) -> Shown:
     """Area and strength by the size of the grey patch, which the paper does not
-    print."""
+    print.
+    """
     lines = []
     for patch in patches:
         side = heatmaps.odd(patch * recipe.image_size)

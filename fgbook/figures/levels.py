@@ -1,5 +1,6 @@
 """What the notebook on multi-level attention draws: maps and boxes by depth, and how
-well the boxes fit."""
+well the boxes fit.
+"""
 
 import html
 
@@ -39,7 +40,8 @@ def levels_figure(
     model: Levels, data: DataSet, recipe: Recipe, count: int = 3
 ) -> Shown:
     """Test images in the manner of the paper's Figure 5: the image with the true box,
-    then for each level its map and its box."""
+    then for each level its map and its box.
+    """
     index = spread(data.test, count)
     images = seen(data.test, index, recipe, model)
     maps, boxes = model.activation_maps(images), model.locate(images)
@@ -77,7 +79,8 @@ def levels_figure(
 
 def boxes_table(found: list[dict]) -> Shown:
     """How well each level's box fits the object's, from records, beside two boxes that
-    know nothing of the image."""
+    know nothing of the image.
+    """
     scored = []
     for record in located(found):
         if "image_iou" in record["localisation"]:
@@ -100,7 +103,8 @@ def boxes_table(found: list[dict]) -> Shown:
 
 def success_figure(record: dict) -> Shown:
     """Share of test images whose box reaches an IoU, against that IoU: a curve a
-    level."""
+    level.
+    """
     kept = records.load_predictions(record)
     curves: Curves = {}
     for name in _names([record]):
@@ -121,7 +125,8 @@ def success_figure(record: dict) -> Shown:
 
 def _names(found: list[dict]) -> list[str]:
     """The boxes that records tell of: levels from shallow to deep, then the two for
-    comparison."""
+    comparison.
+    """
     if not found:
         return []
     fields = found[0]["localisation"]

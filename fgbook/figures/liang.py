@@ -1,5 +1,6 @@
 """Figures and tables of the chapter on paper D (Liang and Qu): where the foreground
-lies, what is shuffled, and the losses of the branches."""
+lies, what is shuffled, and the losses of the branches.
+"""
 
 import html
 from collections.abc import Sequence
@@ -44,7 +45,8 @@ PATCHES = {"foreground": "not looked at", "n1": "1", "n2": "2", "flrdf": "4", "n
 
 def boxes_table(found: list[dict]) -> Shown:
     """Table 3 as measured: how well boxes and maps fit the object, by suppression and
-    threshold, beside boxes that know nothing of the image."""
+    threshold, beside boxes that know nothing of the image.
+    """
     scored = []
     for record in located(found):
         if "foreground_maxboxaccv2" in record["localisation"]:
@@ -91,7 +93,8 @@ def _line(
 
 def levels_figure(found: list[dict], iou: float = 0.5) -> Shown:
     """Share of test images with a box of at least that IoU, against the level at which
-    the maps are cut: what MaxBoxAccV2 takes the maximum of."""
+    the maps are cut: what MaxBoxAccV2 takes the maximum of.
+    """
     which = (0.3, 0.5, 0.7).index(iou)
     curves: Curves = {}
     for (row, name), (_, title) in MAPS.items():
@@ -117,7 +120,8 @@ def levels_figure(found: list[dict], iou: float = 0.5) -> Shown:
 
 def maps_figure(model: Flrdf, data: DataSet, recipe: Recipe, count: int = 4) -> Shown:
     """Test images with the true box; lit by the map before and after suppression, each
-    with its box; and the foreground, enlarged."""
+    with its box; and the foreground, enlarged.
+    """
     index = spread(data.test, count)
     images = seen(data.test, index, recipe, model)
     maps, boxes = model.activation_maps(images), model.locate(images)
@@ -174,7 +178,8 @@ def _enlarged(images: Tensor, boxes: Tensor) -> Tensor:
 
 def patches_figure(found: list[dict]) -> Shown:
     """Accuracy by patches a side, as the difference to one patch on the same test
-    images."""
+    images.
+    """
     whole = of_row(found, "n1")
     effects: dict[str, Effect] = {}
     for row, title in PATCHES.items():
@@ -230,7 +235,8 @@ def shuffles_figure(
     count: int = 3,
 ) -> Shown:
     """Foregrounds of test images, cut into n x n patches and shuffled: what the third
-    branch sees."""
+    branch sees.
+    """
     index = spread(data.test, count)
     images = seen(data.test, index, recipe, model)
     views = _enlarged(images, model.locate(images)["foreground"])
@@ -260,7 +266,8 @@ def shuffles_figure(
 
 def losses_figure(found: list[dict], row: str = "flrdf") -> Shown:
     """Figure 5: the training losses of the three branches and their weighted sum, epoch
-    by epoch, mean over seeds; a panel for each data set."""
+    by epoch, mean over seeds; a panel for each data set.
+    """
     by_dataset: dict[str, list[dict]] = {}
     for record in of_row(found, row):
         if _losses(record):
@@ -279,7 +286,8 @@ def losses_figure(found: list[dict], row: str = "flrdf") -> Shown:
 
 def _losses(record: dict) -> list[dict[str, float]]:
     """A record's losses by epoch; of an older record those of the log, if the run was
-    made on this machine."""
+    made on this machine.
+    """
     if "losses" in record["train"]:
         return record["train"]["losses"]
     return [line["losses"] for line in read_log(record) or []]

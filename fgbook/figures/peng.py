@@ -84,7 +84,8 @@ def resolution_table(
 
 def _labels(paper: Paper, about: Table) -> dict[str, str | None]:
     """What the lines are called -> our row: the printed lines (None where we do not run
-    one), then the rows that are ours alone."""
+    one), then the rows that are ours alone.
+    """
     labels: dict[str, str | None] = {}
     for label in about.cells:
         labels[label] = about.rows.get(label)
@@ -109,7 +110,8 @@ def _measured_cell(found: list[dict], metric: str) -> str:
 
 def settings_table(paper: Paper) -> Shown:
     """The settings of Tables 1 and 3; the cells of Table 2 differ in nothing but the
-    amounts."""
+    amounts.
+    """
     rows = tuple(paper.row(name) for name in peng.MAIN)
     return recipe_table(replace(paper, rows=rows))
 
@@ -119,7 +121,8 @@ def settings_table(paper: Paper) -> Shown:
 
 def restoration_table(found: list[dict]) -> Shown:
     """How near the restored test images come to the sharp ones, from records of the
-    restorer row."""
+    restorer row.
+    """
     found = of_row(found, "restorer")
     lines = []
     for title, field in (
@@ -184,7 +187,8 @@ def _amounts(found: list[dict]) -> tuple[int, ...]:
 
 def _row_names(amounts: tuple[int, ...]) -> dict[str, list[str]]:
     """Table 2 as rows: what the first stage sees -> a row for each amount of the
-    second; "mixed" sees both resolutions at once."""
+    second; "mixed" sees both resolutions at once.
+    """
     names = {"none": [peng.staged(0, low) for low in amounts]}
     for high in amounts:
         names[f"H {high}/8"] = [peng.staged(high, low) for low in amounts]
@@ -194,7 +198,8 @@ def _row_names(amounts: tuple[int, ...]) -> dict[str, list[str]]:
 
 def amounts_table(paper: Paper, found: list[dict]) -> Shown:
     """Table 2 as measured: accuracy at low resolution by the amounts of both stages;
-    the last line is mixed training."""
+    the last line is mixed training.
+    """
     found = unchanged(found)
     amounts = _amounts(found)
     lines = []
@@ -329,7 +334,8 @@ def _say_map(each: Map) -> str:
 
 def difference_figure(paper: Paper, found: list[dict]) -> Shown:
     """Staged minus mixed training on the same images, against their amount: printed and
-    measured; quick runs alone."""
+    measured; quick runs alone.
+    """
     found = unchanged(found)
     printed = {} if is_quick(found) else _printed_differences(paper)
     effects = _measured_differences(found)

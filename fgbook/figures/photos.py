@@ -1,5 +1,6 @@
 """Images, boxes and maps on a pair of axes: what all pictures of this book are put
-together from."""
+together from.
+"""
 
 from collections.abc import Sequence
 
@@ -24,7 +25,8 @@ TRUTH = (WHITE, "-")  # how an object's true box is drawn
 
 def spread(split: Split, count: int) -> Tensor:
     """Indices (count,) of images spread evenly over a split, the middles of equal
-    stretches: chosen without looking at them."""
+    stretches: chosen without looking at them.
+    """
     count = min(count, len(split))
     return (torch.arange(count) * 2 + 1) * len(split) // (2 * count)
 
@@ -36,13 +38,15 @@ def device_of(model: nn.Module) -> torch.device:
 
 def seen(split: Split, index: Tensor, recipe: Recipe, model: nn.Module) -> Tensor:
     """The images as evaluation sees them, (B, 3, s, s) in [0, 1], on the model's
-    device."""
+    device.
+    """
     return augment.centre(split.images[index].to(device_of(model)), recipe.image_size)
 
 
 def seen_box(data: DataSet, place: int, recipe: Recipe) -> Tensor | None:
     """The true box (4,) of the test image at `place` in the coordinates of what
-    evaluation sees, cut off at its border; None where the data set has no boxes."""
+    evaluation sees, cut off at its border; None where the data set has no boxes.
+    """
     if data.test.boxes is None:
         return None
     offset = augment.centre_offset(data.size, recipe.image_size)
@@ -65,7 +69,8 @@ def bare(axes: Axes) -> None:
 
 def photo(axes: Axes, image: Tensor) -> None:
     """An image (3, H, W) in [0, 1] without ticks; pixel i covers [i, i + 1], as boxes
-    count."""
+    count.
+    """
     picture = image.detach().cpu().permute(1, 2, 0).numpy()
     extent = (0, picture.shape[1], picture.shape[0], 0)
     axes.imshow(picture.clip(0, 1), extent=extent)
@@ -76,7 +81,8 @@ def outline(
     axes: Axes, box: Tensor, colour: str, line: str | tuple, text: str = ""
 ) -> None:
     """A box (4,) xyxy as an outline that stands off light and dark grounds, with a
-    label in its upper left corner."""
+    label in its upper left corner.
+    """
     left, top, right, bottom = box.tolist()
     edge = "white" if colour == "#000000" else "black"
     axes.plot(
@@ -119,7 +125,8 @@ def dot(axes: Axes, x: Sequence[float], y: Sequence[float], colour: str) -> None
 
 def lit(image: Tensor, attention: Tensor, cells: Backbone | Depth) -> Tensor:
     """The image (3, s, s), dimmed to an eighth where the map (h, w) is lowest; `cells`
-    says where the map looks. Needs no colour scale, so the bird keeps its colours."""
+    says where the map looks. Needs no colour scale, so the bird keeps its colours.
+    """
     low, high = attention.min(), attention.max()
     light = (attention - low) / (high - low).clamp(min=1e-9)  # an even map stays dark
 

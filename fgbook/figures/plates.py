@@ -29,7 +29,8 @@ def pictures(
 
 def ground_truth(data: DataSet, count: int = 3) -> Shown:
     """Test images with everything that is known about them: box, mask, visible parts,
-    the parts that tell siblings apart."""
+    the parts that tell siblings apart.
+    """
     split, index = data.test, spread(data.test, count)
     with styled():
         height = 2 * WIDTH / len(index) + 0.2

@@ -1,5 +1,6 @@
 """Figures and tables of the notebook on what a network knows before it sees labels
-(paper C): descriptions of classes, and pictures without labels."""
+(paper C): descriptions of classes, and pictures without labels.
+"""
 
 import html
 from collections.abc import Sequence
@@ -34,7 +35,8 @@ from .summary import accuracy_cells, by_row, is_quick, of_row, setting, unchange
 def scores_table(paper: Paper, names: Sequence[str], found: list[dict]) -> Shown:
     """One line for each of the rows `names`: accuracy with its 95 % interval, and the
     time of training, first stages included. Of quick runs only the rows that were run
-    are shown."""
+    are shown.
+    """
     used = [record for record in unchanged(found) if record["row"] in names]
     quick = is_quick(used)
     rows = by_row(used, names)
@@ -77,7 +79,8 @@ def _seconds(record: dict) -> float:
 
 def first_stages(found: list[dict]) -> list[dict]:
     """The records of the first stages that these records started from, each once; those
-    that are not here are left out."""
+    that are not here are left out.
+    """
     keys = []
     for record in unchanged(found):
         if record["method"] == "simsiam" and record["after"]:
@@ -88,7 +91,8 @@ def first_stages(found: list[dict]) -> list[dict]:
 
 def stage_figure(firsts: list[dict]) -> Shown:
     """Similarity of two views and spread of the projections, epoch by epoch, of first
-    stages."""
+    stages.
+    """
     kept = [record for record in firsts if record["train"].get("losses")]
     if not kept:
         return NOT_YET
@@ -127,7 +131,8 @@ def said(
     model: Semantic, data: DataSet, recipe: Recipe, index: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What the model says of the test images at `index` (B,), what people say of their
-    classes, both (B, A) of length 1; and predicted classes (B,)."""
+    classes, both (B, A) of length 1; and predicted classes (B,).
+    """
     images = seen(data.test, index, recipe, model)
     own = model.classes[data.test.labels[index].to(images.device)]
     heard = model.attributes(images)
@@ -139,7 +144,8 @@ def words_figure(
     model: Semantic, data: DataSet, recipe: Recipe, count: int = 4, words: int = 6
 ) -> Shown:
     """Test images spread evenly over the split, each with the `words` attributes that
-    the model is surest of, beside what people say of its class."""
+    the model is surest of, beside what people say of its class.
+    """
     index = spread(data.test, count)
     heard, known, predicted = said(model, data, recipe, index)
     surest = heard.topk(min(words, heard.shape[1])).indices  # (B, words)

@@ -1,5 +1,6 @@
 """Where the regions of paper B (Feng et al. 2019) lie: counted from records, and drawn
-on images as a trained network sees them."""
+on images as a trained network sees them.
+"""
 
 import copy
 import html
@@ -61,7 +62,8 @@ TEST_SETTINGS = ("m", "l", "threshold", "attention")
 
 def hits_table(found: list[dict]) -> Shown:
     """Where the regions lie, from records with ground truth, beside as many boxes of
-    the same size placed at random."""
+    the same size placed at random.
+    """
     quick = is_quick(found)
     found = located(found)
     lines = []
@@ -221,7 +223,8 @@ def attention_figure(
     model: Focus, data: DataSet, recipe: Recipe, count: int = 4
 ) -> Shown:
     """Attention maps of test images: maximum over all classes beside the map of the
-    predicted and of the true class, and the top region of each."""
+    predicted and of the true class, and the top region of each.
+    """
     index = spread(data.test, count)
     images = seen(data.test, index, recipe, model)
     labels = data.test.labels[index].to(device_of(model))
@@ -267,7 +270,8 @@ def regions_figure(
     model: Focus, data: DataSet, recipe: Recipe, count: int = 6
 ) -> Shown:
     """The four best regions of test images, in the manner of the paper's Figure 2: red,
-    green, blue, yellow."""
+    green, blue, yellow.
+    """
     index = spread(data.test, count)
     images = seen(data.test, index, recipe, model)
     boxes = model.regions(images)[:, : len(REGION_STYLES)].cpu()

@@ -1,5 +1,6 @@
 """What records say of a row: which of them count, mean accuracy and its interval, and
-the conditions under which they were made."""
+the conditions under which they were made.
+"""
 
 from collections.abc import Iterable, Sequence
 
@@ -15,7 +16,8 @@ from .base import between, count, distinct, measured
 
 def unchanged(found: Iterable[dict]) -> list[dict]:
     """The records whose method has the options of the paper's file: one with others
-    illustrates a question of its own, and stands for no row of the paper."""
+    illustrates a question of its own, and stands for no row of the paper.
+    """
     # Older records do not know the field: nothing could be changed then.
     return [record for record in found if not record.get("option_changes")]
 
@@ -52,7 +54,8 @@ def with_seeds(found: Iterable[dict], seeds: set[int]) -> list[dict]:
 
 def setting(found: Sequence[dict]) -> str:
     """Under what conditions records were made, in one sentence: data set, network,
-    image size, length, seeds, hardware. Differing values stand side by side."""
+    image size, length, seeds, hardware. Differing values stand side by side.
+    """
     if not found:
         return "Not run yet."
     parts = (
@@ -89,7 +92,8 @@ def hardware(record: dict) -> str:
 
 def measured_where(timed: Iterable[Cost | Latency], machine: dict) -> str:
     """Where times come from, as a part of a sentence. `machine`: from
-    ``records.hardware``."""
+    ``records.hardware``.
+    """
     threads = distinct(one.threads for one in timed)
     return (
         f"measured by the notebook that drew this: {hardware({'hardware': machine})},"

@@ -1,5 +1,6 @@
 """Tables of any chapter, from its paper's file and from records: accuracies, printed
-tables, verdicts, settings, and what was tried on validation."""
+tables, verdicts, settings, and what was tried on validation.
+"""
 
 import html
 from collections.abc import Sequence
@@ -91,7 +92,8 @@ def _accuracy_line(records: list[dict]) -> dict[str, object]:
 
 def printed_table(about: Table, found: list[dict]) -> Shown:
     """A table as printed, and beside each column what records of the paper profile
-    measured there."""
+    measured there.
+    """
     found = unchanged(found)
     datasets = {record["dataset"] for record in found}
     lines = []
@@ -123,7 +125,8 @@ def _mean_cell(records: list[dict]) -> str:
 
 def judge(paper: Paper, found: list[dict]) -> list[verdicts.Verdict]:
     """A verdict for each claim of the paper, from records of one profile and data
-    set."""
+    set.
+    """
     judged = []
     for claim in paper.claims:
         better = of_row(found, claim.better)
@@ -134,7 +137,8 @@ def judge(paper: Paper, found: list[dict]) -> list[verdicts.Verdict]:
 
 def effect_field(claim: Claim) -> str:
     """The field of a claim's measured effect: "effect" and the metrics, where they are
-    not the usual one."""
+    not the usual one.
+    """
     names = dict.fromkeys(_metrics(claim))
     return "effect" if list(names) == ["top1"] else f"effect {' '.join(names)}"
 
@@ -147,7 +151,8 @@ def _metrics(claim: Claim) -> tuple[str, str]:
 def verdict_table(paper: Paper, found: list[dict]) -> Shown:
     """One line a claim: printed and measured effect, its 95 % interval, and the verdict
     with its reason. Effects are in percentage points of top-1 accuracy; a column says
-    so where they are not."""
+    so where they are not.
+    """
     found = unchanged(found)
     usual = all(_metrics(claim) == ("top1", "top1") for claim in paper.claims)
     lines = []
@@ -270,7 +275,8 @@ def _assignments(values: dict) -> str:
 
 def tuning_table(found: list[dict]) -> Shown:
     """What was tried on validation, best first within a row: the changes to the base
-    recipe and the validation accuracy. Tuning records hold no test number."""
+    recipe and the validation accuracy. Tuning records hold no test number.
+    """
 
     def best_first(record: dict) -> tuple[str, float]:
         return record["row"], -record["metrics"]["val"]["top1"]

@@ -1,5 +1,6 @@
 """The book, built strictly from notebooks that are executed here on a few real
-pictures: every number, every picture, every link."""
+pictures: every number, every picture, every link.
+"""
 
 import ast
 import html
@@ -152,7 +153,8 @@ PUBLISHED = (
 
 def make(where: Path) -> None:
     """A clone with smaller parameters, published records on those pictures, executed
-    notebooks, and the book."""
+    notebooks, and the book.
+    """
     samples.cub(where / "data" / "cub", count=18, train=10)
     for paper, row in PUBLISHED:
         for seed in (0, 1):
@@ -186,7 +188,8 @@ def copy_clone(where: Path) -> None:
 @pytest.fixture(scope="session")
 def book(tmp_path_factory, request):
     """The clone with the built book in ``_build/html``; made once, also for several
-    test processes."""
+    test processes.
+    """
     worker = getattr(request.config, "workerinput", {}).get("workerid")
     if worker:
         top = tmp_path_factory.getbasetemp().parent
@@ -254,7 +257,8 @@ def tables(path: Path) -> list[str]:
 
 def expected(span: dict) -> str:
     """The text that a measured number must have, computed from its records' predictions
-    and not from anything that wrote it."""
+    and not from anything that wrote it.
+    """
     field = span["data-field"]
     name, _, rest = field.partition(" ")
     found = [records.find(key) for key in span["data-records"].split()]
@@ -402,7 +406,8 @@ WITH_NAME = {
 
 def macro(prediction: np.ndarray, label: np.ndarray) -> dict[str, float]:
     """Means over the classes that occur: of the images said to be of a class, those
-    that are; of those that are, the ones said to be; and of both."""
+    that are; of those that are, the ones said to be; and of both.
+    """
     found = {"precision": [], "recall": [], "f1": []}
     for k in set(prediction) | set(label):
         hit = ((prediction == k) & (label == k)).sum()
@@ -415,7 +420,8 @@ def macro(prediction: np.ndarray, label: np.ndarray) -> dict[str, float]:
 
 def wilson(right: int, n: int) -> tuple[float, float]:
     """In percent: the proportions p from which `right` of n is no further away than
-    1.96 standard errors."""
+    1.96 standard errors.
+    """
     p = np.linspace(0, 1, 2_000_001)
     near = p[np.abs(right / n - p) <= 1.959964 * np.sqrt(p * (1 - p) / n)]
     return 100 * near[0], 100 * near[-1]
@@ -575,7 +581,8 @@ def printed_values() -> set[str]:
 
 def test_accuracies_are_not_typed_by_hand():
     """A percentage in a page's source stands in the paper's tables, or a citation
-    stands beside it."""
+    stands beside it.
+    """
     printed = printed_values()
     for path in sorted((paths.REPOSITORY / "book").glob("*.md")):
         if path.stem == "data":

@@ -18,7 +18,8 @@ SEEN = robustness.sample(60, 20).numpy()  # the images that are damaged
 
 def answers(random, quality):
     """Right or wrong (61, 20): twenty images undamaged, then twelve kinds at five
-    severities."""
+    severities.
+    """
     right = random.random((61, 20)) < quality
     right[1:6] &= random.random((5, 20)) < 0.5
     right[1::5, 0] = False  # every kind costs something
@@ -46,7 +47,8 @@ def under_damage(right):
 @pytest.fixture
 def make(tmp_path):
     """make(row, seed, quality, damage=, margin=, profile=, **fields) -> a record;
-    `quality` in [0, 1] is about its accuracy."""
+    `quality` in [0, 1] is about its accuracy.
+    """
 
     def one(row, seed, quality, damage=True, margin=0.0, profile="photo", **fields):
         random = np.random.default_rng([seed, int(1000 * quality), len(row)])
@@ -110,7 +112,8 @@ def _plain(cell):
 @pytest.fixture
 def lines():
     """lines(shown) -> the first cell of each line of a table -> its cells by heading,
-    as text."""
+    as text.
+    """
 
     def read(shown):
         heads = [

@@ -1,5 +1,6 @@
 """Tables and figures: what they say, and that changing a test-time setting changes
-nothing else."""
+nothing else.
+"""
 
 import html
 import re
