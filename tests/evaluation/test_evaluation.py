@@ -12,10 +12,11 @@ from fgbook import backbones
 from fgbook.data.dataset import Split
 from fgbook.errors import InputError
 from fgbook.evaluation import classification, localisation
+from fgbook.methods import build
 from fgbook.methods.focus import Focus
 from fgbook.recipe import Recipe
 
-# ------------------------------------------------------------------------------------------------------------------------ classification
+# ---- classification
 
 
 def slow_metrics(probabilities: np.ndarray, labels: np.ndarray, classes: int) -> dict:
@@ -73,7 +74,8 @@ def test_metrics_are_the_slow_counts(n, classes, sharpness):
     )
     for name, value in expected.items():
         assert found[name] == pytest.approx(value, abs=1e-5), name
-    assert found["n"] == n and found["top1_low"] <= found["top1"] < found["top1_high"]
+    assert found["n"] == n
+    assert found["top1_low"] <= found["top1"] < found["top1_high"]
     assert json.loads(json.dumps(found)) == found  # plain numbers, ready for a record
 
     table = classification.confusion(probabilities, labels, classes)
@@ -89,11 +91,11 @@ def test_perfect_and_confident_is_one_and_calibrated():
     assert [found[name] for name in ("top1", "top5", "precision", "recall", "f1")] == [
         1
     ] * 5
-    assert found["ece"] == 0 and found["top1_high"] == 1
+    assert found["ece"] == 0
+    assert found["top1_high"] == 1
     wrong = classification.metrics(torch.eye(6)[(labels + 1) % 6], labels, 6)
-    assert wrong["top1"] == wrong["f1"] == wrong["top1_low"] == 0 and wrong[
-        "ece"
-    ] == pytest.approx(1)
+    assert wrong["top1"] == wrong["f1"] == wrong["top1_low"] == 0
+    assert wrong["ece"] == pytest.approx(1)
 
 
 def test_wilson_is_scipys():
@@ -144,7 +146,7 @@ def test_metrics_refuse_what_is_not_a_distribution_over_classes(
             function(probabilities, labels, 3)
 
 
-# -------------------------------------------------------------------------------------------------------------------------- localisation
+# ---- localisation
 
 SIDE = 24
 
@@ -201,14 +203,13 @@ def test_score_is_the_count_of_pixels_and_points():
                 )
             else:
                 assert found["hit_part"][i, k].isnan()
-    assert (
-        found["hit_object"][0].isnan().all()
-        and found["hit_object"][1:].isfinite().all()
-    )
+    assert found["hit_object"][0].isnan().all()
+    assert found["hit_object"][1:].isfinite().all()
     # both answers occur, so that the comparison means something
     for name in localisation.MEASURES:
         values = found[name][found[name].isfinite()]
-        assert values.min() < 0.2 and values.max() > 0.5, name
+        assert values.min() < 0.2, name
+        assert values.max() > 0.5, name
 
 
 def test_union_iou_with_fractions_of_pixels_and_without_object():
@@ -218,10 +219,8 @@ def test_union_iou_with_fractions_of_pixels_and_without_object():
     objects = torch.tensor([[0, 0, 4, 2], [float("nan")] * 4])
     found = localisation.score(boxes, objects)["union_iou"]
     assert found[0].tolist() == pytest.approx([2.5 / 8, 4 / 8, 4 / 8])
-    assert (
-        found[1].isnan().all()
-        and localisation.score(boxes, objects)["hit_object"][1].isnan().all()
-    )
+    assert found[1].isnan().all()
+    assert localisation.score(boxes, objects)["hit_object"][1].isnan().all()
     with pytest.raises(InputError, match="do not fit"):
         localisation.score(boxes, objects[:1])
 
@@ -239,17 +238,13 @@ def test_ground_truth_moves_with_the_centre_crop():
     index = torch.tensor([0, 1, 2])
     # two pixels are cut off on each side
     truth = localisation.ground_truth(split, index, 6)
-    assert truth["objects"][0].tolist() == [0, 1, 3, 6] and truth["objects"][
-        2
-    ].tolist() == [2, 2, 4, 4]
+    assert truth["objects"][0].tolist() == [0, 1, 3, 6]
+    assert truth["objects"][2].tolist() == [2, 2, 4, 4]
     assert truth["objects"][1].isnan().all()  # it ends where the crop begins
-    assert truth["masks"].shape == (3, 6, 6) and truth["masks"].nonzero().tolist() == [
-        [i, 0, 5] for i in range(3)
-    ]
-    assert truth["points"][0, 0].isnan().all() and truth["points"][0, 1].tolist() == [
-        2,
-        3,
-    ]
+    assert truth["masks"].shape == (3, 6, 6)
+    assert truth["masks"].nonzero().tolist() == [[i, 0, 5] for i in range(3)]
+    assert truth["points"][0, 0].isnan().all()
+    assert truth["points"][0, 1].tolist() == [2, 3]
     assert truth["points"][0, 2].isnan().all()  # not visible
     # the parts that tell siblings apart come first
     split.part_boxes = torch.tensor([[[2.0, 2, 8, 4], [float("nan")] * 4]] * 3)
@@ -299,14 +294,11 @@ def test_measure_finds_what_the_model_points_at_and_random_boxes_do_not(monkeypa
     model = Pointer().train()
     found = localisation.measure(model, split, recipe)
     assert model.training  # restored
-    assert (
-        found["hit_object_by_rank"] == [1, 0]
-        and found["hit_part_by_rank"] == [1, 0]
-        and found["hit_object"] == 0.5
-    )
-    assert found["union_iou_by_rank"] == pytest.approx([1, 0.5]) and found[
-        "union_iou"
-    ] == pytest.approx(0.5)
+    assert found["hit_object_by_rank"] == [1, 0]
+    assert found["hit_part_by_rank"] == [1, 0]
+    assert found["hit_object"] == 0.5
+    assert found["union_iou_by_rank"] == pytest.approx([1, 0.5])
+    assert found["union_iou"] == pytest.approx(0.5)
     assert (
         found["n"]
         == found["hit_object_n"]
@@ -317,10 +309,8 @@ def test_measure_finds_what_the_model_points_at_and_random_boxes_do_not(monkeypa
     # A square of 4 anywhere in 24 pixels: its centre is uniform over 20 x 20, where the
     # object has 16 square pixels, fewer at the rim.
     assert 0.02 < found["hit_object_random"] < 0.045
-    assert (
-        found["hit_object_random_low"] < 16 / 400
-        and found["hit_object_random_high"] > 0.03
-    )
+    assert found["hit_object_random_low"] < 16 / 400
+    assert found["hit_object_random_high"] > 0.03
     assert found["union_iou_random"] < 0.1
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     monkeypatch.setattr(localisation, "BATCH", 7)
@@ -339,12 +329,36 @@ def test_measure_says_none_where_ground_truth_is_missing():
         is found["union_iou_by_rank"]
         is None
     )
-    assert found["union_iou_n"] == 0 and found["hit_part"] == 0.5
+    assert found["union_iou_n"] == 0
+    assert found["hit_part"] == 0.5
     split.parts[..., 2] = 0
     assert localisation.measure(Pointer(), split, recipe)["hit_part"] is None
     split.parts = None
     with pytest.raises(InputError, match="ground|boxes"):
         localisation.measure(Pointer(), split, recipe)
+
+
+@pytest.mark.parametrize(
+    ("method", "offered"),
+    [
+        ("focus", {"ProposesRegions"}),
+        ("levels", {"Locates"}),
+        ("flrdf", {"Locates", "ShowsMaps"}),
+        ("plain", set()),
+    ],
+)
+def test_what_is_scored_is_what_a_method_offers(method, offered):
+    recipe = Recipe(image_size=24, store_size=32, backbone="small", weights="none")
+    model = build(method, 3, recipe, {})
+    for name in ("ProposesRegions", "Locates", "ShowsMaps"):
+        protocol = getattr(localisation, name)
+        assert isinstance(model, protocol) == (name in offered), name
+    if "ProposesRegions" not in offered:
+        with pytest.raises(InputError, match=f"{type(model).__name__} proposes no"):
+            localisation.measure(model, dots(3), recipe)
+    if "Locates" not in offered:
+        with pytest.raises(InputError, match=f"{type(model).__name__} draws no boxes"):
+            localisation.boxes(model, dots(3), recipe)
 
 
 def test_interval_of_the_mean_covers_images():
@@ -368,7 +382,8 @@ def test_random_boxes_stay_inside_keep_their_size_and_depend_on_the_image_only()
     index = torch.arange(500)
     placed = localisation.random_boxes(boxes, index, 0, 24)
     assert torch.allclose(placed[..., 2:] - placed[..., :2], sides, atol=1e-4)
-    assert placed.min() >= 0 and placed.max() <= 24 + 1e-4
+    assert placed.min() >= 0
+    assert placed.max() <= 24 + 1e-4
     assert torch.equal(
         localisation.random_boxes(boxes[100:103], index[100:103], 0, 24),
         placed[100:103],
@@ -388,4 +403,5 @@ def test_measure_scores_the_boxes_of_the_real_method():
     assert found["union_iou"] == pytest.approx(
         localisation.score(boxes, split.boxes)["union_iou"][:, 2].mean().item()
     )
-    assert len(found["hit_object_by_rank"]) == 3 and found["hit_object_n"] == 6
+    assert len(found["hit_object_by_rank"]) == 3
+    assert found["hit_object_n"] == 6

@@ -2,6 +2,7 @@
 captum; from a run to the record."""
 
 import re
+from itertools import pairwise
 
 import captum.attr
 import numpy as np
@@ -129,8 +130,8 @@ def test_scores_pixel_by_pixel(masks, part_boxes):
     """Maps with one highest pixel, with several, even ones; an image without an object
     in the crop, one without a part."""
     about = split(8, masks, part_boxes)
-    maps = torch.rand(8, 24, 24, generator=torch.Generator().manual_seed(1))
-    for maps in (maps, (6 * maps).round(), torch.full((8, 24, 24), 3.0)):
+    random = torch.rand(8, 24, 24, generator=torch.Generator().manual_seed(1))
+    for maps in (random, (6 * random).round(), torch.full((8, 24, 24), 3.0)):
         found = explanation.score(maps, **explanation.truth(about, torch.arange(8), 24))
         for i in range(8):
             for name, value in slow(about, i, maps[i].double().numpy()).items():
@@ -149,11 +150,8 @@ def test_maps_whose_scores_are_known():
         torch.tensor([16.0, 16.0, 16.0, 16.0]),
     )
     found = explanation.score(maps, box.expand(3, 4), parts=part.expand(3, 1, 4))
-    assert found["energy"].tolist() == [1, 0, 0.25] and found["object"].tolist() == [
-        1,
-        0,
-        0.25,
-    ]
+    assert found["energy"].tolist() == [1, 0, 0.25]
+    assert found["object"].tolist() == [1, 0, 0.25]
     disc = sum(
         (x - 15.5) ** 2 + (y - 15.5) ** 2 <= (32 * 15 / 224) ** 2
         for x in range(32)
@@ -245,7 +243,7 @@ def test_insertion_and_deletion_pixel_by_pixel():
                 wanted.append(model.predict(seen[None]).softmax(1)[0, label].item())
             assert found[name][i].tolist() == pytest.approx(wanted, abs=1e-5)
             assert explanation.area(found[name])[i].item() == pytest.approx(
-                sum((a + b) / 2 / 7 for a, b in zip(wanted, wanted[1:], strict=False)),
+                sum((a + b) / 2 / 7 for a, b in pairwise(wanted)),
                 abs=1e-5,
             )
     torch.testing.assert_close(found["insertion"][:, -1], found["deletion"][:, 0])
@@ -278,10 +276,8 @@ def test_a_right_map_beats_a_random_one_and_a_wrong_one():
     insertion, deletion = (
         [each[name] for each in areas] for name in ("insertion", "deletion")
     )
-    assert (
-        insertion[0] > insertion[1] > insertion[2]
-        and deletion[0] < deletion[1] < deletion[2]
-    )
+    assert insertion[0] > insertion[1] > insertion[2]
+    assert deletion[0] < deletion[1] < deletion[2]
 
 
 @pytest.mark.parametrize("method", ("plain", "attention"))
@@ -302,7 +298,8 @@ def test_measures_of_a_split_image_by_image(method, monkeypatch):
         for name in ("insertion", "deletion")
         for suffix in ("", "_random")
     }
-    assert set(found) == names | curves and all(
+    assert set(found) == names | curves
+    assert all(
         values.shape == (7,) and values.dtype == np.float32 for values in found.values()
     )
     views = augment.centre(about.images, 24)
@@ -423,11 +420,9 @@ def test_from_a_run_to_its_record_and_the_tables(found):
         models["attention"], data.test, recipe, 6, 2
     ).items():
         np.testing.assert_allclose(kept[name], values, rtol=1e-3, atol=1e-5)
-    assert (
-        np.isfinite(kept["focus_energy"]).sum() == 6
-        and verdicts.holds(attention, "focus_part")
-        and not verdicts.holds(plain, "focus_part")
-    )
+    assert np.isfinite(kept["focus_energy"]).sum() == 6
+    assert verdicts.holds(attention, "focus_part")
+    assert not verdicts.holds(plain, "focus_part")
 
     paper = papers.get("gautam")
     shown = drawn.focus_table(paper, found)
@@ -447,20 +442,17 @@ def test_from_a_run_to_its_record_and_the_tables(found):
     for name, text in spans.items():
         assert text == f"{np.nanmean(kept[name].astype(float)):.3f}"
     # the plain row's three measures, and others' maps
-    assert shown.text.count("not measured") == 6 and "illustration" in shown.html
-    assert (
-        "not run" in drawn.focus_table(paper, []).text
-        and "not run" in drawn.curves_table(paper, []).text
-    )
+    assert shown.text.count("not measured") == 6
+    assert "illustration" in shown.html
+    assert "not run" in drawn.focus_table(paper, []).text
+    assert "not run" in drawn.curves_table(paper, []).text
 
     maps, curves = (
         drawn.maps_figure(models, data, recipe, 2).html,
         drawn.curves_figure(models, data, recipe, 2).html,
     )
-    assert (
-        maps.count("<img") == 1
-        and len(re.findall("plain, named (rightly|wrongly), [01]", maps)) == 2
-    )
+    assert maps.count("<img") == 1
+    assert len(re.findall("plain, named (rightly|wrongly), [01]", maps)) == 2
     values = [
         float(v)
         for v in (
@@ -474,7 +466,8 @@ def test_from_a_run_to_its_record_and_the_tables(found):
         np.nanmean(kept["focus_insertion"]), abs=1e-3
     )
     sanity = drawn.sanity_table(models, data, recipe, 4).text
-    assert re.search(r"nothing +\+1\.00", sanity) and "everything" in sanity
+    assert re.search(r"nothing +\+1\.00", sanity)
+    assert "everything" in sanity
 
 
 def test_claims_are_about_rows_that_are_measured():
@@ -506,8 +499,9 @@ def test_shuffling_starts_at_the_head_and_keeps_the_numbers():
                 other.state_dict()[name].flatten().sort().values,
             )
         if share <= 0.25:
-            assert ("image_head.weight" in changed) == (share > 0) and (
-                share > 1e-3 or all(name.startswith("image_head") for name in changed)
+            assert ("image_head.weight" in changed) == (share > 0)
+            assert share > 1e-3 or all(
+                name.startswith("image_head") for name in changed
             )
             assert "backbone.network.stem.0.weight" not in changed
     # the last share is all

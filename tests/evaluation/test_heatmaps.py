@@ -97,18 +97,15 @@ def test_agreement_with_exact_maps():
             np.linalg.norm(a - b) / np.linalg.norm(b), rel=1e-5
         )
     same = heatmaps.agreement(exact, exact)
-    assert (same["error"] == 0).all() and torch.allclose(
-        same["rank"], torch.ones(3, dtype=torch.float64)
-    )
+    assert (same["error"] == 0).all()
+    assert torch.allclose(same["rank"], torch.ones(3, dtype=torch.float64))
 
 
 def test_samples_are_fixed_nested_and_spread():
     small, large = heatmaps.sample(1000, 50), heatmaps.sample(1000, 200)
-    assert (
-        len(set(small.tolist())) == 50
-        and set(small.tolist()) < set(large.tolist())
-        and small.equal(small.sort().values)
-    )
+    assert len(set(small.tolist())) == 50
+    assert set(small.tolist()) < set(large.tolist())
+    assert small.equal(small.sort().values)
     # not the first ones, which are all of one class
     assert 350 < small.double().mean() < 650
     assert heatmaps.sample(3, 50).tolist() == [0, 1, 2]
@@ -130,11 +127,9 @@ def test_measures_of_a_network_pixel_by_pixel():
     known = heatmaps.sample(5, count).tolist()
     assert set(found) == {"heat_area", "heat_half", "heat_strength", "heat_relative"}
     for values in found.values():
-        assert (
-            values.shape == (5,)
-            and values.dtype == np.float32
-            and np.flatnonzero(np.isfinite(values)).tolist() == known
-        )
+        assert values.shape == (5,)
+        assert values.dtype == np.float32
+        assert np.flatnonzero(np.isfinite(values)).tolist() == known
     low = augment.degrade(augment.centre(about.images, 28), 10, "bicubic")
     for i in known:
         logits, values = model.predict(low[i : i + 1]), []
@@ -228,23 +223,23 @@ def test_from_a_run_to_the_table(pictures):
         [r for r in found if r["row"] == "low"],
         "heat_area",
     )
-    assert (
-        effect.effect == pytest.approx((staged - low).mean())
-        and effect.low < effect.effect < effect.high
-        and (effect.seeds, effect.images) == (2, 6)
-    )
+    assert effect.effect == pytest.approx((staged - low).mean())
+    assert effect.low < effect.effect < effect.high
+    assert (effect.seeds, effect.images) == (2, 6)
 
     spans = re.findall(
         r'data-field="([^"]+)"[^>]*>([^<]+)<', drawn.statistics_table(found).html
     )
-    assert ("mean heat_area", f"{staged.mean():.3f}") in spans and (
+    assert ("mean heat_area", f"{staged.mean():.3f}") in spans
+    assert (
         "mean heat_area",
         f"{low.mean():.3f}",
     ) in spans
     assert (
         "effect heat_area",
         f"{effect.effect:+.3f}",
-    ) in spans and "illustration" in drawn.statistics_table(found).html
+    ) in spans
+    assert "illustration" in drawn.statistics_table(found).html
     assert "not run" in drawn.statistics_table([]).text
     recipe, models = (
         runs.of(found[1]).recipe,
@@ -254,21 +249,16 @@ def test_from_a_run_to_the_table(pictures):
         },
     )
     shown = drawn.maps_figure(models, data, recipe, 2, stride=5)
-    assert (
-        shown.html.count("<img") == 1
-        and "low only, area" in shown.html
-        and "high, then low, area" in shown.html
-    )
+    assert shown.html.count("<img") == 1
+    assert "low only, area" in shown.html
+    assert "high, then low, area" in shown.html
     strides = drawn.strides_table(models, data, recipe, [5], 1).text.splitlines()
-    assert re.search(
-        r"1 +576 +0\.00 +1\.00 +\+0\.000 +\+0\.00", strides[2]
-    ) and re.search(r"5 +25 +0\.[0-9]*[1-9]", strides[3])
+    assert re.search(r"1 +576 +0\.00 +1\.00 +\+0\.000 +\+0\.00", strides[2])
+    assert re.search(r"5 +25 +0\.[0-9]*[1-9]", strides[3])
     patches = drawn.patches_table(models, data, recipe, [1 / 6, 0.3], 64).text
-    assert (
-        f"{np.mean(again['heat_area']):.3f}" in patches
-        and "5 of 24 px" in patches
-        and "7 of 24 px" in patches
-    )
+    assert f"{np.mean(again['heat_area']):.3f}" in patches
+    assert "5 of 24 px" in patches
+    assert "7 of 24 px" in patches
 
 
 def test_rows_and_claims_fit():

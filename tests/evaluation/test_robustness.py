@@ -54,7 +54,9 @@ def test_it_is_the_loop_over_single_images():
     found = robustness.corruption(
         model.train(), about, RECIPE, KINDS, (1, 3, 5), seed=4
     )
-    assert not model.training and found["clean"].all() and found["clean"].shape == (10,)
+    assert not model.training
+    assert found["clean"].all()
+    assert found["clean"].shape == (10,)
     for kind in KINDS:
         for row, severity in enumerate((1, 3, 5)):
             for i in range(10):
@@ -90,21 +92,19 @@ def test_what_is_kept_beside_a_record():
         robustness.measure(model, about, RECIPE, 6),
     )
     read = robustness.answers(kept)
-    assert list(read) == list(found) and all(
-        np.array_equal(read[kind], found[kind]) and read[kind].dtype == bool
-        for kind in found
-    )
+    assert list(read) == list(found)
+    for kind in found:
+        assert read[kind].dtype == bool
+        assert np.array_equal(read[kind], found[kind])
     assert kept.pop("damaged").shape == (61, 6)
     with pytest.raises(InputError, match="not measured on damaged images"):
         robustness.answers(kept)
     chosen = robustness.sample(10, 6).numpy()
     rest = np.setdiff1d(np.arange(10), chosen)
-    assert all(
-        values.shape == (10,)
-        and values.dtype == np.float32
-        and np.isnan(values[rest]).all()
-        for values in kept.values()
-    )
+    for values in kept.values():
+        assert values.shape == (10,)
+        assert values.dtype == np.float32
+        assert np.isnan(values[rest]).all()
     assert sorted(
         kind for kinds in robustness.GROUPS.values() for kind in kinds
     ) == sorted(corruptions.NAMES)
@@ -133,7 +133,8 @@ def test_what_is_kept_beside_a_record():
     effect = verdicts.compare(
         np.stack([kept["robust"]] * 2), np.stack([kept["robust"] - 0.25] * 2), "robust"
     )
-    assert effect.effect == pytest.approx(0.25) and effect.images == 6
+    assert effect.effect == pytest.approx(0.25)
+    assert effect.images == 6
 
 
 @pytest.mark.parametrize("relative", [False, True])
@@ -187,7 +188,7 @@ def test_bad_requests_are_told():
         robustness.corruption(network(), split(), RECIPE, ("jpeg",), (6,))
 
 
-# ---- margins ---------------------------------------------------------------------------------------------------------
+# ---- margins
 
 
 @torch.no_grad()
@@ -224,7 +225,10 @@ def test_a_network_without_backbone_is_refused():
 def slow(embeddings, labels):
     """a_i and b_i of every image, and the distances between classes' means."""
     points = [row.double() for row in embeddings]
-    mean = lambda chosen: sum(chosen) / len(chosen)
+
+    def mean(chosen):
+        return sum(chosen) / len(chosen)
+
     classes = sorted(set(labels.tolist()))
     means = {
         k: mean(
@@ -262,9 +266,8 @@ def test_margins_and_the_ratio_are_their_definitions():
     ] * torch.tensor([1.0, 0, 0, 0.5])
     own, nearest, between = slow(embeddings, labels)
     margins = robustness.margins(embeddings, labels)
-    assert margins.dtype == torch.float32 and margins.isnan().tolist() == [
-        label == 9 for label in labels.tolist()
-    ]
+    assert margins.dtype == torch.float32
+    assert margins.isnan().tolist() == [label == 9 for label in labels.tolist()]
     known = [i for i in range(10) if labels[i] != 9]
     torch.testing.assert_close(
         margins[known],
@@ -273,9 +276,8 @@ def test_margins_and_the_ratio_are_their_definitions():
         rtol=1e-4,
     )
     found = robustness.class_ratio(embeddings, labels)
-    assert found["inter"] == pytest.approx(np.mean(between), rel=1e-5) and found[
-        "intra"
-    ] == pytest.approx(np.nanmean(own), rel=1e-5)
+    assert found["inter"] == pytest.approx(np.mean(between), rel=1e-5)
+    assert found["intra"] == pytest.approx(np.nanmean(own), rel=1e-5)
     assert found["ratio"] == pytest.approx(found["inter"] / found["intra"])
     for changed in (
         3 * embeddings,
@@ -308,7 +310,8 @@ def test_classes_further_apart_have_larger_margins():
         robustness.margins(noise + far * centres, labels).mean().item()
         for far in (0, 5, 50)
     ]
-    assert ratios == sorted(ratios) and means == sorted(means)
+    assert ratios == sorted(ratios)
+    assert means == sorted(means)
     # Without any difference a class's mean of the other 9 images is hardly farther than
     # another's mean of 10: not, as with the image itself among its own, nearer. The
     # nearest of two is nearer than one, so the margin is slightly below 0.

@@ -8,10 +8,11 @@ import pytest
 
 import samples
 from fgbook import papers
-from fgbook.evidence import records, runs, verdicts
+from fgbook.evidence import measures, records, runs, verdicts
 from fgbook.methods import options_of
 from fgbook.papers import feng, gautam
 from fgbook.papers.spec import PROFILES
+from fgbook.recipe import Recipe
 
 PAPER = papers.get("gautam")
 TINY = {
@@ -58,18 +59,16 @@ def options(name):
 @pytest.mark.parametrize("profile", PROFILES)
 def test_a_row_is_its_component_and_all_but_one_is_all_without_it(profile):
     recipes = {row.name: row.recipes[profile] for row in PAPER.rows_at(profile)}
-    assert on(recipes["plain"]) == set() and not any(options("plain").values())
+    assert on(recipes["plain"]) == set()
+    assert not any(options("plain").values())
     for name, fields in ON.items():
-        assert (
-            on(recipes[name]) == fields
-            and on(recipes[f"no-{name}"]) == set.union(*ON.values()) - fields
-        )
+        assert on(recipes[name]) == fields
+        assert on(recipes[f"no-{name}"]) == set.union(*ON.values()) - fields
     assert on(recipes["all"]) == on(recipes["no-attention"]) == set.union(*ON.values())
     assert on(recipes["grouped"]) == {"per_class"}
     for part, share in (("tenth", 0.1), ("quarter", 0.25), ("half", 0.5)):
-        assert on(recipes[f"plain-{part}"]) == {"fraction"} and on(
-            recipes[f"all-{part}"]
-        ) == on(recipes["all"]) | {"fraction"}
+        assert on(recipes[f"plain-{part}"]) == {"fraction"}
+        assert on(recipes[f"all-{part}"]) == on(recipes["all"]) | {"fraction"}
         assert (
             recipes[f"plain-{part}"].fraction
             == recipes[f"all-{part}"].fraction
@@ -93,6 +92,21 @@ def test_a_row_is_its_component_and_all_but_one_is_all_without_it(profile):
             "plain-long",
         ) and not name.startswith(("semantic", "scratch", "simsiam")):
             assert recipe.but(**OFF) == plain, name
+
+
+def test_the_controls_first_stage_differs_in_its_statistics_alone():
+    for profile in ("quick", "photo"):
+        recipe = {row.name: row.recipes[profile] for row in PAPER.rows_at(profile)}
+        control = recipe["simsiam-recomputed-first"]
+        assert control.recompute_statistics
+        assert control.but(recompute_statistics=False) == recipe["simsiam-first"]
+        assert recipe["simsiam-recomputed"] == recipe["simsiam"]
+    # the question is about statistics that the second stage keeps
+    assert recipe["simsiam"].batchnorm == "frozen"
+    first, second = (PAPER.row(f"simsiam-recomputed{end}") for end in ("-first", ""))
+    assert second.after == first.name
+    assert first.options == PAPER.row("simsiam-first").options
+    assert second.options == PAPER.row("simsiam").options
 
 
 def test_options_switch_gates_and_loss():
@@ -147,7 +161,8 @@ def test_recipes_say_what_the_paper_says():
             recipe.schedule,
             recipe.image_size,
             recipe.train_on,
-        ) == ("adam", "cyclic", 448, "train") and recipe.patience
+        ) == ("adam", "cyclic", 448, "train")
+        assert recipe.patience
         assert recipe.backbone == {
             "efficientnet": "efficientnet_b0",
             "vit": "vit_b_16",
@@ -159,18 +174,19 @@ def test_recipes_say_what_the_paper_says():
             name: getattr(tuned[profile], name)
             for name in ("image_size", "store_size", "train_on", "backbone_lr_factor")
         }
-        assert plain.but(**given) == tuned[profile] and plain.train_on == "train"
+        assert plain.but(**given) == tuned[profile]
+        assert plain.train_on == "train"
         assert (adam.optimiser, adam.schedule, adam.epochs) == (
             "adam",
             "cyclic",
             plain.epochs,
-        ) and 0 < adam.patience < plain.epochs
+        )
+        assert 0 < adam.patience < plain.epochs
 
 
 def test_claims_and_questions_name_rows_that_measure_what_they_judge():
-    assert PAPER.tables == () and all(
-        claim.printed_effect is None for claim in PAPER.claims
-    )
+    assert PAPER.tables == ()
+    assert all(claim.printed_effect is None for claim in PAPER.claims)
     for claim in (*PAPER.claims, *gautam.QUESTIONS, *gautam.LOOKS):
         rows = [PAPER.row(name) for name in (claim.better, claim.worse)]
         assert all("photo" in row.recipes for row in rows)
@@ -190,13 +206,13 @@ def test_a_run_that_chapters_share_is_measured_for_all_of_them():
     )
     for overrides in ({}, {"epochs": 1}):
         wanted = [
-            runs._wanted(runs.resolve(paper, "plain", overrides=overrides))
+            measures.wanted(runs.resolve(paper, "plain", overrides=overrides))
             for paper in ("gautam", "feng", "liang")
         ]
         assert wanted[0] == wanted[1] == wanted[2] >= {"robust", "margin"}
     assert (
-        runs._wanted(runs.resolve("gautam", "no-mixup"))
-        == runs._wanted(runs.resolve("feng", "hybrid"))
+        measures.wanted(runs.resolve("gautam", "no-mixup"))
+        == measures.wanted(runs.resolve("feng", "hybrid"))
         == set()
     )
     assert set(gautam.MAIN) < {row.name for row in PAPER.rows}
@@ -244,7 +260,8 @@ def test_rows_train_and_their_claims_are_judged(found):
         assert set(json.loads(log[-1])["losses"]) == {"image", "triplet"}
     about = {claim.key: claim for claim in PAPER.claims}
     verdict = verdicts.verdict(about["C1"], by_row["attention"], by_row["plain"])
-    assert verdict.outcome != "not run" and (
+    assert verdict.outcome != "not run"
+    assert (
         verdict.effect.seeds,
         verdict.effect.images,
     ) == (2, 15)
@@ -266,7 +283,8 @@ def test_damage_and_margins_are_kept_beside_the_records(found):
             "robust_distortion",
             "robust_change",
         ):
-            assert kept[metric].shape == (15,) and np.isfinite(kept[metric]).all()
+            assert kept[metric].shape == (15,)
+            assert np.isfinite(kept[metric]).all()
         assert kept["robust"].mean() == pytest.approx(
             kept["damaged"][1:].mean(), abs=1e-6
         )
@@ -275,7 +293,7 @@ def test_damage_and_margins_are_kept_beside_the_records(found):
     network, data = runs.model(runs.of(first["all"]), device="cpu")
     from fgbook.evaluation import robustness
 
-    recipe = runs.Recipe.of(first["all"]["recipe"])
+    recipe = Recipe.of(first["all"]["recipe"])
     embeddings = robustness.embeddings(network, data.test, recipe)
     margins = robustness.margins(embeddings, data.test.labels)
     assert first["all"]["metrics"]["classes"] == pytest.approx(

@@ -32,11 +32,10 @@ ROWS = ("plain", "foreground", "shuffle", "flrdf", "n1", "cam", "middle")
 def found(tmp_path_factory):
     """Records of several rows at the photo profile (shrunk), two seeds. The runs'
     folder stays set."""
-    data = samples.spots(24, 6, 30)
     with pytest.MonkeyPatch.context() as patch:
         for name in ("runs", "results"):
             patch.setenv(f"FGBOOK_{name.upper()}", str(tmp_path_factory.mktemp(name)))
-        patch.setattr(runs, "_load", lambda name, size: data)
+        samples.stand_in(patch, samples.spots(24, 6, 30))
         yield runs.rows(
             "liang",
             list(ROWS),
@@ -53,7 +52,7 @@ def of(found, row):
     return [record for record in found if record["row"] == row]
 
 
-# ---- the paper's file ------------------------------------------------------------------------------------------------
+# ---- the paper's file
 
 
 def test_rows_say_what_the_paper_says():
@@ -73,10 +72,8 @@ def test_rows_say_what_the_paper_says():
         label for table in PAPER.tables for label in table.rows.values()
     } <= rows.keys()
     for table in PAPER.tables:
-        assert (
-            all(len(values) == len(table.columns) for values in table.cells.values())
-            and table.rows.keys() <= table.cells.keys()
-        )
+        assert all(len(values) == len(table.columns) for values in table.cells.values())
+        assert table.rows.keys() <= table.cells.keys()
     claims = {claim.key: claim for claim in PAPER.claims}
     # CUB
     printed = {label: values[0] for label, values in PAPER.tables[0].cells.items()}
@@ -122,14 +119,13 @@ def test_rows_differ_by_one_thing_and_share_the_plain_run_with_other_papers():
         if changed["n"] != options["flrdf"]["n"]
     } == {"n1": 1, "n2": 2, "n8": 8}
     plain = PAPER.row("plain").recipes
-    assert (
-        plain["quick"] == papers.get("feng").row("plain").recipes["quick"]
-        and plain["photo"] == papers.get("gautam").row("plain").recipes["photo"]
-    )
+    assert plain["quick"] == papers.get("feng").row("plain").recipes["quick"]
+    assert plain["photo"] == papers.get("gautam").row("plain").recipes["photo"]
     for profile in ("quick", "photo", "paper"):
         recipes = [row.recipes[profile] for row in PAPER.rows if row.method == "flrdf"]
         # nothing is left over for n = 2, 4, 8
-        assert len(set(recipes)) == 1 and recipes[0].image_size % 8 == 0
+        assert len(set(recipes)) == 1
+        assert recipes[0].image_size % 8 == 0
     weighed = PAPER.tuning["photo"].tries["flrdf"]
     # as the page says
     assert 0 < len(weighed) < len(papers.get("gautam").tuning["photo"].tries["plain"])
@@ -146,7 +142,7 @@ def test_rows_differ_by_one_thing_and_share_the_plain_run_with_other_papers():
         assert set(dict(recipe.loss_weights)) <= set(model(torch.rand(2, 3, 40, 40)))
 
 
-# ---- from rows to records --------------------------------------------------------------------------------------------
+# ---- from rows to records
 
 
 def test_a_record_holds_the_box_of_every_image(found):
@@ -166,9 +162,8 @@ def test_a_record_holds_the_box_of_every_image(found):
                 "iou_centre",
                 "iou_whole",
             ]
-            assert kept["iou_foreground"].shape == (30,) and np.isnan(
-                kept["iou_foreground"][-1]
-            )
+            assert kept["iou_foreground"].shape == (30,)
+            assert np.isnan(kept["iou_foreground"][-1])
             assert record["localisation"]["foreground_iou"] == pytest.approx(
                 np.nanmean(kept["iou_foreground"].astype(float))
             )
@@ -179,11 +174,9 @@ def test_a_record_holds_the_score_of_the_maps_and_the_losses_of_every_epoch(foun
     for record in of(found, "flrdf"):
         kept = records.load_predictions(record)
         for name in ("foreground", "cam"):
-            assert (
-                kept[f"maxbox_{name}"].shape == (30,)
-                and np.isnan(kept[f"maxbox_{name}"][-1])
-                and kept[f"boxacc_{name}"].shape == (3, 100)
-            )
+            assert kept[f"maxbox_{name}"].shape == (30,)
+            assert np.isnan(kept[f"maxbox_{name}"][-1])
+            assert kept[f"boxacc_{name}"].shape == (3, 100)
             score = record["localisation"][f"{name}_maxboxaccv2"]
             assert (
                 score
@@ -199,7 +192,8 @@ def test_a_record_holds_the_score_of_the_maps_and_the_losses_of_every_epoch(foun
                 "image",
                 "foreground",
                 "shuffled",
-            } and kept == pytest.approx(json.loads(line)["losses"], abs=1e-4)
+            }
+            assert kept == pytest.approx(json.loads(line)["losses"], abs=1e-4)
 
 
 def test_the_trained_network_comes_back_and_sees_what_was_measured(found):
@@ -237,7 +231,8 @@ def test_a_stopped_run_ends_with_the_same_weights(found, tmp_path, monkeypatch):
         torch.rand(5)
         model = methods.build(run.method, 2, run.recipe, run.options)
     whole = runs.model(run, device="cpu")[0].state_dict()
-    assert stops >= 3 and all(
+    assert stops >= 3
+    assert all(
         torch.equal(value, whole[name]) for name, value in model.state_dict().items()
     )
 
@@ -267,10 +262,8 @@ def test_claims_are_judged(found):
         )
         for row in ("flrdf", "cam")
     ]
-    assert (
-        judged["D4"].effect.effect == pytest.approx(ious[0] - ious[1], abs=1e-6)
-        and judged["D4"].effect.images == 29
-    )
+    assert judged["D4"].effect.effect == pytest.approx(ious[0] - ious[1], abs=1e-6)
+    assert judged["D4"].effect.images == 29
     for question in (*QUESTIONS, *BOXES):
         verdict = verdicts.verdict(
             question, of(found, question.better), of(found, question.worse)
@@ -282,20 +275,22 @@ def test_claims_are_judged(found):
         assert "<table" in figures.printed_table(table, found).html
 
 
-# ---- figures and tables ----------------------------------------------------------------------------------------------
+# ---- figures and tables
 
 
 def lines_of(shown):
     """The lines of a table as dictionaries of text."""
-    text = lambda cell: html.unescape(re.sub("<.*?>", "", cell))
     heads = [text(head) for head in re.findall("<th>(.*?)</th>", shown.html)]
-    found = re.findall(r"<tr>\s*(<td>.*?)</tr>", shown.html, re.S)
-    return [
-        dict(
-            zip(heads, map(text, re.findall("<td>(.*?)</td>", line, re.S)), strict=True)
-        )
-        for line in found
-    ]
+    lines = []
+    for line in re.findall(r"<tr>\s*(<td>.*?)</tr>", shown.html, re.S):
+        cells = [text(cell) for cell in re.findall("<td>(.*?)</td>", line, re.S)]
+        lines.append(dict(zip(heads, cells, strict=True)))
+    return lines
+
+
+def text(cell):
+    """What a cell of HTML says."""
+    return html.unescape(re.sub("<.*?>", "", cell))
 
 
 def test_what_cannot_be_read_is_shown_so(found):
@@ -303,7 +298,8 @@ def test_what_cannot_be_read_is_shown_so(found):
         shown = figures.printed_table(table, []).html
         assert shown.count("<td>not legible</td>") == len(table.cells)
     shown = figures.printed_table(PAPER.tables[0], []).html
-    assert shown.count("<td>not legible</td>") == 2 and "<td>–</td>" not in shown
+    assert shown.count("<td>not legible</td>") == 2
+    assert "<td>–</td>" not in shown
     lines = {
         line["row"]: line["printed, %"]
         for line in lines_of(figures.accuracy_table(PAPER, found))
@@ -360,10 +356,8 @@ def test_boxes_are_tabled_beside_those_that_know_nothing(found):
     assert float(
         lines["whole image"]["measured MaxBoxAccV2"].split()[0]
     ) == pytest.approx(whole.mean(), abs=0.0051)
-    assert (
-        "not run" in drawn.boxes_table([]).html
-        and "not run" in drawn.boxes_table(of(found, "plain")).html
-    )
+    assert "not run" in drawn.boxes_table([]).html
+    assert "not run" in drawn.boxes_table(of(found, "plain")).html
 
 
 def alt(shown):
@@ -380,7 +374,9 @@ def test_curves_over_levels_are_those_of_the_records(found):
         dict(pair.split(": ") for pair in curve.split(", "))["0.65"]
     ) == pytest.approx(share, rel=1e-3)
     # the row fixed was not run
-    assert "learnable" in said and "plain map" in said and "pressed to" not in said
+    assert "learnable" in said
+    assert "plain map" in said
+    assert "pressed to" not in said
     assert "<img" not in drawn.levels_figure(of(found, "plain")).html
 
 
@@ -440,10 +436,8 @@ def test_patches_are_compared_with_one_patch(found):
             f"{title}: {effect.effect:+.1f} ({effect.low:+.1f} to {effect.high:+.1f})"
             in said
         )
-    assert (
-        " 8:" not in said
-        and "<img" not in drawn.patches_figure(of(found, "flrdf")).html
-    )
+    assert " 8:" not in said
+    assert "<img" not in drawn.patches_figure(of(found, "flrdf")).html
 
 
 @pytest.mark.parametrize("row", ["flrdf", "cam"])
@@ -451,9 +445,8 @@ def test_maps_boxes_and_patches_are_drawn_from_the_trained_network(found, row):
     run = runs.of(of(found, row)[0])
     model, data = runs.model(run, device="cpu")
     shown = drawn.maps_figure(model, data, run.recipe, 2)
-    assert ("before suppression" in alt(shown)) == (
-        row == "flrdf"
-    ) and "2 test images" in alt(shown)
+    assert ("before suppression" in alt(shown)) == (row == "flrdf")
+    assert "2 test images" in alt(shown)
     before = torch.get_rng_state()
     first = drawn.shuffles_figure(model, data, run.recipe, (1, 4), 2)
     # drawing changes no later training
@@ -467,19 +460,15 @@ def test_the_page_tells_the_sizes_of_the_recipe():
     )
     recipe = PAPER.row("flrdf").recipes["photo"]
     cells = -(-recipe.image_size // 32)  # MobileNetV2
-    assert (
-        recipe.backbone == "mobilenet_v2"
-        and f"have {recipe.image_size} pixels a side" in page
-        and f"has {cells} x {cells} cells" in page
-    )
+    assert recipe.backbone == "mobilenet_v2"
+    assert f"have {recipe.image_size} pixels a side" in page
+    assert f"has {cells} x {cells} cells" in page
     assert (
         f"with {recipe.image_size} pixels and $n = 8$ a patch has"
         f" {recipe.image_size // 8} pixels" in page
     )
-    assert (
-        "* *Length.*"
-        f" {['Zero', 'One', 'Two', 'Three', 'Four', 'Five', 'Six', 'Seven', 'Eight'][recipe.epochs]}"
-        " epochs" in page
-    )
+    words = ("Zero", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight")
+    assert f"* *Length.* {words[recipe.epochs]} epochs" in page
     # "frozen"; "the best on validation"
-    assert recipe.batchnorm == "frozen" and recipe.train_on == "train"
+    assert recipe.batchnorm == "frozen"
+    assert recipe.train_on == "train"
