@@ -22,7 +22,7 @@ def generator(seed):
     return torch.Generator().manual_seed(seed)
 
 
-# ---- thresholds ------------------------------------------------------------------------------------------------------
+# ---- thresholds
 
 
 def between(values, upper):
@@ -74,7 +74,7 @@ def test_nothing_of_a_constant_map_lies_above():
         assert not (maps > otsu(maps)[:, None, None]).any()
 
 
-# ---- components ------------------------------------------------------------------------------------------------------
+# ---- components
 
 
 def structure(connectivity):
@@ -150,11 +150,13 @@ def test_components_are_scipys(connectivity):
 
 def test_the_spiral_is_one_long_path():
     mask = spiral(33)
-    assert ndimage.label(mask.numpy())[1] == 1 and mask.sum() > 33 * 33 / 2 - 40
+    assert ndimage.label(mask.numpy())[1] == 1
+    assert mask.sum() > 33 * 33 / 2 - 40
     neighbours = ndimage.convolve(
         mask.int().numpy(), [[0, 1, 0], [1, 0, 1], [0, 1, 0]], mode="constant"
     )[mask.numpy()]
-    assert sorted(neighbours)[:2] == [1, 1] and set(neighbours) == {1, 2}
+    assert sorted(neighbours)[:2] == [1, 1]
+    assert set(neighbours) == {1, 2}
 
 
 @pytest.mark.parametrize("connectivity", [4, 8])
@@ -201,7 +203,7 @@ def test_nothing_looks_at_a_value():
             maps.sum().item()
 
 
-# ---- boxes -----------------------------------------------------------------------------------------------------------
+# ---- boxes
 
 
 def test_boxes_hold_every_cell_and_no_empty_margin():
@@ -214,17 +216,44 @@ def test_boxes_hold_every_cell_and_no_empty_margin():
     assert not batch.flatten(1).any(1).all()  # an empty one was among them
 
 
-def test_pixels_of_cells():
-    boxes = torch.tensor([[0, 0, 1, 1], [1, 2, 3, 5], [0, 0, 5, 5]])
-    # Patches of 16 pixels tile an image of 80; where windows are centred on pixel 0,
-    # cells lie half a stride further up and left.
-    assert to_pixels(boxes, 16, 8, 80).tolist() == [
-        [0, 0, 16, 16],
-        [16, 32, 48, 80],
-        [0, 0, 80, 80],
-    ]
-    assert to_pixels(boxes, 16, 0.5, 80).tolist() == [
-        [0, 0, 8.5, 8.5],
-        [8.5, 24.5, 40.5, 72.5],
-        [0, 0, 72.5, 72.5],
+EDGES = torch.tensor([[0, 0, 1, 1], [1, 2, 3, 4], [0, 0, 5, 5], [4, 4, 5, 5]])
+
+
+@pytest.mark.parametrize(
+    ("first", "expected"),
+    [
+        # patches of 16 pixels tile an image of 80
+        (8, [[0, 0, 16, 16], [16, 32, 48, 64], [0, 0, 80, 80], [64, 64, 80, 80]]),
+        # windows centred on pixel 0: cells lie half a stride further up and left
+        (
+            0.5,
+            [
+                [0, 0, 8.5, 8.5],
+                [8.5, 24.5, 40.5, 56.5],
+                [0, 0, 80, 80],
+                [56.5, 56.5, 80, 80],
+            ],
+        ),
+        # TensorFlow's padding: half a stride further down and right
+        (
+            15.5,
+            [
+                [0, 0, 23.5, 23.5],
+                [23.5, 39.5, 55.5, 71.5],
+                [0, 0, 80, 80],
+                [71.5, 71.5, 80, 80],
+            ],
+        ),
+    ],
+)
+def test_pixels_of_cells(first, expected):
+    """Between the borders, half a stride from where a cell looks; what touches a border
+    of the map reaches to the border of the image."""
+    assert to_pixels(EDGES, 5, 16, first, 80).tolist() == expected
+
+
+def test_cells_that_look_outside_end_at_the_border():
+    """Of five cells with a stride of 20 only four look into 80 pixels."""
+    assert to_pixels(torch.tensor([[3, 4, 4, 5]]), 5, 20, 10, 80).tolist() == [
+        [60, 80, 80, 80]
     ]

@@ -1,21 +1,20 @@
-"""Paper D: suppression, boxes and shuffles against loops, numpy and scipy; what each
-option leaves out. (tests/test_models.py has what holds of every method.)"""
-
-import itertools
+"""Paper D: suppression and boxes against loops, numpy and scipy; what each option
+leaves out. (tests/methods/test_methods.py has what holds of every method.)"""
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from scipy import ndimage, stats
+from scipy import ndimage
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fgbook.errors import InputError
 from fgbook.evaluation import cost
 from fgbook.images import regions
+from fgbook.images.shuffle import shuffle_patches
 from fgbook.methods import build
-from fgbook.methods.flrdf import Suppression, shuffle_patches
+from fgbook.methods.flrdf import Suppression
 from fgbook.recipe import Recipe
 
 CLASSES, SIDE = 5, 40
@@ -30,97 +29,12 @@ def make(backbone="small", seed=0, **options):
 
 def batch(count=4, side=SIDE, seed=1):
     generator = torch.Generator().manual_seed(seed)
-    return (
-        F.interpolate(
-            torch.rand(count, 3, 6, 6, generator=generator), side, mode="bicubic"
-        ).clamp(0, 1),
-        torch.arange(count) % CLASSES,
-    )
+    coarse = torch.rand(count, 3, 6, 6, generator=generator)
+    images = F.interpolate(coarse, side, mode="bicubic").clamp(0, 1)
+    return images, torch.arange(count) % CLASSES
 
 
-# ---- shuffling -------------------------------------------------------------------------------------------------------
-
-
-def numbered(count, n, side):
-    """Images whose pixels say which patch they are of, and where in it."""
-    patch = (
-        torch.arange(n * n)
-        .view(n, n)
-        .repeat_interleave(side, 0)
-        .repeat_interleave(side, 1)
-    )
-    within = torch.arange(side * side).view(side, side).repeat(n, n)
-    return torch.stack([patch, within]).float().expand(count, -1, -1, -1)
-
-
-def permutations(count, n, seed=0):
-    """The patch at each place (count, n * n), read from shuffled images of one pixel a
-    patch."""
-    torch.manual_seed(seed)
-    return shuffle_patches(numbered(count, n, 1), n)[:, 0].flatten(1).long()
-
-
-@pytest.mark.parametrize(("n", "side"), [(2, 5), (4, 3), (7, 2)])
-def test_whole_patches_change_places(n, side):
-    torch.manual_seed(0)
-    for one in shuffle_patches(numbered(6, n, side), n):
-        found = []
-        for y, x in itertools.product(range(0, n * side, side), repeat=2):
-            patch, within = one[:, y : y + side, x : x + side]
-            # in one piece, as it was
-            assert patch.unique().numel() == 1 and torch.equal(
-                within.flatten(), torch.arange(side * side).float()
-            )
-            found.append(int(patch[0, 0]))
-        assert sorted(found) == list(range(n * n))  # each patch once
-
-
-def test_every_permutation_is_equally_likely():
-    """All 24 of four patches; and of 4 x 4 patches, every patch at every place, with as
-    many fixed points as a uniform permutation has."""
-    counts = np.unique(permutations(12_000, 2).numpy(), axis=0, return_counts=True)[1]
-    assert len(counts) == 24 and stats.chisquare(counts).pvalue > 0.001
-    many = permutations(8_000, 4).numpy()
-    for place in range(16):
-        assert stats.chisquare(np.bincount(many[:, place], minlength=16)).pvalue > 1e-4
-    fixed = (many == np.arange(16)).sum(1)
-    # a single cycle would have none
-    assert fixed.mean() == pytest.approx(1, abs=0.05) and fixed.var() == pytest.approx(
-        1, abs=0.08
-    )
-
-
-def test_images_are_shuffled_by_themselves_and_again_the_same_from_one_seed():
-    assert len(permutations(50, 4).unique(dim=0)) == 50
-    assert torch.equal(
-        permutations(5, 4, seed=3), permutations(5, 4, seed=3)
-    ) and not torch.equal(permutations(5, 4, seed=3), permutations(5, 4, seed=4))
-
-
-def test_one_patch_is_the_image_and_a_remainder_stays():
-    images, _ = batch(3, 23)
-    assert torch.equal(shuffle_patches(images, 1), images)
-    before = images.clone()
-    # 5 patches of 4 pixels, one row more above and two below
-    shuffled = shuffle_patches(images, 5)
-    assert torch.equal(images, before) and shuffled.shape == images.shape
-    frame = torch.ones(23, 23, dtype=torch.bool)
-    frame[1:21, 1:21] = False
-    assert torch.equal(shuffled[..., frame], images[..., frame]) and not torch.equal(
-        shuffled, images
-    )
-    # no pixel is lost
-    torch.testing.assert_close(
-        shuffled.flatten(2).sort(2).values,
-        images.flatten(2).sort(2).values,
-        rtol=0,
-        atol=0,
-    )
-    with pytest.raises(InputError, match="24 patches a side do not fit into 23 pixels"):
-        shuffle_patches(images, 24)
-
-
-# ---- suppression -----------------------------------------------------------------------------------------------------
+# ---- suppression
 
 
 @pytest.mark.parametrize("bound", [None, 0.7, 0.0, 1.0])
@@ -135,31 +49,22 @@ def test_suppression_is_equation_1_and_a_clamp_from_above(bound):
         x = maps[image].clamp(min=0).double().numpy()
         control = bound
         if bound is None:
-            control = 1 / (
-                1
-                + np.exp(
-                    -sum(
-                        block.controller.weight[channel, i].item() * x[i].mean()
-                        for i in range(6)
-                    )
-                )
-            )
+            weight = block.controller.weight[channel].detach().double().numpy()
+            control = 1 / (1 + np.exp(-(weight * x.mean((1, 2))).sum()))
         tau = x[channel].max() * control
         for y, column in np.ndindex(4, 5):
-            assert found[image, channel, y, column].item() == pytest.approx(
-                x[channel, y, column] if x[channel, y, column] < tau else tau, abs=1e-6
-            )
+            expected = min(x[channel, y, column], tau)
+            got = found[image, channel, y, column].item()
+            assert got == pytest.approx(expected, abs=1e-6)
 
 
 def test_the_controller_starts_near_a_half_and_learns():
     torch.manual_seed(0)
     block, maps = Suppression(200), torch.rand(2, 200, 4, 4, requires_grad=True)
     weight = block.controller.weight
-    assert (
-        block.controller.bias is None
-        and weight.mean().abs() < 1e-3
-        and weight.std().item() == pytest.approx(0.01, rel=0.05)
-    )
+    assert block.controller.bias is None
+    assert weight.mean().abs() < 1e-3
+    assert weight.std().item() == pytest.approx(0.01, rel=0.05)
     pressed = block(maps)
     assert (pressed.amax((2, 3)) / maps.amax((2, 3))).mean().item() == pytest.approx(
         0.5, abs=0.02
@@ -177,7 +82,7 @@ def test_the_controller_starts_near_a_half_and_learns():
     )
 
 
-# ---- maps and boxes --------------------------------------------------------------------------------------------------
+# ---- maps and boxes
 
 
 @torch.no_grad()
@@ -187,16 +92,10 @@ def test_maps_are_sums_over_channels(attention):
     images, targets = batch()
     maps = model.backbone(images)
     for name, of in (("foreground", model.suppression(maps)), ("cam", maps)):
-        # (B, C, h, w)
-        every = torch.stack(
-            [
-                sum(
-                    model.image_head.weight[k, i] * of[:, i] for i in range(of.shape[1])
-                )
-                for k in range(CLASSES)
-            ],
-            1,
-        )
+        every = torch.zeros(4, CLASSES, *of.shape[2:])  # (B, C, h, w)
+        for k in range(CLASSES):
+            for i in range(of.shape[1]):
+                every[:, k] += model.image_head.weight[k, i] * of[:, i]
         predicted = model(images)["image"].argmax(1)
         assert (predicted != targets).any()
         soft = F.one_hot(targets, CLASSES) * 0.6 + 0.4 / CLASSES
@@ -219,20 +118,21 @@ def slow_box(model, one, size):
     cells, finer = len(one), model.finer
     at = np.clip((np.arange(cells * finer) + 0.5) / finer - 0.5, 0, cells - 1)
     fine = ndimage.map_coordinates(one, np.meshgrid(at, at, indexing="ij"), order=1)
-    labels, count = ndimage.label(
-        fine > (model.level * fine.max() if model.threshold == "max" else fine.mean()),
-        np.ones((3, 3)),
-    )
+    limit = model.level * fine.max() if model.threshold == "max" else fine.mean()
+    labels, count = ndimage.label(fine > limit, np.ones((3, 3)))
     if not count:
         return [0, 0, size, size]
-    rows, columns = ndimage.find_objects(labels)[
-        np.bincount(labels.flatten())[1:].argmax()
-    ]
+    largest = np.bincount(labels.flatten())[1:].argmax()
+    rows, columns = ndimage.find_objects(labels)[largest]
+    depth = model.backbone.depth_at(size)
     edges = []
     for cell in (columns.start, rows.start, columns.stop, rows.stop):
-        # the edge before the cell, in pixels
-        middle = model.backbone.first + model.backbone.stride * (cell / finer - 0.5)
-        edges.append(size if cell == len(fine) else min(max(middle, 0), size))
+        if cell == 0:
+            edges.append(0)
+        elif cell == len(fine):
+            edges.append(size)
+        else:  # the edge before the cell, in pixels
+            edges.append(depth.first + depth.stride * (cell / finer - 0.5))
     return edges
 
 
@@ -251,13 +151,12 @@ def test_boxes_are_those_of_the_slow_path(options):
     images, _ = batch(6, 72)
     located = model.locate(images)
     maps = model.activation_maps(images)
-    assert (
-        list(located)
-        == list(maps)
-        == (["foreground"] if "controller" in options else ["foreground", "cam"])
-    )
+    names = ["foreground"] if "controller" in options else ["foreground", "cam"]
+    assert list(located) == names
+    assert list(maps) == names
     for name, boxes in located.items():
-        assert boxes.shape == (6, 4) and boxes.dtype == torch.float32
+        assert boxes.shape == (6, 4)
+        assert boxes.dtype == torch.float32
         for one, box in zip(maps[name].double().numpy(), boxes, strict=True):
             assert box.tolist() == pytest.approx(slow_box(model, one, 72))
 
@@ -289,13 +188,12 @@ def test_the_control_looks_at_the_middle_square_whatever_the_map_says():
     images = torch.rand(2, 3, SIDE, SIDE)
     assert torch.equal(model.locate(images)["foreground"], boxes[:2])
     logits = model(images, torch.tensor([0, 1]))["foreground"]
-    again = model._closer_look(
-        "foreground", regions.crop_zoom(images, boxes[:2, None], SIDE)[:, 0]
-    )
+    views = regions.crop_zoom(images, boxes[:2, None], SIDE)[:, 0]
+    again = model.foreground_head(model.backbone(views).mean((2, 3)))
     torch.testing.assert_close(logits, again)
 
 
-# ---- the whole -------------------------------------------------------------------------------------------------------
+# ---- the whole
 
 
 @torch.no_grad()
@@ -315,34 +213,28 @@ def test_forward_is_the_paper_step_by_step(options):
     images, targets = batch()
     torch.manual_seed(5)
     logits = model(images, targets)
-    boxes = [
-        model.box(model.activation_maps(images, targets)["foreground"], SIDE)[b]
-        for b in range(4)
-    ]
-    views = torch.cat(
-        [
-            (
-                images[b : b + 1]
-                if options.get("foreground") is False
-                else regions.crop_zoom(images[b : b + 1], boxes[b].view(1, 1, 4), SIDE)[
-                    :, 0
-                ]
-            )
-            for b in range(4)
-        ]
-    )
+
+    views = []
+    activation = model.activation_maps(images, targets)["foreground"]
+    boxes = model.box(activation, SIDE)
+    for b in range(4):
+        view = images[b : b + 1]
+        if options.get("foreground", True):
+            view = regions.crop_zoom(view, boxes[b].view(1, 1, 4), SIDE)[:, 0]
+        views.append(view)
+    views = torch.cat(views)
+
     torch.manual_seed(5)
     seen = {
         "image": images,
         "foreground": views,
         "shuffled": shuffle_patches(views, model.n),
     }
-    left_out = {
-        name
-        for name, option in (("foreground", "foreground"), ("shuffled", "shuffle"))
-        if options.get(option) is False
-    }
-    assert list(logits) == [name for name in seen if name not in left_out]
+    if not options.get("foreground", True):
+        del seen["foreground"]
+    if not options.get("shuffle", True):
+        del seen["shuffled"]
+    assert list(logits) == list(seen)
     for name, of_view in logits.items():
         for b in range(4):
             maps = model.backbone(seen[name][b : b + 1])
@@ -358,26 +250,24 @@ def test_forward_is_the_paper_step_by_step(options):
 
 def test_options_leave_out_what_they_say():
     def parts(**options):
-        model = make(**options)
-        return {name.split(".")[0] for name, _ in model.named_parameters()} - {
-            "backbone"
-        }
+        names = [name.split(".")[0] for name, _ in make(**options).named_parameters()]
+        return set(names) - {"backbone"}
 
     every = {"image_head", "foreground_head", "shuffled_head", "suppression"}
     assert parts() == every
-    assert (
-        parts(controller="none") == parts(controller="fixed") == every - {"suppression"}
-    )
+    assert parts(controller="none") == every - {"suppression"}
+    assert parts(controller="fixed") == every - {"suppression"}
     assert parts(shuffle=False) == every - {"shuffled_head"}
     assert parts(foreground=False) == {"image_head", "shuffled_head"}
-    # With nothing on it is the plain backbone, which can also be asked where it looks.
+
+
+def test_with_nothing_on_it_is_the_plain_backbone_which_can_be_asked_where_it_looks():
     images, _ = batch()
     model = make(foreground=False, shuffle=False).eval()
     plain = build("plain", CLASSES, Recipe(backbone="small", weights="none"), {}).eval()
     plain.load_state_dict(model.state_dict())
-    assert torch.equal(model.predict(images), plain.predict(images)) and list(
-        model.locate(images)
-    ) == ["foreground"]
+    assert torch.equal(model.predict(images), plain.predict(images))
+    assert list(model.locate(images)) == ["foreground"]
 
 
 @torch.no_grad()
@@ -396,10 +286,11 @@ def test_prediction_shuffles_nothing_and_looks_no_further_than_it_must(test, loo
     seen.clear()
     before = torch.get_rng_state()
     prediction = model.predict(images)
-    assert seen == [4] * looks and torch.equal(torch.get_rng_state(), before)
-    expected = (
-        (logits["image"] + logits["foreground"]) / 2 if test == "both" else logits[test]
-    )
+    assert seen == [4] * looks
+    assert torch.equal(torch.get_rng_state(), before)
+    expected = (logits["image"] + logits["foreground"]) / 2
+    if test != "both":
+        expected = logits[test]
     torch.testing.assert_close(prediction, expected)
 
 
@@ -426,39 +317,31 @@ def test_each_view_can_keep_its_own_statistics():
     # the image's are as if there were no other views
     for key, value in alone.backbone.state_dict().items():
         assert torch.equal(model.backbone.state_dict()[key], value)
-    one, two = (
-        dict(model.statistics[name].named_buffers())
-        for name in ("foreground", "shuffled")
-    )
-    key = next(name for name in one if name.endswith("running_mean"))
-    assert not torch.equal(one[key], two[key]) and not torch.equal(
-        one[key], model.backbone.get_buffer(key.replace("/", "."))
-    )
+    foreground = dict(model.statistics["foreground"].named_buffers())
+    shuffled = dict(model.statistics["shuffled"].named_buffers())
+    key = next(name for name in foreground if name.endswith("running_mean"))
+    own = model.backbone.get_buffer(key.replace("/", "."))
+    assert not torch.equal(foreground[key], shuffled[key])
+    assert not torch.equal(foreground[key], own)
+
     shared = make()
     shared(images, targets)
-    assert not shared.statistics and not torch.equal(
-        shared.backbone.get_buffer(key.replace("/", ".")),
-        model.backbone.get_buffer(key.replace("/", ".")),
-    )
+    assert not shared.statistics
+    assert not torch.equal(shared.backbone.get_buffer(key.replace("/", ".")), own)
 
 
 def test_maps_stay_float32_under_mixed_precision():
     model = make().eval()
     images, targets = batch()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert all(
-            value.dtype == torch.float32
-            for value in (
-                *model.activation_maps(images).values(),
-                *model.locate(images).values(),
-            )
-        )
+        found = [*model.activation_maps(images).values()]
+        found += model.locate(images).values()
         losses = model.train().losses(model(images, targets), targets)
+    assert {value.dtype for value in found} == {torch.float32}
     sum(losses.values()).backward()
-    assert (
-        model.suppression.controller.weight.grad.isfinite().all()
-        and model.suppression.controller.weight.grad.any()
-    )
+    gradient = model.suppression.controller.weight.grad
+    assert gradient.isfinite().all()
+    assert gradient.any()
 
 
 @pytest.mark.parametrize(
@@ -469,36 +352,52 @@ def test_maps_stay_float32_under_mixed_precision():
 def test_a_training_step_never_asks_the_device_for_a_value(options):
     with FakeTensorMode():  # tensors without values: reading one fails
         model = make(**options)
-        images, targets = (
-            torch.rand(4, 3, SIDE, SIDE),
-            torch.zeros(4, dtype=torch.int64),
-        )
+        images = torch.rand(4, 3, SIDE, SIDE)
+        targets = torch.zeros(4, dtype=torch.int64)
         sum(model.losses(model(images, targets), targets).values()).backward()
         assert model.eval().predict(images).shape == (4, CLASSES)
-        assert all(boxes.shape == (4, 4) for boxes in model.locate(images).values())
+        for boxes in model.locate(images).values():
+            assert boxes.shape == (4, 4)
 
 
-def test_wrong_options_and_images_are_told():
-    for wrong, text in (
-        ({"n": 0}, "n 0"),
-        ({"finer": 0}, "finer 0"),
-        ({"bound": 1.2}, "bound 1.2"),
-        ({"level": 1.0}, "level 1.0"),
-        ({"controller": "learnt"}, "unknown controller"),
-        ({"attention": "trues"}, "did you mean 'true'"),
-        ({"threshold": "otsu"}, "unknown threshold"),
-        ({"test": "shuffled"}, "unknown test"),
-    ):
-        with pytest.raises(InputError, match=text):
-            make(**wrong)
+@pytest.mark.parametrize(
+    ("option", "value", "text"),
+    [
+        ("n", 0, "n 0"),
+        ("finer", 0, "finer 0"),
+        ("bound", 1.2, "bound 1.2"),
+        ("level", 1.0, "level 1.0"),
+        ("controller", "learnt", "unknown controller"),
+        ("attention", "trues", "did you mean 'true'"),
+        ("threshold", "otsu", "unknown threshold"),
+        ("test", "shuffled", "unknown test"),
+    ],
+)
+def test_wrong_options_are_told(option, value, text):
+    with pytest.raises(InputError, match=text):
+        make(**{option: value})
+
+
+def test_images_that_are_not_square_are_told():
     with pytest.raises(InputError, match="square"):
         make()(torch.rand(2, 3, 40, 48))
 
 
+def test_a_box_of_all_cells_is_the_whole_image_in_levels_too():
+    """One rule from cells to pixels, wherever the outermost cells look."""
+    model = make().eval()
+    levels = build("levels", CLASSES, Recipe(backbone="small", weights="none"), {})
+    even = torch.zeros(1, 3, 72, 72)
+    for network in levels.modules():  # maps without contrast
+        if isinstance(network, nn.Linear):
+            nn.init.zeros_(network.weight)
+    for box in levels.eval().locate(even).values():
+        assert box.tolist() == [[0, 0, 72, 72]]
+    assert model.box(torch.ones(1, 9, 9), 72).tolist() == [[0, 0, 72, 72]]
+
+
 def test_size_counts_the_looks_of_a_prediction():
-    (few, once), (_, twice) = (
-        cost.size(make(test=test), SIDE) for test in ("image", "both")
-    )
-    assert (
-        few == sum(p.numel() for p in make().parameters()) and 1.9 < twice / once < 2.1
-    )
+    parameters, once = cost.size(make(test="image"), SIDE)
+    _, twice = cost.size(make(test="both"), SIDE)
+    assert parameters == sum(p.numel() for p in make().parameters())
+    assert 1.9 < twice / once < 2.1

@@ -11,6 +11,8 @@ from scipy import ndimage
 from torch import nn
 
 import samples
+from fgbook import data as sets
+from fgbook.backbones import Depth
 from fgbook.data.dataset import Split
 from fgbook.errors import InputError
 from fgbook.evaluation import localisation
@@ -18,6 +20,7 @@ from fgbook.evidence import records, runs
 from fgbook.figures import levels as drawing
 from fgbook.images import regions
 from fgbook.methods import build
+from fgbook.methods.levels import Levels
 from fgbook.recipe import Recipe
 
 CLASSES, SIDE = 5, 72
@@ -30,12 +33,9 @@ def make(backbone="small", seed=0, **options):
 
 def batch(count=4, side=SIDE, seed=1):
     generator = torch.Generator().manual_seed(seed)
-    return (
-        F.interpolate(
-            torch.rand(count, 3, 6, 6, generator=generator), side, mode="bicubic"
-        ).clamp(0, 1),
-        torch.arange(count) % CLASSES,
-    )
+    coarse = torch.rand(count, 3, 6, 6, generator=generator)
+    images = F.interpolate(coarse, side, mode="bicubic").clamp(0, 1)
+    return images, torch.arange(count) % CLASSES
 
 
 @pytest.mark.parametrize(
@@ -64,14 +64,12 @@ def test_shapes_and_gradients_reach_every_parameter(backbone, options):
         if parameter.grad is None or not parameter.grad.any()
     ]
     found = model.eval().locate(images)
-    assert list(found) == names and all(
-        boxes.shape == (4, 4) and boxes.dtype == torch.float32
-        for boxes in found.values()
-    )
+    assert list(found) == names
     for boxes in found.values():
-        assert ((boxes >= 0) & (boxes <= SIDE)).all() and (
-            boxes[:, 2:] > boxes[:, :2]
-        ).all()
+        assert boxes.shape == (4, 4)
+        assert boxes.dtype == torch.float32
+        assert ((boxes >= 0) & (boxes <= SIDE)).all()
+        assert (boxes[:, 2:] > boxes[:, :2]).all()
 
 
 def test_the_losses_are_cross_entropies_also_of_soft_targets():
@@ -94,31 +92,34 @@ def test_the_deepest_level_is_the_plain_backbone():
     assert torch.equal(model.predict(images), plain.predict(images))
 
 
-def test_a_map_averages_to_the_logit_of_its_class():
+@torch.no_grad()
+@pytest.mark.parametrize(("backbone", "cam"), [("small", 0), ("resnet18", 6)])
+@pytest.mark.parametrize("given", [True, False])
+def test_a_map_averages_to_the_logit_of_its_class(backbone, cam, given):
     """Pooling is linear: the mean of a class activation map is that class's logit
-    without the bias, at every level; checked at places by a loop."""
-    for model in (make().eval(), make("resnet18", cam=6).eval()):
-        images, targets = batch()
-        logits = model(images)
-        for classes in (targets, None):
-            maps = model.activation_maps(images, classes)
-            for name, found in maps.items():
-                of = targets if classes is not None else logits["image"].argmax(1)
-                expected = (logits[name] - model.heads[name].bias).gather(
-                    1, of[:, None]
-                )[:, 0]
-                torch.testing.assert_close(
-                    found.mean((1, 2)), expected, atol=1e-5, rtol=1e-4
-                )
-        deep = model.cam(model.backbone(images))
-        value = sum(
-            model.heads["image"].weight[logits["image"][2].argmax(), i]
-            * deep[2, i, 1, 0]
-            for i in range(deep.shape[1])
-        )
-        torch.testing.assert_close(
-            maps["image"][2, 1, 0], value.detach(), atol=1e-5, rtol=1e-4
-        )
+    without the bias, at every level."""
+    model = make(backbone, cam=cam).eval()
+    images, targets = batch()
+    logits = model(images)
+    of = targets if given else logits["image"].argmax(1)
+    maps = model.activation_maps(images, targets if given else None)
+    for name, found in maps.items():
+        without_bias = logits[name] - model.heads[name].bias
+        expected = without_bias.gather(1, of[:, None])[:, 0]
+        torch.testing.assert_close(found.mean((1, 2)), expected, atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_a_map_is_a_weighted_sum_over_channels():
+    model = make("resnet18", cam=6).eval()
+    images, _ = batch()
+    predicted = model(images)["image"][2].argmax()
+    deep = model.cam(model.backbone(images))
+    value = 0.0
+    for i in range(deep.shape[1]):
+        value += model.heads["image"].weight[predicted, i] * deep[2, i, 1, 0]
+    found = model.activation_maps(images)["image"][2, 1, 0]
+    torch.testing.assert_close(found, value, atol=1e-5, rtol=1e-4)
 
 
 def test_boxes_are_those_of_the_slow_path():
@@ -127,66 +128,96 @@ def test_boxes_are_those_of_the_slow_path():
     images, _ = batch(6)
     boxes = model.locate(images)
     for name, maps in model.activation_maps(images).items():
-        depth = model.depths[name]
+        depth = model.depths_at(SIDE)[name]
         for one, box in zip(maps.numpy(), boxes[name], strict=True):
             bins = np.floor((one - one.min()) / np.ptp(one) * 256).clip(max=255)
-            variance = [
-                np.mean(bins > c)
-                * np.mean(bins <= c)
-                * (bins[bins > c].mean() - bins[bins <= c].mean()) ** 2
-                for c in range(255)
-            ]
-            labels, _ = ndimage.label(bins > np.argmax(variance), np.ones((3, 3)))
-            rows, columns = ndimage.find_objects(labels)[
-                np.bincount(labels.flatten())[1:].argmax()
-            ]
-            edges = np.array([columns.start, rows.start, columns.stop, rows.stop])
-            assert (
-                box.tolist()
-                == (depth.first + (edges - 0.5) * depth.stride).clip(0, SIDE).tolist()
-            )
+            variances = []
+            for cut in range(255):
+                above, below = bins[bins > cut], bins[bins <= cut]
+                weight = len(above) * len(below) / bins.size**2
+                variances.append(weight * (above.mean() - below.mean()) ** 2)
+            labels, _ = ndimage.label(bins > np.argmax(variances), np.ones((3, 3)))
+            largest = np.bincount(labels.flatten())[1:].argmax()
+            rows, columns = ndimage.find_objects(labels)[largest]
+
+            expected = []
+            for edge in (columns.start, rows.start, columns.stop, rows.stop):
+                if edge == 0:
+                    expected.append(0)
+                elif edge == len(one):
+                    expected.append(SIDE)
+                else:
+                    expected.append(depth.first + (edge - 0.5) * depth.stride)
+            assert box.tolist() == expected
+
+
+class Looks(nn.Module):
+    """Stands for a backbone: averages of the image itself, in tiles, at three
+    depths."""
+
+    name, channels = "looks", 3
+
+    def __init__(self):
+        super().__init__()
+        self.depths = tuple(Depth(3, stride, stride / 2) for stride in (4, 8, 16))
+
+    def depths_at(self, size):
+        return self.depths
+
+    def stages(self, images):
+        maps = []
+        for depth in self.depths:
+            maps.append(F.avg_pool2d(images, depth.stride, ceil_mode=True))
+        return maps
 
 
 def test_a_blob_is_found_where_it_is():
-    """A network whose map is bright where the image is red: the box goes round the
-    larger of two red spots, at every depth within its stride."""
-    model = make("resnet18", levels=4).eval()
-    model.backbone.features = lambda network, x: [
-        F.avg_pool2d(F.pad(x, (0, 8) * 2, mode="replicate"), d.stride, d.stride)[
-            :, :, : -(-SIDE // d.stride), : -(-SIDE // d.stride)
-        ]
-        for d in model.backbone.depths
-    ]
-    for name in model.depths:
-        model.depths[name] = type(model.depths[name])(
-            3, model.depths[name].stride, model.depths[name].stride / 2
-        )
-        model.heads[name] = nn.Linear(3, CLASSES)
-        nn.init.constant_(model.heads[name].weight, 0)
-        model.heads[name].weight.data[:, 0] = 1
+    """Maps that are bright where the image is red: the box goes round the larger of two
+    red spots, at every depth within its stride."""
+    model = Levels(Looks(), CLASSES)
+    for head in model.heads.values():
+        nn.init.zeros_(head.weight)
+        head.weight.data[:, 0] = 1
     images = torch.zeros(1, 3, SIDE, SIDE)
     images[0, 0, 16:56, 24:48] = 1
     images[0, 0, 64:70, 2:8] = 1
-    for name, box in model.locate(images).items():
-        if model.depths[name].stride <= 16:
-            assert (
-                box[0] - torch.tensor([24.0, 16.0, 48.0, 56.0])
-            ).abs().max() <= model.depths[name].stride, name
+    blob = torch.tensor([24.0, 16.0, 48.0, 56.0])
+    depths = model.depths_at(SIDE)
+    for name, box in model.eval().locate(images).items():
+        assert (box[0] - blob).abs().max() <= depths[name].stride, name
 
 
-def test_options_out_of_range():
-    for options, text in (
-        ({"levels": 0}, "levels"),
-        ({"levels": 4}, "3 depths"),
-        ({"cam": -1}, "cam"),
-    ):
-        with pytest.raises(InputError, match=text):
-            make(**options)
+def test_boxes_ask_where_cells_look_at_the_size_of_the_image():
+    """A backbone whose cells look a stride further in larger images."""
+    model = Levels(Looks(), CLASSES, levels=1)
+
+    def depths_at(size):
+        return (Depth(3, 16, 8.0 if size == 64 else 24.0),)
+
+    model.backbone.depths_at = depths_at
+    nn.init.zeros_(model.heads["image"].weight)
+    model.heads["image"].weight.data[:, 0] = 1
+    for size, expected in ((64, [16, 16, 32, 32]), (80, [32, 32, 48, 48])):
+        images = torch.zeros(1, 3, size, size)
+        images[0, 0, 16:32, 16:32] = 1
+        assert model.locate(images)["image"].tolist() == [expected]
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [({"levels": 0}, "levels"), ({"levels": 4}, "3 depths"), ({"cam": -1}, "cam")],
+)
+def test_options_out_of_range(options, text):
+    with pytest.raises(InputError, match=text):
+        make(**options)
+
+
+def test_images_that_are_not_square_are_told():
     with pytest.raises(InputError, match="square"):
         make().eval().locate(torch.rand(1, 3, 32, 40))
 
 
-# ---- scores ----------------------------------------------------------------------------------------------------------
+# ---- scores
 
 
 class Told(nn.Module):
@@ -197,7 +228,8 @@ class Told(nn.Module):
         self.parameter, self.boxes, self.at = nn.Parameter(torch.zeros(1)), boxes, 0
 
     def locate(self, images):
-        assert not self.training and images.shape[-1] == 64
+        assert not self.training
+        assert images.shape[-1] == 64
         start, self.at = self.at, self.at + len(images)
         return {"told": self.boxes[start : self.at]}
 
@@ -221,22 +253,21 @@ def test_boxes_are_scored_against_the_object_in_the_crop():
     )
     cut = (objects - margin).clamp(0, 64)
     seen = (cut[:, 2:] > cut[:, :2]).all(1).numpy()
-    assert model.training and result["n"] == seen.sum() < n and not seen[7]
-    expected = [
-        (
-            float("nan")
-            if not seen[i]
-            else regions.iou_matrix(torch.stack([told[i], cut[i]]))[0, 1].item()
-        )
-        for i in range(n)
-    ]
+    assert model.training
+    assert result["n"] == seen.sum()
+    assert not seen[7]
+    expected = []
+    for i in range(n):
+        iou = regions.iou_matrix(torch.stack([told[i], cut[i]]))[0, 1].item()
+        expected.append(iou if seen[i] else float("nan"))
     np.testing.assert_allclose(kept["iou_told"], expected, rtol=1e-5)
     right = np.array(expected)[seen]
-    for measure, value in (
-        ("iou", right),
-        ("hit50", right >= 0.5),
-        ("average", np.mean([right >= t for t in (0.3, 0.5, 0.7)], 0)),
-    ):
+    values = {
+        "iou": right,
+        "hit50": right >= 0.5,
+        "average": np.mean([right >= t for t in (0.3, 0.5, 0.7)], 0),
+    }
+    for measure, value in values.items():
         mean, half = value.mean(), 1.96 * value.std(ddof=1) / np.sqrt(len(right))
         assert result[f"told_{measure}"] == pytest.approx(mean, rel=1e-5)
         assert result[f"told_{measure}_low"] == pytest.approx(mean - half, rel=1e-4)
@@ -268,7 +299,8 @@ def trained(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         for name in ("data", "runs", "results"):
             patch.setenv(f"FGBOOK_{name.upper()}", str(tmp_path_factory.mktemp(name)))
-        patch.setattr(runs, "_load", lambda name, size: data)
+        patch.setattr(sets, "load", lambda name, size: data)
+        patch.setattr(sets, "stamp", lambda name: "made here")
         run = runs.resolve(
             "golodov",
             "levels",
@@ -293,9 +325,8 @@ def test_a_record_holds_the_scores_of_every_level(trained):
     kept = records.load_predictions(record)
     assert record["localisation"]["n"] == len(data.test) - 1
     for name in ("level1", "level2", "image", "centre", "whole"):
-        assert kept[f"iou_{name}"].shape == (len(data.test),) and np.isnan(
-            kept[f"iou_{name}"][-1]
-        )
+        assert kept[f"iou_{name}"].shape == (len(data.test),)
+        assert np.isnan(kept[f"iou_{name}"][-1])
         assert record["localisation"][f"{name}_iou"] == pytest.approx(
             np.nanmean(kept[f"iou_{name}"].astype(float))
         )
@@ -308,10 +339,8 @@ def test_tables_and_figures(trained):
     run, record, model, data = trained
     table = drawing.boxes_table([record])
     for name in ("level1", "level2", "image", "centre", "whole"):
-        assert (
-            f"{record['localisation'][f'{name}_hit50']:.2f}" in table.html
-            and f'data-field="localisation {name}_iou"' in table.html
-        )
+        assert f"{record['localisation'][f'{name}_hit50']:.2f}" in table.html
+        assert f'data-field="localisation {name}_iou"' in table.html
     other = copy.deepcopy(record)
     other["localisation"] = None  # a data set without boxes
     assert "not run" in drawing.boxes_table([other]).html
@@ -319,7 +348,5 @@ def test_tables_and_figures(trained):
         drawing.levels_figure(model, data, run.recipe, 2),
         drawing.success_figure(record),
     ):
-        assert (
-            "<img" in shown.html
-            and len(shown.html.split('alt="')[1].split('"')[0]) > 40
-        )
+        assert "<img" in shown.html
+        assert len(shown.html.split('alt="')[1].split('"')[0]) > 40
