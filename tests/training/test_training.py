@@ -35,7 +35,7 @@ from fgbook.images.augment import (
 )
 from fgbook.methods.focus import Focus
 from fgbook.recipe import LATER, Recipe
-from fgbook.training import checkpoints, devices, loop, memory, optimiser
+from fgbook.training import checkpoints, devices, features, loop, memory, optimiser
 
 BASE = Recipe(**tiny.RECIPE)
 
@@ -1284,6 +1284,14 @@ def test_low_resolution_of_kept_features_is_refused_before_training(tmp_path, ch
         fit(tmp_path, BASE.but(**{"low_side": 3, **change}), model, data)
     assert not (model.weight > 0).any()
     assert not list(tmp_path.iterdir())
+
+
+def test_features_are_not_computed_for_low_resolution():
+    def forbidden(images):
+        raise AssertionError("the backbone was run")
+
+    with pytest.raises(InputError, match="low_side is 3, but features of a frozen"):
+        features.cached(forbidden, tiny.dataset(), BASE.but(low_side=3), "x", "cpu")
 
 
 def test_a_wrong_loss_name_is_refused_before_anything_is_learnt(tmp_path):
