@@ -11,7 +11,6 @@ from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
-from scipy import special
 from torch import Tensor
 
 from ..errors import InputError, unknown
@@ -351,6 +350,8 @@ def _beta(uniform: Tensor, parameter: float) -> Tensor:
 def _quantiles(parameter: float, device: torch.device) -> Tensor:
     """Quantiles 0, 1/QUANTILES .. 1 of Beta(parameter, parameter): (QUANTILES + 1,)
     float32, made once on the host."""
+    from scipy import special  # late: only mixed images need it
+
     probabilities = torch.linspace(0, 1, QUANTILES + 1, dtype=torch.float64)
     return (
         torch.from_numpy(
