@@ -1,5 +1,6 @@
 """Small data that several test files make: pictures in class folders, in CUB's layout,
-and images with one object each."""
+and images with one object each.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,16 +25,14 @@ def folder(root: Path, names=("red", "blue"), count: int | dict[str, int] = 12) 
     A class called after a colour has it; any other name gets one of the three.
     """
     generator = np.random.default_rng(0)
-    for split, each in (count if isinstance(count, dict) else {"": count}).items():
+    parts = count if isinstance(count, dict) else {"": count}
+    for split, each in parts.items():
         for i, name in enumerate(names):
             (root / split / name).mkdir(parents=True)
             colour = np.array(COLOURS.get(name) or list(COLOURS.values())[i % 3])
             for j in range(each):
-                pixels = (
-                    (colour + generator.integers(-40, 40, (40, 48, 3)))
-                    .clip(0, 255)
-                    .astype(np.uint8)
-                )
+                noise = generator.integers(-40, 40, (40, 48, 3))
+                pixels = (colour + noise).clip(0, 255).astype(np.uint8)
                 Image.fromarray(pixels).save(root / split / name / f"{j}.png")
     return f"folder:{root}"
 
@@ -44,7 +43,8 @@ def trained(
 ) -> Iterator[list[dict]]:
     """Records of these rows at the photo profile, shrunk by `overrides`, two seeds, on
     three classes of coloured noise. Runs and results lie below `top`, also for whoever
-    uses the records, until the end."""
+    uses the records, until the end.
+    """
     dataset = folder(top / "set", COLOURS, count)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FGBOOK_RUNS", str(top / "runs"))
@@ -67,45 +67,39 @@ def cub(root: Path, count: int, train: int) -> None:
     """A CUB in its official layout: two classes of `count` coloured rectangles on
     noise, in pictures of different sizes, the first `train` of them for training. Boxes
     are not whole pixels; the last of each class sticks out of its picture, as some
-    official ones do."""
+    official ones do.
+    """
     generator = np.random.default_rng(0)
     (root / "parts").mkdir(parents=True)
-    lists = {
-        name: []
-        for name in (
-            "images",
-            "image_class_labels",
-            "train_test_split",
-            "bounding_boxes",
-            "parts/part_locs",
-        )
+    lists: dict[str, list[str]] = {
+        "images": [],
+        "image_class_labels": [],
+        "train_test_split": [],
+        "bounding_boxes": [],
+        "parts/part_locs": [],
     }
-    for label, (name, colour) in enumerate(
-        (("001.Red_Blob", COLOURS["red"]), ("002.Blue_Blob", COLOURS["blue"])), 1
-    ):
+    classes = {"001.Red_Blob": COLOURS["red"], "002.Blue_Blob": COLOURS["blue"]}
+    for label, (name, colour) in enumerate(classes.items(), 1):
         (root / "images" / name).mkdir(parents=True)
         for i in range(count):
             number = len(lists["images"]) + 1
             height, width = generator.integers(70, 110, 2).tolist()
             x, y = generator.integers(0, 20, 2).tolist()
             pixels = generator.integers(0, 256, (height, width, 3)).astype(np.uint8)
-            pixels[y : y + 41, x : x + 50] = np.array(colour) + generator.integers(
-                -25, 25, (41, 50, 3)
-            )
+            noise = generator.integers(-25, 25, (41, 50, 3))
+            pixels[y : y + 41, x : x + 50] = np.array(colour) + noise
             Image.fromarray(pixels).save(root / "images" / name / f"{i:02d}.png")
             lists["images"].append(f"{number} {name}/{i:02d}.png")
             lists["image_class_labels"].append(f"{number} {label}")
             lists["train_test_split"].append(f"{number} {int(i < train)}")
-            box = (
-                (x + 0.4, y + 0.6, 49.2, 40.1)
-                if i < count - 1
-                else (width - 20.0, height - 10.0, 30.0, 30.0)
-            )
+            box = (x + 0.4, y + 0.6, 49.2, 40.1)
+            if i == count - 1:
+                box = (width - 20.0, height - 10.0, 30.0, 30.0)
             lists["bounding_boxes"].append(" ".join(map(str, (number, *box))))
-            lists["parts/part_locs"] += [
-                f"{number} {part} {x + 5 + part}.0 {y + 9}.0 {int(part < 3)}"
-                for part in range(1, 16)
-            ]
+            for part in range(1, 16):
+                lists["parts/part_locs"].append(
+                    f"{number} {part} {x + 5 + part}.0 {y + 9}.0 {int(part < 3)}"
+                )
     for name, lines in lists.items():
         (root / f"{name}.txt").write_text("\n".join(lines) + "\n")
     (root / "classes.txt").write_text("1 001.Red_Blob\n2 002.Blue_Blob\n")
@@ -121,7 +115,8 @@ def cub(root: Path, count: int, train: int) -> None:
 def spots(train: int, val: int, test: int) -> DataSet:
     """Noise of 44 pixels with a bright square of 16 in each image, whose colour is its
     class, and its box; the last box of a split lies in the corner that a centre crop of
-    40 cuts off."""
+    40 cuts off.
+    """
 
     def split(count: int, seed: int) -> Split:
         generator = torch.Generator().manual_seed(seed)

@@ -262,13 +262,12 @@ class Bird:
         # it; it is foreshortened, and a curved one ends lower.
         forward = torch.where(pose.yaw > 0, self.yaw_cos, 1.0) * 0.98
         self.base = self.on_head(forward, 0.13)
+        bx, by = self.base
+        bx = bx + self.fx * self.bill * self.yaw_cos
+        by = by + self.fy * self.bill * self.yaw_cos
         self.tip = (
-            self.base[0]
-            + self.fx * self.bill * self.yaw_cos
-            + -self.fy * self.bill * self.bill_curve * 0.28,
-            self.base[1]
-            + self.fy * self.bill * self.yaw_cos
-            + self.fx * self.bill * self.bill_curve * 0.28,
+            bx + -self.fy * self.bill * self.bill_curve * 0.28,
+            by + self.fx * self.bill * self.bill_curve * 0.28,
         )
 
     def on_body(self, t: Number, s: Number) -> Point:
