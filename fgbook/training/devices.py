@@ -267,5 +267,6 @@ def synchronise_batchnorm(model: nn.Module, device: torch.device) -> nn.Module:
         return nn.SyncBatchNorm.convert_sync_batchnorm(model)
     for module in model.modules():
         if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
-            module.__class__ = SyncBatchNorm  # type: ignore[assignment]  # as torch does
+            # its weights, buffers and place in the model stay
+            module.__class__ = SyncBatchNorm  # type: ignore[assignment]
     return model

@@ -210,7 +210,9 @@ class Trainer:
         self.val = data.val if recipe.train_on == "train" else None
         self.images = Images(self.train.images, self.device)
         self.labels = self.train.labels.to(self.device)
-        self.held_out = Images(self.val.images, self.device) if self.val else None
+        self.held_out: Images | None = None
+        if self.val is not None:
+            self.held_out = Images(self.val.images, self.device)
         self.steps = steps_per_epoch(len(self.train), recipe.batch_size)
 
         # what learns; `evaluated` are the weights that validation sees
@@ -320,9 +322,9 @@ class Trainer:
             exchange = nullcontext() if last else self.accelerator.no_sync(self.network)
             with exchange:
                 losses, loss = self.forward(part)
-                # of which the processes' mean is taken
-                scale = share * self.accelerator.num_processes
-                self.accelerator.backward(loss * scale)
+                # times their number, because the processes' mean is taken
+                part_of_whole = loss * share * self.accelerator.num_processes
+                self.accelerator.backward(part_of_whole)
             self.note(number, losses, loss, share * len(batch))
 
         # the update
