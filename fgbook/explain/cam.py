@@ -15,11 +15,9 @@ from ..errors import InputError
 from ..methods.method import Method
 from .classes import chosen
 
-# How far logits may differ, as a share of the largest one, before the map is said not
-# to be theirs. Rounding stays below in float32 (with TensorFloat-32 too), and in the
-# half types; other heads and other maps differ by far more.
-CLOSE = 0.01
-CLOSE_HALF = 0.1
+# How far the head's logits may be from the predicted ones, as a share of the largest.
+# Both come from one image by the same steps, so that even rounding is the same.
+CLOSE = 1e-4
 
 
 def cam(model: Method, images: Tensor, classes: Tensor | None = None) -> Tensor:
@@ -33,14 +31,12 @@ def cam(model: Method, images: Tensor, classes: Tensor | None = None) -> Tensor:
 
     The maps are those of ``model.maps``, where there is such a method, or else of
     ``model.backbone``; the head is ``model.image_head``. Whether the model predicts
-    with them is seen by predicting the first image. Raises InputError where it does
-    not: focus predicts from regions too, semantic from attributes, flrdf from two
-    looks.
+    with them is tried on the first image. Raises InputError where it does not: focus
+    predicts from regions too, semantic from attributes, flrdf from two looks.
     """
+    _check(model, images[:1])
     maps, head = _pooled(model, images)
-    logits = head(maps.mean((2, 3)))  # (B, C)
-    _check(model, images[:1], logits[:1])
-    classes = chosen(classes, logits)
+    classes = chosen(classes, head(maps.mean((2, 3))))
     return torch.einsum("bn,bnhw->bhw", head.weight[classes], maps)
 
 
@@ -57,12 +53,16 @@ def _pooled(model: Method, images: Tensor) -> tuple[Tensor, nn.Linear]:
     return see(images), head
 
 
-def _check(model: Method, image: Tensor, logits: Tensor) -> None:
-    """Refuse a model whose prediction of one image is not the head's (1, C)."""
-    predicted = model.predict(image).float()
-    half = logits.dtype in (torch.bfloat16, torch.float16)
-    limit = (CLOSE_HALF if half else CLOSE) * predicted.abs().max()
-    if predicted.shape != logits.shape or (predicted - logits).abs().max() > limit:
+@torch.no_grad()
+def _check(model: Method, image: Tensor) -> None:
+    """Refuse a model whose prediction of an image (1, 3, H, W) is not its head's."""
+    maps, head = _pooled(model, image)
+    predicted = model.predict(image)
+    same = maps.shape[1] == head.in_features
+    if same:
+        difference = (head(maps.mean((2, 3))) - predicted).abs().max()
+        same = bool(difference <= CLOSE * predicted.abs().max())
+    if not same:
         raise InputError(
             f"{type(model).__name__} does not predict with its image head on pooled"
             " features alone, so no class activation map adds up to its logits: use"
