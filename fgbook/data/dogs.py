@@ -83,9 +83,14 @@ def twenty_one() -> Photos:
     """
     whole = _all_breeds("dogs21")
     counts = Counter(whole.labels.tolist())
-    # classes are in the order of their names
-    by_count = sorted(counts, key=lambda label: (-counts[label], label))
-    breeds = sorted(by_count[:BREEDS])
+
+    def by_count(label: int) -> tuple[int, int]:
+        return -counts[label], label  # classes are in the order of their names
+
+    def by_rank(row: int) -> str:
+        return split.rank(whole.files[row])
+
+    breeds = sorted(sorted(counts, key=by_count)[:BREEDS])
     if len(breeds) < BREEDS:
         raise InputError(
             f"dogs21 needs {BREEDS} breeds; {whole.root} has {len(breeds)}."
@@ -94,10 +99,8 @@ def twenty_one() -> Photos:
     rows: list[int] = []
     labels: list[int] = []
     parts: list[str] = []
-    ranks = [split.rank(file) for file in whole.files]
     for i, breed in enumerate(breeds):
-        members = np.flatnonzero(whole.labels == breed).tolist()
-        members.sort(key=ranks.__getitem__)
+        members = sorted(np.flatnonzero(whole.labels == breed).tolist(), key=by_rank)
         wanted = []
         for part, total in (("test", TEST), ("val", VALIDATION), ("train", TRAIN)):
             # as evenly as it goes: the first breeds by name get one more
