@@ -150,11 +150,8 @@ def test_from_an_identity_start_every_parameter_learns_from_the_second_step_on()
             for name, parameter in model.named_parameters()
             if parameter.grad is None or not parameter.grad.any()
         }
-        assert still == (
-            {"channel.perceptron.0.weight", "spatial.convolution.weight"}
-            if step == 0
-            else set()
-        )
+        first_layers = {"channel.perceptron.0.weight", "spatial.convolution.weight"}
+        assert still == (first_layers if step == 0 else set())
         optimiser.step()
 
 
@@ -162,14 +159,13 @@ def test_from_an_identity_start_every_parameter_learns_from_the_second_step_on()
 def test_class_activation_maps_are_those_behind_the_gates():
     model, seen, classes = stirred(), images(), torch.arange(6)
     maps = explain.cam(model, seen, classes)
-    score = (
-        model.predict(seen)[torch.arange(6), classes] - model.image_head.bias[classes]
-    )
+    score = model.predict(seen)[torch.arange(6), classes]
+    score = score - model.image_head.bias[classes]
     torch.testing.assert_close(maps.mean((1, 2)), score, atol=1e-3, rtol=1e-3)
     assert explain.grad_cam(model, seen, classes, model.backbone).shape == maps.shape
 
 
-# ---- triplet loss ----------------------------------------------------------------------------------------------------
+# ---- triplet loss
 
 
 def slow_batch_hard(embeddings, labels, margin):
@@ -244,17 +240,14 @@ def test_equal_embeddings_have_a_finite_gradient_and_half_precision_is_not_used(
             batch_hard(values, labels, 0.3), batch_hard(values.clone(), labels, 0.3)
         )
         found = batch_hard(values, labels, 0.3)
-    assert found.dtype == torch.float32 and torch.equal(
-        found, batch_hard(values, labels, 0.3)
-    )
+    assert found.dtype == torch.float32
+    assert torch.equal(found, batch_hard(values, labels, 0.3))
 
 
 def test_losses_take_classes_and_mixed_images_as_the_class_that_they_show_most_of():
-    model, seen, targets = (
-        make(triplet=True, margin=0.5),
-        images(),
-        torch.tensor([0, 0, 1, 1, 2, 2]),
-    )
+    model = make(triplet=True, margin=0.5)
+    seen = images()
+    targets = torch.tensor([0, 0, 1, 1, 2, 2])
     logits = model(seen)
     assert list(logits) == ["image", "triplet"]
     losses = model.losses(logits, targets)
@@ -295,7 +288,7 @@ def test_bad_options_are_told():
         make(margin=2.5)
 
 
-# ---- the order of images ---------------------------------------------------------------------------------------------
+# ---- the order of images
 
 
 @pytest.mark.parametrize("per_class", [2, 3, 4])
@@ -315,10 +308,8 @@ def test_groups_of_a_class_follow_each_other_and_every_image_comes_once(
         order = loop.by_class(labels, per_class, 5, epoch)
         assert sorted(order.tolist()) == list(range(len(labels)))
         assert torch.equal(order, loop.by_class(labels, per_class, 5, epoch))
-        groups, rest = (
-            labels[order][: whole * per_class].view(-1, per_class),
-            labels[order][whole * per_class :].tolist(),
-        )
+        groups = labels[order][: whole * per_class].view(-1, per_class)
+        rest = labels[order][whole * per_class :].tolist()
         assert (groups == groups[:, :1]).all()
         assert sorted(groups[:, 0].tolist()) == [
             label
@@ -336,9 +327,8 @@ def test_groups_of_a_class_follow_each_other_and_every_image_comes_once(
         )
         seen.append(order)
     if len(labels) > 10:
-        assert not torch.equal(seen[0], seen[1]) and not torch.equal(
-            seen[0], loop.by_class(labels, per_class, 6, 0)
-        )
+        assert not torch.equal(seen[0], seen[1])
+        assert not torch.equal(seen[0], loop.by_class(labels, per_class, 6, 0))
 
 
 def test_groups_and_their_images_are_in_random_order():
@@ -369,10 +359,8 @@ def test_a_recipe_without_groups_keeps_its_order_and_its_key():
         schedule.of_epoch(train.labels, RECIPE, 3, 2), loop.order(3, 2, 9)
     )
     grouped = RECIPE.but(per_class=2)
-    assert (
-        "per_class" not in RECIPE.determinants()
-        and grouped.determinants()["per_class"] == 2
-    )
+    assert "per_class" not in RECIPE.determinants()
+    assert grouped.determinants()["per_class"] == 2
     assert torch.equal(
         schedule.of_epoch(train.labels, grouped, 3, 2),
         loop.by_class(train.labels, 2, 3, 2),
@@ -424,12 +412,12 @@ def test_training_sees_groups(tmp_path):
     assert '"triplet"' in (tmp_path / "run" / "log.jsonl").read_text()
 
 
-# ---- gates in the blocks ---------------------------------------------------------------------------------------------
+# ---- gates in the blocks
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("backbone", ["small", "resnet18", "resnet50", "mobilenet_v2"])
-def test_gates_in_the_blocks_start_as_the_plain_backbone_and_stand_on_every_residual_branch(
+def test_gates_stand_on_every_residual_branch_and_start_as_the_plain_backbone(
     backbone,
 ):
     recipe, seen = RECIPE.but(backbone=backbone), images(2)
@@ -447,10 +435,8 @@ def test_gates_in_the_blocks_start_as_the_plain_backbone_and_stand_on_every_resi
             )
         )
     plain, gated, usual = (model.predict(seen) for model in models)
-    assert (
-        torch.equal(plain, gated)
-        and (plain - usual).abs().max() > 1e-3 * plain.abs().max()
-    )
+    assert torch.equal(plain, gated)
+    assert (plain - usual).abs().max() > 1e-3 * plain.abs().max()
     assert (
         len(models[1].blocks)
         == {"small": 3, "resnet18": 8, "resnet50": 16, "mobilenet_v2": 10}[backbone]
@@ -460,10 +446,8 @@ def test_gates_in_the_blocks_start_as_the_plain_backbone_and_stand_on_every_resi
 @torch.no_grad()
 def test_a_gated_block_is_the_block_with_its_branch_weighed_before_the_sum():
     torch.manual_seed(0)
-    model, plain = (
-        make(where="blocks", start="usual").eval(),
-        make(method="plain").eval(),
-    )
+    model = make(where="blocks", start="usual").eval()
+    plain = make(method="plain").eval()
     # the same weights: the same seed
     gated, block = model.backbone.network.blocks[2], plain.backbone.network.blocks[2]
     maps = torch.rand(2, 96, 5, 6)
@@ -482,11 +466,9 @@ def test_gates_in_the_blocks_learn_at_the_heads_rate_and_survive_copies_and_file
 ):
     model = make(where="blocks", channel=True, spatial=False)
     new = {id(p) for p in model.blocks.parameters()}
-    assert (
-        new
-        and not new & {id(p) for p in model.backbone.parameters()}
-        and new < {id(p) for p in model.parameters()}
-    )
+    assert new
+    assert not new & {id(p) for p in model.backbone.parameters()}
+    assert new < {id(p) for p in model.parameters()}
     model.train()
     # the first layers of gates that start at 1 get a gradient from the second step on
     for _ in range(2):

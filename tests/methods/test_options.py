@@ -1,4 +1,4 @@
-"""Options of methods: names, types and ranges, from text, Python and records; and that a
+"""Options of methods: names, types and ranges, from text, Python and records. And a
 method is added with one file and one line."""
 
 import os

@@ -74,7 +74,11 @@ def total(model, images, targets):
     return sum(model.losses(model(images, targets), targets).values())
 
 
-# ---- equations -------------------------------------------------------------------------------------------------------
+# ---- equations
+
+
+def dot(a, b) -> float:
+    return sum(x * y for x, y in zip(a, b, strict=True))
 
 
 def slow_vectors(table: torch.Tensor) -> list[list[float]]:
@@ -111,28 +115,23 @@ def test_logits_are_scaled_cosines_by_loops(options):
     model.attribute_head.bias.normal_()
     model.log_scale.fill_(1.3)
     images, _ = batch()
-    found, said, vectors = (
-        model.predict(images),
-        model.attributes(images),
-        slow_vectors(described()),
-    )
+    found = model.predict(images)
+    said = model.attributes(images)
+    vectors = slow_vectors(described())
     feature = model.backbone(images).mean((2, 3))
+    weight = model.attribute_head.weight.tolist()
+    biases = model.attribute_head.bias.tolist()
     for b in range(len(images)):
-        raw = [
-            sum(w * f for w, f in zip(row, feature[b].tolist())) + bias
-            for row, bias in zip(
-                model.attribute_head.weight.tolist(), model.attribute_head.bias.tolist()
-            )
-        ]
+        raw = []
+        for row, bias in zip(weight, biases, strict=True):
+            raw.append(dot(row, feature[b].tolist()) + bias)
         length = math.sqrt(sum(value**2 for value in raw))
         assert said[b].tolist() == pytest.approx(
             [value / length for value in raw], abs=1e-4
         )
         for c in range(CLASSES):
-            own = (
-                vectors[_others(CLASSES)[c]] if options.get("shuffled") else vectors[c]
-            )
-            expected = math.exp(1.3) * sum(a * v for a, v in zip(raw, own)) / length
+            k = _others(CLASSES)[c] if options.get("shuffled") else c
+            expected = math.exp(1.3) * dot(raw, vectors[k]) / length
             if options.get("softmax"):
                 expected += model.image_head(feature)[b, c].item()
             assert found[b, c].item() == pytest.approx(expected, abs=1e-4)
@@ -141,10 +140,8 @@ def test_logits_are_scaled_cosines_by_loops(options):
 @pytest.mark.parametrize("count", [2, 3, 20, 50, 200])
 def test_the_control_gives_every_class_anothers_description(count):
     others = _others(count)
-    assert (
-        others.sort().values.tolist() == list(range(count))
-        and not (others == torch.arange(count)).any()
-    )
+    assert others.sort().values.tolist() == list(range(count))
+    assert not (others == torch.arange(count)).any()
     assert torch.equal(others, _others(count))
 
 
@@ -169,19 +166,17 @@ def test_a_saved_model_brings_its_descriptions(tmp_path):
     other = build("semantic", CLASSES, RECIPE, {}, 1 - described().roll(1, 0)).eval()
     assert not torch.equal(other.classes, model.classes)
     other.load_state_dict(load_file(tmp_path / "model.safetensors"))
-    assert torch.equal(other.classes, model.classes) and torch.equal(
-        other.predict(images), model.predict(images)
-    )
+    assert torch.equal(other.classes, model.classes)
+    assert torch.equal(other.predict(images), model.predict(images))
 
 
-# ---- descriptions ----------------------------------------------------------------------------------------------------
+# ---- descriptions
 
 
 def test_drawn_species_are_described_by_what_they_are_drawn_with(birds):
     table = species.table("target", 8)
-    assert birds.class_attributes.shape == (8, len(birds.attribute_names)) and len(
-        set(birds.attribute_names)
-    ) == len(birds.attribute_names)
+    assert birds.class_attributes.shape == (8, len(birds.attribute_names))
+    assert len(set(birds.attribute_names)) == len(birds.attribute_names)
     groups = [len(words) for words in species.WORDS.values()] + [
         len(species.PALETTES),
         len(species.BUILDS),
@@ -223,7 +218,8 @@ def test_cubs_attributes_from_real_files(tmp_path, monkeypatch):
     samples.cub(root, 8, 5)
     shutil.rmtree(root / "attributes")
     without = data.load("cub", 24)
-    assert without.class_attributes is None and without.attribute_names == []
+    assert without.class_attributes is None
+    assert without.attribute_names == []
     with pytest.raises(
         InputError, match="says nothing about its classes.*folder 'attributes'"
     ):
@@ -290,7 +286,7 @@ def test_descriptions_are_no_option():
     assert options_of("semantic") == {"softmax": False, "shuffled": False}
 
 
-# ---- runs ------------------------------------------------------------------------------------------------------------
+# ---- runs
 
 
 def test_it_learns_what_the_descriptions_say(birds, tmp_path):
@@ -361,7 +357,7 @@ def test_a_run_hands_the_descriptions_on_and_its_model_comes_back(
     runs._load.cache_clear()
 
 
-# ---- in words --------------------------------------------------------------------------------------------------------
+# ---- in words
 
 
 def test_the_words_figure_shows_what_the_model_gives_most(birds):

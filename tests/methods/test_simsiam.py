@@ -75,11 +75,11 @@ def total(model, images, targets):
     return sum(model.losses(model(images, targets), targets).values())
 
 
-# ---- the loss --------------------------------------------------------------------------------------------------------
+# ---- the loss
 
 
 def cosine(a, b) -> float:
-    return sum(x * y for x, y in zip(a, b)) / math.sqrt(
+    return sum(x * y for x, y in zip(a, b, strict=True)) / math.sqrt(
         sum(x * x for x in a) * sum(y * y for y in b)
     )
 
@@ -91,22 +91,16 @@ def test_the_loss_against_loops_and_its_gradient_stops_at_the_projections():
         for _ in range(4)
     )
     loss = similarity((p1, p2), (z1, z2))
-    slow = (
-        sum(
-            -cosine(p1[i].tolist(), z2[i].tolist()) / 2
-            - cosine(p2[i].tolist(), z1[i].tolist()) / 2
-            for i in range(5)
-        )
-        / 5
-    )
+    slow = 0.0
+    for i in range(5):
+        slow -= cosine(p1[i].tolist(), z2[i].tolist()) / 2 / 5
+        slow -= cosine(p2[i].tolist(), z1[i].tolist()) / 2 / 5
     assert loss.item() == pytest.approx(slow, abs=1e-9)
     loss.backward()
-    assert (
-        z1.grad is None
-        and z2.grad is None
-        and p1.grad.abs().max() > 0
-        and p2.grad.abs().max() > 0
-    )
+    assert z1.grad is None
+    assert z2.grad is None
+    assert p1.grad.abs().max() > 0
+    assert p2.grad.abs().max() > 0
     step = 1e-6
     moved = p1.detach().clone()
     moved[2, 3] += step
@@ -120,9 +114,8 @@ def test_a_models_losses_compare_the_two_halves_of_its_batch():
     images, targets = batch()
     outputs = model(images)
     losses = model.losses(outputs, targets)
-    assert list(losses) == ["similarity", "spread"] and all(
-        loss.ndim == 0 for loss in losses.values()
-    )
+    assert list(losses) == ["similarity", "spread"]
+    assert all(loss.ndim == 0 for loss in losses.values())
     z, p = outputs["projected"].tolist(), outputs["predicted"].tolist()
     slow = sum(-cosine(p[i], z[(i + 3) % 6]) for i in range(6)) / 6
     assert losses["similarity"].item() == pytest.approx(slow, abs=1e-5)
@@ -140,30 +133,22 @@ def test_spread_tells_a_collapse_from_directions_all_round():
         [value / math.sqrt(sum(v * v for v in row)) for value in row]
         for row in few.tolist()
     ]
-    slow = (
-        sum(
-            torch.tensor([row[i] for row in unit]).double().std(correction=0).item()
-            for i in range(64)
-        )
-        / 64
-        * 8
-    )
+    slow = 0.0
+    for i in range(64):
+        column = torch.tensor([row[i] for row in unit], dtype=torch.float64)
+        slow += column.std(correction=0).item() / 64 * 8
     assert spread(few).item() == pytest.approx(slow, abs=1e-5)
 
 
-# ---- two views -------------------------------------------------------------------------------------------------------
+# ---- two views
 
 
 def test_each_image_is_seen_twice_and_independently(birds):
-    images, index = (
-        Images(birds.train.images, torch.device("cpu")),
-        torch.tensor([5, 0, 9]),
-    )
+    images = Images(birds.train.images, torch.device("cpu"))
+    index = torch.tensor([5, 0, 9])
     view, targets = batches.examples(index, images, birds.train.labels, 4, RECIPE, 3, 7)
-    assert (
-        view.shape == (6, 3, 32, 32)
-        and targets.tolist() == birds.train.labels[index].tolist() * 2
-    )
+    assert view.shape == (6, 3, 32, 32)
+    assert targets.tolist() == birds.train.labels[index].tolist() * 2
     once, _ = batches.examples(
         index, images, birds.train.labels, 4, RECIPE.but(views=1), 3, 7
     )
@@ -176,12 +161,14 @@ def test_each_image_is_seen_twice_and_independently(birds):
     mixed, shares = batches.examples(
         index, images, birds.train.labels, 4, RECIPE.but(mixup=0.5), 3, 7
     )
-    assert mixed.shape == view.shape and shares.shape == (6, 4)
+    assert mixed.shape == view.shape
+    assert shares.shape == (6, 4)
     torch.testing.assert_close(shares.sum(1), torch.ones(6))
 
 
 def test_recipes_without_views_keep_their_keys():
-    assert not {"views", "keep"} & set(Recipe().determinants()) and {
+    assert not {"views", "keep"} & set(Recipe().determinants())
+    assert {
         "views",
         "keep",
     } <= set(RECIPE.determinants())
@@ -201,12 +188,13 @@ def test_any_method_may_be_trained_on_several_views(birds, tmp_path):
         device="cpu",
         progress=False,
     )
-    assert outcome.finished and outcome.steps == 4
+    assert outcome.finished
+    assert outcome.steps == 4
     log = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])
     assert 0 < log["losses"]["image"] < 3
 
 
-# ---- stages ----------------------------------------------------------------------------------------------------------
+# ---- stages
 
 
 def test_the_first_stage_reads_no_label(birds, tmp_path):
@@ -304,10 +292,8 @@ def test_without_the_stopped_gradient_the_outputs_would_move_both_ways():
     def gradient(through: bool) -> torch.Tensor:
         model.zero_grad()
         outputs = model(images)
-        (p1, p2), (z1, z2) = (
-            outputs["predicted"].chunk(2),
-            outputs["projected"].chunk(2),
-        )
+        (p1, p2) = outputs["predicted"].chunk(2)
+        (z1, z2) = outputs["projected"].chunk(2)
         cut = (lambda z: z) if through else (lambda z: z.detach())
         (
             -(
@@ -343,12 +329,11 @@ def test_both_parts_fit_each_others_weights_and_start_with_the_plain_rows_head()
     )
     images, _ = batch()
     with torch.no_grad():
-        assert torch.equal(
-            second.eval().predict(images), plain.predict(images)
-        ) and torch.equal(second(images)["image"], plain.predict(images))
+        assert torch.equal(second.eval().predict(images), plain.predict(images))
+        assert torch.equal(second(images)["image"], plain.predict(images))
 
 
-# ---- the first stage, as every method (the second: test_models.py) ---------------------------------------------------
+# ---- the first stage, as every method (the second: test_methods.py)
 
 
 @pytest.mark.parametrize("backbone", ["small", "mobilenet_v2"])
@@ -365,12 +350,11 @@ def test_shapes_finite_and_gradients_reach_every_parameter_that_learns(backbone)
     learning = [
         parameter for parameter in model.parameters() if parameter.requires_grad
     ]
-    assert learning and all(
-        parameter.grad is not None
-        and parameter.grad.isfinite().all()
-        and parameter.grad.any()
-        for parameter in learning
-    )
+    assert learning
+    for parameter in learning:
+        assert parameter.grad is not None
+        assert parameter.grad.isfinite().all()
+        assert parameter.grad.any()
     assert model.eval().predict(images).shape == (6, 4)
 
 
@@ -411,39 +395,41 @@ def test_a_small_step_lowers_the_loss():
     assert loss() < before
 
 
-def test_two_steps_from_one_seed_are_identical_saved_weights_come_back_and_export_takes_the_forward(
-    tmp_path,
-):
-    images, targets = batch()
+def trained():
+    """After two steps from one seed."""
+    model, (images, targets) = make(), batch()
+    learning = [p for p in model.parameters() if p.requires_grad]
+    optimiser = torch.optim.SGD(learning, 0.05)
+    for _ in range(2):
+        optimiser.zero_grad()
+        total(model, images, targets).backward()
+        optimiser.step()
+    return model
 
-    def trained():
-        model = make()
-        optimiser = torch.optim.SGD(
-            [p for p in model.parameters() if p.requires_grad], 0.05
-        )
-        for _ in range(2):
-            optimiser.zero_grad()
-            total(model, images, targets).backward()
-            optimiser.step()
-        return model
 
-    one, two = trained(), trained()
-    assert all(
-        torch.equal(a, b)
-        for a, b in zip(
-            one.state_dict().values(), two.state_dict().values(), strict=True
-        )
-    )
+def test_two_steps_from_one_seed_are_identical():
+    one, two = trained().state_dict(), trained().state_dict()
+    assert list(one) == list(two)
+    for name in one:
+        assert torch.equal(one[name], two[name]), name
+
+
+def test_saved_weights_come_back(tmp_path):
+    one, (images, _) = trained().eval(), batch()
     save_file(one.state_dict(), tmp_path / "model.safetensors")
     other = make(seed=5).eval()
     other.load_state_dict(load_file(tmp_path / "model.safetensors"))
     with torch.no_grad():
-        expected = one.eval()(images)
-        assert all(
-            torch.equal(value, expected[name]) for name, value in other(images).items()
-        )
-    # refuses whatever would make the host wait for a value
+        expected = one(images)
+        for name, value in other(images).items():
+            assert torch.equal(value, expected[name]), name
+
+
+def test_export_takes_the_forward():
+    """It refuses whatever would make the host wait for a value."""
+    one, (images, _) = trained().eval(), batch()
     exported = torch.export.export(one, (images,)).module()
+    expected = one(images)
     for name, value in exported(images).items():
         torch.testing.assert_close(value, expected[name], atol=1e-5, rtol=1e-4)
 
@@ -459,7 +445,7 @@ def test_pretraining_without_two_views_is_refused():
         make(recipe=RECIPE.but(views=1))
 
 
-# ---- rows ------------------------------------------------------------------------------------------------------------
+# ---- rows
 
 
 @pytest.mark.parametrize("profile", ["quick", "photo", "paper"])
@@ -468,14 +454,10 @@ def test_rows_differ_in_what_their_names_say(profile):
         row.name: row.recipes[profile] for row in papers.get("gautam").rows_at(profile)
     }
     row = papers.get("gautam").row
-    assert (
-        recipe["simsiam"] == recipe["plain"]
-        and recipe["simsiam-scratch"] == recipe["scratch"]
-    )
-    assert (
-        recipe["simsiam-quarter"] == recipe["plain-quarter"]
-        and recipe["simsiam-scratch-quarter"] == recipe["scratch-quarter"]
-    )
+    assert recipe["simsiam"] == recipe["plain"]
+    assert recipe["simsiam-scratch"] == recipe["scratch"]
+    assert recipe["simsiam-quarter"] == recipe["plain-quarter"]
+    assert recipe["simsiam-scratch-quarter"] == recipe["scratch-quarter"]
     for name in ("simsiam-first", "simsiam-scratch-first"):
         first = recipe[name]
         assert (first.views, first.keep, first.train_on, first.per_class) == (
@@ -483,7 +465,8 @@ def test_rows_differ_in_what_their_names_say(profile):
             "last",
             recipe["plain"].train_on,
             0,
-        ) and row(name).after is None
+        )
+        assert row(name).after is None
         stage, long = (
             ("simsiam", "plain-long")
             if name == "simsiam-first"
@@ -509,13 +492,10 @@ def test_questions_name_rows_and_no_key_twice():
     claims = (*paper.claims, *gautam.QUESTIONS, *gautam.FEATURES)
     assert len({claim.key for claim in claims}) == len(claims)
     for claim in gautam.FEATURES:
-        assert (
-            all(
-                "photo" in paper.row(name).recipes
-                for name in (claim.better, claim.worse)
-            )
-            and claim.metric == "top1"
+        assert all(
+            "photo" in paper.row(name).recipes for name in (claim.better, claim.worse)
         )
+        assert claim.metric == "top1"
 
 
 def test_a_quarter_of_the_labels_follows_all_of_the_pictures(tmp_path, monkeypatch):
@@ -527,7 +507,8 @@ def test_a_quarter_of_the_labels_follows_all_of_the_pictures(tmp_path, monkeypat
     after = replace(run.after, recipe=run.after.recipe.but(fraction=0.2, **small))
     run = replace(run, recipe=run.recipe.but(**small | {"fraction": 0.1}), after=after)
     record = runs.execute(run, device="cpu", progress=False)
-    assert record["after"] == after.key and record["images"]["train"] == 20 * 4
+    assert record["after"] == after.key
+    assert record["images"]["train"] == 20 * 4
     first = load_file(after.folder / "model.safetensors")
     second = load_file(run.folder / "model.safetensors")
     assert torch.equal(first["projector.0.weight"], second["projector.0.weight"])
@@ -544,11 +525,9 @@ def test_a_quarter_of_the_labels_follows_all_of_the_pictures(tmp_path, monkeypat
     )
     assert pretraining._seconds(record) == pytest.approx(seconds)
     table = pretraining.scores_table(papers.get("gautam"), gautam.PRETRAINED, [record])
-    assert (
-        f"{100 * record['metrics']['test']['top1']:.1f}" in table.html
-        and "not run" not in table.html
-        and "illustration" in table.html
-    )
+    assert f"{100 * record['metrics']['test']['top1']:.1f}" in table.html
+    assert "not run" not in table.html
+    assert "illustration" in table.html
     shown = pretraining.stage_figure(pretraining.first_stages([record]))
     losses = json.loads((after.folder / "log.jsonl").read_text())["losses"]
     for words, value in (

@@ -1,4 +1,4 @@
-"""Frozen trunk and classifier; features computed once, kept, and found again."""
+"""Frozen backbone and classifier; features computed once, kept, and found again."""
 
 import multiprocessing
 import os
@@ -58,13 +58,13 @@ def data() -> DataSet:
     )
 
 
-def trunk(weights: str = "pretrained"):
+def frozen(weights: str = "pretrained"):
     torch.manual_seed(0)
     return backbones.create("small", weights)
 
 
 def cached(data, recipe=RECIPE, backbone=None, weights="small sha256:1"):
-    return features.cached(backbone or trunk(), data, recipe, weights, "cpu")
+    return features.cached(backbone or frozen(), data, recipe, weights, "cpu")
 
 
 def forbidden(*arguments):
@@ -75,7 +75,7 @@ def forbidden(*arguments):
 
 
 def test_cached_features_are_what_the_network_computes(data):
-    backbone = trunk()
+    backbone = frozen()
     seen = cached(data, RECIPE.but(flip=True), backbone)
     for name in features.SPLITS:
         images = data.split(name).images[:, :, 4:44, 4:44].float() / 255  # the centre
@@ -88,16 +88,16 @@ def test_cached_features_are_what_the_network_computes(data):
                 1,
             )
         got = seen.split(name).images
-        assert got.dtype == torch.float16 and got.shape == (len(images), 2, 192, 5, 5)
+        assert got.dtype == torch.float16
+        assert got.shape == (len(images), 2, 192, 5, 5)
         # float16, and another order of sums in a batch
         torch.testing.assert_close(got.float(), expected, rtol=2**-10, atol=1e-5)
-        assert (
-            torch.equal(seen.split(name).labels, data.split(name).labels)
-            and seen.split(name).files == data.split(name).files
-        )
+        assert torch.equal(seen.split(name).labels, data.split(name).labels)
+        assert seen.split(name).files == data.split(name).files
     assert not backbone.training
     both = seen.split("train+val").images  # neighbours in one file: nothing is copied
-    assert both.data_ptr() == seen.train.images.data_ptr() and len(both) == 79
+    assert both.data_ptr() == seen.train.images.data_ptr()
+    assert len(both) == 79
 
 
 def test_features_are_computed_once_and_again_when_anything_that_matters_changes(
@@ -111,7 +111,7 @@ def test_features_are_computed_once_and_again_when_anything_that_matters_changes
         {"recipe": RECIPE.but(image_size=32)},
         {"recipe": RECIPE.but(flip=True)},
         {"weights": "small sha256:2"},
-        {"backbone": trunk("none"), "weights": "none"},
+        {"backbone": frozen("none"), "weights": "none"},
         {"data": DataSet(**{**vars(data), "fingerprint": "e" * 16})},
     )
     for change in changes:
@@ -120,30 +120,31 @@ def test_features_are_computed_once_and_again_when_anything_that_matters_changes
     monkeypatch.undo()
 
 
-def test_random_trunks_are_told_apart_by_their_values(data):
+def test_random_backbones_are_told_apart_by_their_values(data):
     torch.manual_seed(1)
     one, other = backbones.create("small", "none"), backbones.create("small", "none")
     a, b = (
         cached(data, RECIPE, backbone, "none").test.images.clone()
         for backbone in (one, other)
     )
-    assert not torch.equal(a, b) and torch.equal(
-        cached(data, RECIPE, one, "none").test.images, a
-    )
+    assert not torch.equal(a, b)
+    assert torch.equal(cached(data, RECIPE, one, "none").test.images, a)
 
 
-def test_two_trunks_on_one_data_set_are_kept_beside_each_other_and_a_stale_one_goes(
+def test_two_backbones_on_one_data_set_are_kept_beside_each_other_and_a_stale_one_goes(
     data,
 ):
-    entries = lambda: sorted(
-        path.name for path in paths.store().iterdir() if path.is_dir()
-    )
+
+    def entries():
+        return sorted(path.name for path in paths.store().iterdir() if path.is_dir())
+
     cached(data, weights="imagenet sha256:1")
     cached(data, weights="birds sha256:1")
     assert len(entries()) == 2
     before = entries()
     cached(data, weights="birds sha256:2")  # the file of that name has changed
-    assert len(entries()) == 2 and entries() != before
+    assert len(entries()) == 2
+    assert entries() != before
 
 
 @pytest.mark.parametrize("how", ["truncated", "overwritten", "index lost"])
@@ -162,7 +163,7 @@ def test_a_damaged_cache_is_made_again(data, how):
 
 
 def test_what_float16_cannot_hold_is_refused(data):
-    backbone = trunk()
+    backbone = frozen()
     with torch.no_grad():
         backbone.network.widen[1].weight.mul_(1e6)
     with pytest.raises(InputError, match="not finite"):
@@ -186,7 +187,7 @@ def race(start, place: str, queue) -> None:
         split(9, 1, "val"),
         split(11, 2, "test"),
     )
-    backbone = trunk()
+    backbone = frozen()
     start.wait()
     maps = cached(data, RECIPE, backbone).train.images
     queue.put((bool(ran), maps.sum(dtype=torch.float64).item()))
@@ -206,7 +207,8 @@ def test_of_several_processes_one_computes(tmp_path):
     found = [queue.get(timeout=60) for _ in workers]
     for worker in workers:
         worker.join(timeout=60)
-    assert sum(ran for ran, _ in found) == 1 and len({total for _, total in found}) == 1
+    assert sum(ran for ran, _ in found) == 1
+    assert len({total for _, total in found}) == 1
 
 
 def test_memory_stays_at_a_batch(data, monkeypatch):
@@ -222,7 +224,8 @@ def test_memory_stays_at_a_batch(data, monkeypatch):
     )
     monkeypatch.setattr(features, "BATCH", 16)
     assert cached(data).train.images.shape[0] == 70
-    assert max(seen) == 16 and sum(seen) == 90
+    assert max(seen) == 16
+    assert sum(seen) == 90
 
 
 # The network
@@ -240,7 +243,7 @@ def slow(model, image):
 @torch.no_grad()
 @pytest.mark.parametrize("pool", ["flatten", "gap"])
 def test_prediction_is_the_printed_classifier_on_the_trunks_map(pool):
-    model = Transfer(trunk(), 5, pool=pool, image_size=SIZE).eval()
+    model = Transfer(frozen(), 5, pool=pool, image_size=SIZE).eval()
     images = torch.rand(4, 3, SIZE, SIZE)
     torch.testing.assert_close(
         model.predict(images),
@@ -248,14 +251,12 @@ def test_prediction_is_the_printed_classifier_on_the_trunks_map(pool):
         atol=1e-4,
         rtol=1e-4,
     )
-    assert (
-        model.head.layers[0].in_features == (192 * 25 if pool == "flatten" else 192)
-        and model.head.layers[2].p == 0.5
-    )
+    assert model.head.layers[0].in_features == (192 * 25 if pool == "flatten" else 192)
+    assert model.head.layers[2].p == 0.5
 
 
 def test_dropout_acts_in_training_only():
-    model = Transfer(trunk(), 5, image_size=SIZE)
+    model = Transfer(frozen(), 5, image_size=SIZE)
     images = torch.rand(2, 3, SIZE, SIZE)
     with torch.no_grad():
         assert not torch.equal(model.train()(images)["image"], model(images)["image"])
@@ -263,11 +264,11 @@ def test_dropout_acts_in_training_only():
 
 
 def test_a_linear_probe_has_no_hidden_layer_and_no_dropout():
-    model = Transfer(trunk(), 5, pool="gap", hidden=0, image_size=SIZE)
+    model = Transfer(frozen(), 5, pool="gap", hidden=0, image_size=SIZE)
     assert [type(layer).__name__ for layer in model.head.layers] == ["Linear"]
 
 
-def test_training_the_whole_leaves_the_trunk_as_it_was(data, tmp_path):
+def test_training_the_whole_leaves_the_backbone_as_it_was(data, tmp_path):
     torch.manual_seed(0)
     model = build("transfer", 3, RECIPE, {})
     before = {key: value.clone() for key, value in model.backbone.state_dict().items()}
@@ -333,10 +334,10 @@ def test_both_ways_of_training_end_alike(data, tmp_path):
 
 def test_bad_options_are_told():
     with pytest.raises(InputError, match="unknown pool 'max'"):
-        Transfer(trunk(), 5, pool="max")
+        Transfer(frozen(), 5, pool="max")
     for wrong in ({"hidden": -1}, {"dropout": 1.0}):
         with pytest.raises(InputError, match="0 <= dropout < 1"):
-            Transfer(trunk(), 5, **wrong)
+            Transfer(frozen(), 5, **wrong)
 
 
 def test_kept_features_are_memory_mapped(data):
