@@ -328,6 +328,8 @@ def _record(
             "steps": outcome.steps,
             "seconds": round(outcome.seconds, 1),
             "losses": _losses(run),
+            "clipped": outcome.clipped,
+            "clip_coefficient": outcome.clip_coefficient,
         },
         "hardware": records.hardware(trained.device or devices.default_device()),
         "versions": records.versions(),

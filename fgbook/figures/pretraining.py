@@ -115,11 +115,13 @@ def _by_epoch(found: list[dict], loss: str, sign: int = 1) -> Curves:
     curves: Curves = {}
     for record in found:
         random = record["recipe"]["weights"] == "none"
-        start = "random" if random else "pretrained"
+        start = "random weights" if random else "pretrained weights"
+        if record["recipe"].get("recompute_statistics"):
+            start += ", statistics recomputed"
         points: dict[float, float] = {}
         for epoch, losses in enumerate(record["train"]["losses"], 1):
             points[epoch] = sign * losses[loss]
-        curves[f"{start} weights, seed {record['seed']}"] = points
+        curves[f"{start}, seed {record['seed']}"] = points
     return curves
 
 

@@ -1,5 +1,5 @@
 """Golodov, Dubrovina, Paziya: Transfer learning approach to fine-grained image
-classification (2018). A trunk that never learns, and a classifier.
+classification (2018). A backbone that never learns, and a classifier.
 
     model = Transfer(create("inception_v3"), num_classes=21, image_size=299)
     logits = model(images)  # {"image": (B, C)}
@@ -62,10 +62,10 @@ class Classifier(Method):
 
 
 class Transfer(Method):
-    """A pretrained trunk as feature extractor (Figure 8), and a classifier that alone
+    """A pretrained backbone that extracts features (Figure 8), and a classifier that alone
     is trained (Figure 9).
 
-    Images are squares (B, 3, S, S), float in [0, 1]. The trunk is always in evaluation
+    Images are squares (B, 3, S, S), float in [0, 1]. The backbone is always in eval
     mode and gets no gradient, so that an image has one feature map, whatever else is in
     its batch.
 
@@ -111,7 +111,7 @@ class Transfer(Method):
         self.head = Classifier((n, h, w), num_classes, pool, hidden, dropout)
 
     def train(self, mode: bool = True) -> "Transfer":
-        """As every module's; the trunk stays in evaluation mode."""
+        """As every module's; the backbone stays in evaluation mode."""
         super().train(mode)
         self.backbone.eval()
         return self

@@ -29,7 +29,7 @@ SCRATCH = Recipes(
     paper=SCRATCH_PAPER,
 )
 
-# A classifier on the features of a frozen trunk.
+# A classifier on the features of a frozen backbone.
 FROZEN_PAPER = KERAS.but(
     image_size=299, store_size=299, backbone="inception_v3", epochs=50
 )
@@ -109,18 +109,18 @@ ROWS = (
         "simple", {"head": "gap"}, SCRATCH),
     Row("vgg16", "frozen VGG16, classifier trained with Adam",
         "transfer", FLAT, VGG16),
-    Row("adam", "frozen trunk, classifier trained with Adam",
+    Row("adam", "frozen backbone, classifier trained with Adam",
         "transfer", FLAT, ADAM),
-    Row("adamax", "frozen trunk, classifier trained with Adamax at 1e-4",
+    Row("adamax", "frozen backbone, classifier trained with Adamax at 1e-4",
         "transfer", FLAT, ADAMAX),
     # From here on: not in the paper.
     Row("adam-slow", "the same with Adam at 1e-4",
         "transfer", FLAT, ADAM_SLOW),
-    Row("gap-features", "frozen trunk, map averaged, the same classifier",
+    Row("gap-features", "frozen backbone, map averaged, the same classifier",
         "transfer", POOLED, GAP_FEATURES),
-    Row("linear", "frozen trunk, map averaged, one linear layer",
+    Row("linear", "frozen backbone, map averaged, one linear layer",
         "transfer", POOLED_LINEAR, LINEAR),
-    Row("linear-birds", "the same, trunk pretrained on birds",
+    Row("linear-birds", "the same, backbone pretrained on birds",
         "transfer", POOLED_LINEAR, LINEAR_BIRDS),
     Row("plain", "whole network fine-tuned",
         "plain", {}, FINE),
@@ -148,14 +148,14 @@ PAPER = Paper(
                 "Simple Sequential Network with global average pooling": (52.0,),
                 "Transfer learning with Adam training of classifier": (90.0,),
                 "Transfer learning with Adamax training of classifier": (93.0,),
-                "VGG16 as the trunk": (67.0,),
+                "VGG16 as the backbone": (67.0,),
             },
             rows={
                 "Simple Sequential Network": "fc",
                 "Simple Sequential Network with global average pooling": "gap",
                 "Transfer learning with Adam training of classifier": "adam",
                 "Transfer learning with Adamax training of classifier": "adamax",
-                "VGG16 as the trunk": "vgg16",
+                "VGG16 as the backbone": "vgg16",
             },
             unit="% accuracy",
         ),
@@ -178,7 +178,7 @@ PAPER = Paper(
         ),
         Claim(
             "A3",
-            "InceptionV3 is a better trunk than VGG16",
+            "InceptionV3 is a better backbone than VGG16",
             better="adam",
             worse="vgg16",
             printed_effect=23.0,
@@ -257,7 +257,7 @@ QUESTIONS = (
     ),
     Claim(
         "Q4",
-        "fine-tuning the whole network beats a frozen trunk",
+        "fine-tuning the whole network beats a frozen backbone",
         better="plain",
         worse="linear",
     ),

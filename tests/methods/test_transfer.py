@@ -232,7 +232,7 @@ def test_memory_stays_at_a_batch(data, monkeypatch):
 
 
 def slow(model, image):
-    """One image through the trunk and the printed classifier: Flatten, Dense 256 ReLU,
+    """One image through the backbone and the printed classifier: Flatten, Dense 256 ReLU,
     Dense."""
     maps = model.backbone(image[None])[0]
     first, _, _, last = model.head.layers
@@ -242,7 +242,7 @@ def slow(model, image):
 
 @torch.no_grad()
 @pytest.mark.parametrize("pool", ["flatten", "gap"])
-def test_prediction_is_the_printed_classifier_on_the_trunks_map(pool):
+def test_prediction_is_the_printed_classifier_on_the_backbones_map(pool):
     model = Transfer(frozen(), 5, pool=pool, image_size=SIZE).eval()
     images = torch.rand(4, 3, SIZE, SIZE)
     torch.testing.assert_close(

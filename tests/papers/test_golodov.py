@@ -124,9 +124,9 @@ def test_a_frozen_row_goes_from_pictures_to_a_record_and_back(found):
     np.testing.assert_allclose(true, np.exp(-kept["nll"]), atol=0.01)
 
 
-def test_another_row_on_the_same_trunk_does_not_run_it_again(found, monkeypatch):
+def test_another_row_on_the_same_backbone_does_not_run_it_again(found, monkeypatch):
     def forbidden(*arguments):
-        raise AssertionError("the trunk was run again")
+        raise AssertionError("the backbone was run again")
 
     monkeypatch.setattr(features, "compute", forbidden)
     run = runs.of(next(r for r in found if r["row"] == "adam" and r["seed"] == 1))
