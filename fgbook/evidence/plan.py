@@ -185,7 +185,8 @@ def _resolve(
     }
     option_changes = _option_changes(line, options, recipe)
     _refuse_low_resolution_of_maps(line, recipe)
-    chosen = whole_name(dataset or about.datasets[profile][0])
+    # means the same from any folder
+    chosen = data.absolute(dataset or about.datasets[profile][0])
 
     before = None
     if line.after:
@@ -207,11 +208,6 @@ def _resolve(
         after=before,
         look=look,
     )
-
-
-def whole_name(dataset: str) -> str:
-    """A data set's name that means the same from any folder."""
-    return data.absolute(dataset)
 
 
 def _options(line: Row) -> dict:

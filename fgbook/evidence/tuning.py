@@ -5,11 +5,11 @@ Each try is a run like any other, with a record, but it trains on the training s
 alone and is measured on validation only.
 """
 
-from .. import methods, papers
+from .. import data, methods, papers
 from ..errors import InputError
 from ..papers.spec import Paper
 from ..recipe import Recipe
-from .plan import Run, whole_name
+from .plan import Run
 from .runs import execute
 
 SEED = 1000  # tuning never uses a seed that is reported
@@ -40,7 +40,7 @@ def tune(
             f"{paper} lists no tuning for row {row!r} at profile {profile!r}; add it to"
             f" fgbook/papers/{paper}.py."
         )
-    chosen = whole_name(dataset or about.datasets[profile][0])
+    chosen = data.absolute(dataset or about.datasets[profile][0])
     before = _stages(about, line.after, profile, chosen)
 
     found = []

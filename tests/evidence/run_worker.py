@@ -11,6 +11,7 @@ Nothing here runs torch before a fork: a fork of a process whose threads have wo
 """
 
 import hashlib
+import importlib
 import json
 import os
 import signal
@@ -19,12 +20,38 @@ import traceback
 from pathlib import Path
 
 import torch
+from PIL import Image
 
-from fgbook import cli, data
+from fgbook import cli, data, papers
 from fgbook.data import store
 from fgbook.errors import InputError
 from fgbook.evidence import records, runs
 from fgbook.training import loop
+
+# What functions import late, once for all forks instead of in each.
+LATE = (
+    "accelerate",
+    "fgbook.cli.predict",
+    "fgbook.cli.results",
+    "fgbook.cli.run",
+    "fgbook.evaluation.classification",
+    "fgbook.evaluation.cost",
+    "fgbook.evaluation.explanation",
+    "fgbook.evaluation.heatmaps",
+    "fgbook.evaluation.localisation",
+    "fgbook.evaluation.robustness",
+    "fgbook.evidence.verdicts",
+    "scipy.ndimage",
+    "scipy.special",
+    "torch._subclasses.fake_tensor",
+    "torch.utils.flop_counter",
+    "torchmetrics.functional.classification",
+    "torchvision.models",
+    "tqdm.auto",
+)
+for name in (*LATE, *(f"fgbook.papers.{paper}" for paper in papers.names())):
+    importlib.import_module(name)
+Image.init()  # Pillow's formats
 
 
 def note(line: str) -> None:
