@@ -62,8 +62,8 @@ class Classifier(Method):
 
 
 class Transfer(Method):
-    """A pretrained backbone that extracts features (Figure 8), and a classifier that alone
-    is trained (Figure 9).
+    """A pretrained backbone that extracts features (Figure 8), and a classifier that
+    alone is trained (Figure 9).
 
     Images are squares (B, 3, S, S), float in [0, 1]. The backbone is always in eval
     mode and gets no gradient, so that an image has one feature map, whatever else is in

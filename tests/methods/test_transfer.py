@@ -232,8 +232,8 @@ def test_memory_stays_at_a_batch(data, monkeypatch):
 
 
 def slow(model, image):
-    """One image through the backbone and the printed classifier: Flatten, Dense 256 ReLU,
-    Dense."""
+    """One image through the backbone and the printed classifier: Flatten, Dense 256
+    ReLU, Dense."""
     maps = model.backbone(image[None])[0]
     first, _, _, last = model.head.layers
     flat = maps.mean((1, 2)) if model.head.pool == "gap" else maps.reshape(-1)
