@@ -117,6 +117,8 @@ def _look_at_the_middle(network: nn.Module) -> None:
 
 def _constant(module: nn.Module, inputs: tuple, output: object) -> object:
     """A hook: the output no longer depends on anything."""
+    if isinstance(output, tuple):
+        return tuple(_constant(module, inputs, one) for one in output)
     return output.detach() if isinstance(output, Tensor) else output
 
 

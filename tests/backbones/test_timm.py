@@ -1,0 +1,125 @@
+"""timm's networks as backbones: every layout of maps, every family."""
+
+import pytest
+import torch
+from torch import nn
+
+from fgbook.backbones import create, timm_networks
+from fgbook.errors import InputError
+
+FAMILIES = (
+    "tf_efficientnet_lite0",
+    "mobilenetv3_small_100",
+    "resnet18",
+    "convnext_atto",
+    "vit_tiny_patch16_224",
+    "swin_tiny_patch4_window7_224",
+)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_last_map_is_what_the_classifier_pools(name):
+    import timm
+
+    backbone = create(f"timm:{name}", "none").eval()
+    network = timm.create_model(name, num_classes=0).eval()
+    network.load_state_dict(backbone.network.state_dict())
+    images = torch.rand(1, 3, 224, 224)
+    with torch.no_grad():
+        maps = backbone.stages(images)
+        features = network.forward_features((images - backbone.mean) / backbone.std)
+    if features.ndim == 3:  # a class token, then the patches
+        expected = features[:, 1:].mean(1)
+    elif features.shape[-1] == backbone.channels:
+        expected = features.mean((1, 2))
+    else:
+        expected = features.mean((2, 3))
+    torch.testing.assert_close(maps[-1].mean((2, 3)), expected)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_maps_have_the_channels_and_strides_of_their_depths(name):
+    backbone = create(f"timm:{name}", "none").eval()
+    with torch.no_grad():
+        maps = backbone.stages(torch.rand(1, 3, 224, 224))
+    strides = [4, 8, 16, 32] if name != "vit_tiny_patch16_224" else [16]
+    assert [224 // found.shape[2] for found in maps] == strides
+    assert [depth.stride for depth in backbone.depths] == strides
+    channels = [depth.channels for depth in backbone.depths]
+    assert [found.shape[1] for found in maps] == channels
+    assert backbone.channels == channels[-1]
+
+
+@pytest.mark.parametrize("name", ["mobilenetv3_small_100", "convnext_atto"])
+def test_gradients_reach_every_parameter_that_learns(name):
+    """Both have layers behind the pooling, which do not learn."""
+    backbone = create(f"timm:{name}", "none")
+    maps = backbone.stages(torch.rand(2, 3, 64, 64))
+    (maps[-1] * torch.randn_like(maps[-1])).sum().backward()
+    idle = []
+    for key, parameter in backbone.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, key
+        if not parameter.requires_grad:
+            idle.append(key.split(".")[1])
+    assert set(idle) == {"conv_head" if name.startswith("mobile") else "head"}
+
+
+def test_transformers_take_images_that_are_not_square():
+    backbone = create("timm:vit_tiny_patch16_224", "none").eval()
+    with torch.no_grad():
+        assert backbone(torch.rand(1, 3, 32, 64)).shape == (1, 192, 2, 4)
+
+
+class Layout(nn.Module):
+    """A stand-in for a timm network: a patch convolution whose output comes in one of
+    timm's three layouts."""
+
+    num_prefix_tokens, num_features = 2, 10
+    feature_info = ({"num_chs": 10, "reduction": 8},)
+    pretrained_cfg = {  # noqa: RUF012 -- as timm's networks have it
+        "mean": (0.5, 0.5, 0.5),
+        "std": (0.25, 0.25, 0.25),
+        "input_size": (3, 32, 32),
+    }
+
+    def __init__(self, layout):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 10, 8, 8)
+        self.layout = layout
+        self.output_fmt = "NHWC" if layout == "nhwc" else "NCHW"
+
+    def forward_intermediates(self, x, indices):
+        assert indices == [0]
+        x = self.conv(x)
+        if self.layout == "nchw":
+            return x, [x]
+        if self.layout == "nhwc":
+            return x.permute(0, 2, 3, 1), [x]
+        prefix = torch.full((len(x), 2, 10), 99.0, dtype=x.dtype, device=x.device)
+        return torch.cat([prefix, x.flatten(2).transpose(1, 2)], 1), [x]
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc", "tokens"])
+def test_every_layout_of_timm_becomes_a_map(monkeypatch, layout):
+    import timm
+
+    def create_model(name, num_classes, **options):
+        assert num_classes == 0
+        if "dynamic_img_size" in options and layout != "tokens":
+            raise TypeError("unexpected keyword argument 'dynamic_img_size'")
+        return Layout(layout)
+
+    monkeypatch.setattr(timm, "create_model", create_model)
+    timm_networks.depths.cache_clear()
+    backbone = create("timm:net", "none")
+    images = torch.rand(2, 3, 48, 64)
+    expected = backbone.network.conv((images - 0.5) / 0.25)
+    torch.testing.assert_close(backbone(images), expected)
+    depth = backbone.depth_at(48)
+    assert (depth.channels, depth.stride, depth.first) == (10, 8, 4)
+    timm_networks.depths.cache_clear()
+
+
+def test_an_unknown_name_is_answered_with_near_ones():
+    with pytest.raises(InputError, match="timm has no model.*nearest: .*resnet18"):
+        create("timm:resnet188", "none")
