@@ -7,6 +7,7 @@ import gc
 import json
 import os
 import re
+import resource
 import shlex
 import statistics
 import sys
@@ -20,7 +21,8 @@ from fgbook.evidence import records
 from fgbook.methods import METHODS
 from fgbook.training.devices import keep_memory
 
-RESULTS = Path(__file__).resolve().parent / "results"
+CLONE = Path(__file__).resolve().parents[1]
+RESULTS = CLONE / "benchmarks" / "results"
 LAYOUT = "channels_last"  # what fgbook trains in
 
 
@@ -89,11 +91,16 @@ def options(found: argparse.ArgumentParser) -> tuple[argparse.Namespace, torch.d
 def clock(device: torch.device | str) -> Callable[[], float]:
     """Wall time; on one CPU thread processor time, which is the same on a quiet machine
     and suffers little on a busy one."""
-    return (
-        time.process_time
-        if torch.device(device).type == "cpu" and torch.get_num_threads() == 1
-        else time.perf_counter
-    )
+    on_cpu = torch.device(device).type == "cpu"
+    if on_cpu and torch.get_num_threads() == 1:
+        return time.process_time
+    return time.perf_counter
+
+
+def children() -> float:
+    """Processor seconds of all processes that this one started and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def turns(
@@ -112,7 +119,7 @@ def turns(
     keep_memory()
     for function in functions:  # once for caches and autotuning
         function()
-    taken = [[] for _ in functions]
+    taken: list[list[float]] = [[] for _ in functions]
     end = time.perf_counter() + seconds
     gc.collect()
     while time.perf_counter() < end or len(taken[0]) < least:
@@ -126,6 +133,7 @@ def turns(
 
 
 def wait(device: torch.device) -> None:
+    """Until the device has done what it was asked to."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -144,7 +152,7 @@ def ratio(above: list[float], below: list[float]) -> tuple[float, float, float]:
 
 class Report:
     """One benchmark's outcome: prints a table and its ratios, and is written as one
-        JSON file.
+    JSON file.
 
     File: <name>-<hardware>-torch<version>-<layout>.json with benchmark, title, command,
     date, hardware, load (average of the minute before), clock, versions, commit,
@@ -162,11 +170,8 @@ class Report:
         now: Callable | None = None,
         **settings,
     ):
-        times = (
-            "processor time"
-            if (now or clock(device)) is time.process_time
-            else "wall time"
-        )
+        by_processor = (now or clock(device)) in (time.process_time, children)
+        times = "processor time" if by_processor else "wall time"
         self.content = {
             "benchmark": name,
             "title": title,
@@ -215,31 +220,21 @@ class Report:
             None if number is None else float(f"{number:.3g}")
             for number in (value, low, high)
         ]
-        self.content["ratios"].append(
-            dict(
-                zip(
-                    ("what", "value", "low", "high", "wanted"),
-                    (what, *rounded, wanted),
-                    strict=True,
-                )
-            )
-        )
+        names = ("what", "value", "low", "high", "wanted")
+        found = (what, *rounded, wanted)
+        self.content["ratios"].append(dict(zip(names, found, strict=True)))
 
     def finish(self, save: Path | None) -> None:
         """Print the ratios; write the file when a folder is given."""
         print()
         for found in self.content["ratios"]:
-            print(
-                f"ratio, {found['what']}: {spread(found)}"
-                + (f" (wanted: {found['wanted']})" if found["wanted"] else "")
-            )
+            wanted = f" (wanted: {found['wanted']})" if found["wanted"] else ""
+            print(f"ratio, {found['what']}: {spread(found)}{wanted}")
         if save:
             self.content["command"] = command()
             path = save / f"{self.content['benchmark']}-{slug(self.content)}.json"
-            records.write_atomically(
-                path,
-                (json.dumps(self.content, indent=1, allow_nan=False) + "\n").encode(),
-            )
+            text = json.dumps(self.content, indent=1, allow_nan=False) + "\n"
+            records.write_atomically(path, text.encode())
             print(f"written: {path.name}")
 
     def _line(self, cells: list) -> str:
@@ -258,12 +253,11 @@ def shown(cell) -> str:
 
 
 def spread(found: dict) -> str:
-    quartiles = (
-        ""
-        if found["low"] is None
-        else f" [{shown(found['low'])}, {shown(found['high'])}]"
-    )
-    return f"{shown(found['value'])}{quartiles}"
+    """A ratio with its quartiles, if it has any."""
+    if found["low"] is None:
+        return shown(found["value"])
+    quartiles = f"[{shown(found['low'])}, {shown(found['high'])}]"
+    return f"{shown(found['value'])} {quartiles}"
 
 
 def hardware(about: dict) -> str:
@@ -272,26 +266,23 @@ def hardware(about: dict) -> str:
         f"{about['threads']} thread{'s' * (about['threads'] > 1)} on {about['cores']}"
         f" core{'s' * (about['cores'] > 1)}"
     )
-    return (
-        f"{about['gpu']}, {threads} of {about['cpu']}"
-        if "gpu" in about
-        else f"{about['cpu']}, {threads}"
-    )
+    if "gpu" in about:
+        return f"{about['gpu']}, {threads} of {about['cpu']}"
+    return f"{about['cpu']}, {threads}"
 
 
 def slug(content: dict) -> str:
     """<hardware>-torch<version>-<layout>, as in
     "amd-epyc-2-threads-torch2.9.1-channels_last"."""
     about = content["hardware"]
-    machine = (
-        about["gpu"]
-        if "gpu" in about
-        else f"{about['cpu']} {about['threads']} thread{'s' * (about['threads'] > 1)}"
-    )
-    machine = re.sub(
-        r"[^a-z0-9]+", "-", re.sub(r"\((r|tm)\)", "", machine.lower())
-    ).strip("-")
-    return f"{machine}-torch{content['versions']['torch'].split('+')[0]}-{content['layout']}"
+    machine = about.get("gpu")
+    if machine is None:
+        threads = f"{about['threads']} thread{'s' * (about['threads'] > 1)}"
+        machine = f"{about['cpu']} {threads}"
+    machine = re.sub(r"\((r|tm)\)", "", machine.lower())
+    machine = re.sub(r"[^a-z0-9]+", "-", machine).strip("-")
+    version = content["versions"]["torch"].split("+")[0]
+    return f"{machine}-torch{version}-{content['layout']}"
 
 
 def command() -> str:
@@ -300,11 +291,10 @@ def command() -> str:
     words = iter(sys.argv[1:])
     kept = []
     for word in words:
-        kept.append(
-            "--save"
-            if word.startswith("--save=")
-            else re.sub("folder:.*", "folder:PATH", word)
-        )
+        if word.startswith("--save="):
+            kept.append("--save")
+        else:
+            kept.append(re.sub("folder:.*", "folder:PATH", word))
         if word == "--save":
             rest = list(words)
             words = iter(rest[1:] if rest and not rest[0].startswith("-") else rest)

@@ -37,12 +37,12 @@ class Setting:
         self, random: np.random.Generator, repeats: int, seeds: int, images: int
     ) -> np.ndarray:
         """Differences (repeats, S, N) int8."""
-        normal = lambda *shape: random.standard_normal(
-            (repeats, *shape), dtype=np.float32
-        )
-        total = (
-            self.difficulty**2 + self.image**2 + self.seed**2 + self.rest**2
-        ) ** 0.5
+
+        def normal(*shape: int) -> np.ndarray:
+            return random.standard_normal((repeats, *shape), dtype=np.float32)
+
+        parts = (self.difficulty, self.image, self.seed, self.rest)
+        total = sum(part**2 for part in parts) ** 0.5
         shared = self.difficulty * normal(1, images)
         right = []
         for accuracy in self.accuracy:
@@ -57,6 +57,7 @@ class Setting:
 
     @property
     def truth(self) -> float:
+        """The difference of the two accuracies."""
         return self.accuracy[0] - self.accuracy[1]
 
 

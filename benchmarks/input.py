@@ -1,21 +1,19 @@
 """Images a second that reach the network: stored once and augmented in batches, or
 decoded from files in every epoch as is usual.
 
-    python benchmarks/input.py                  # 2 threads here, 2 workers there;
-    --device cuda on a GPU
+    python benchmarks/input.py                  # 2 threads here, 2 workers there
 
-Ours is fgbook.data.load (decoded once into a memory-mapped uint8 array) and
-fgbook.images.augment. Theirs is torchvision's ImageFolder, a DataLoader with as many
-workers, and transforms.v2 on uint8 tensors, the faster of its two ways. Both give the
-same kind of batch: random crops and flips of the same photographs, float32 in [0, 1],
-channels_last, on the device. Files and store are in the page cache. Needs photographs
-(FGBOOK_DATA). Wanted: ours at least 5 times as fast on 2 cores. "ms" is processor time
-an image, ours on one thread, theirs summed over processes: a busy machine disturbs it
-least. The larger the pictures (their median size is printed), the longer decoding
-takes, and the larger the ratio.
+(--device cuda on a GPU.) Ours is fgbook.data.load (decoded once into a memory-mapped
+uint8 array) and fgbook.images.augment. Theirs is torchvision's ImageFolder, a
+DataLoader with as many workers, and transforms.v2 on uint8 tensors, the faster of its
+two ways. Both give the same kind of batch: random crops and flips of the same
+photographs, float32 in [0, 1], channels_last, on the device. Files and store are in the
+page cache. Needs photographs (FGBOOK_DATA). Wanted: ours at least 5 times as fast on 2
+cores. "ms" is processor time an image, ours on one thread, theirs summed over
+processes: a busy machine disturbs it least. The larger the pictures (their median size
+is printed), the longer decoding takes, and the larger the ratio.
 """
 
-import resource
 import time
 
 import common
@@ -99,18 +97,8 @@ def work(function, spent: list[float], threads: int | None = None):
 def median_size(files: list) -> str:
     """Of pictures in files: "500 x 375 px"."""
     sizes = [Image.open(file).size for file in files]
-    return (
-        " x ".join(
-            f"{common.median(list(side)):.0f}" for side in zip(*sizes, strict=True)
-        )
-        + " px"
-    )
-
-
-def children() -> float:
-    """Processor seconds of all child processes that have ended."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+    widths, heights = zip(*sizes, strict=True)
+    return f"{common.median(widths):.0f} x {common.median(heights):.0f} px"
 
 
 def main() -> None:
@@ -144,13 +132,8 @@ def main() -> None:
     ]
     recipe = Recipe(image_size=chosen.size, store_size=chosen.store)
     size, resize = chosen.size, v2.Resize((chosen.store, chosen.store))
-    zoom, to_float = (
-        v2.RandomResizedCrop(size, scale=(0.25, 1)),
-        [
-            v2.RandomHorizontalFlip(),
-            v2.ToDtype(torch.float32, scale=True),
-        ],
-    )
+    zoom = v2.RandomResizedCrop(size, scale=(0.25, 1))
+    to_float = [v2.RandomHorizontalFlip(), v2.ToDtype(torch.float32, scale=True)]
     lines = {  # what is done -> our recipe, their transforms
         f"crop of {size} from {chosen.store}": (
             recipe,
@@ -200,14 +183,16 @@ def main() -> None:
             chosen.threads,
             device,
         )
-        before, mine, main_process = children(), [], []
+        before = common.children()
+        mine: list[float] = []
+        main_process: list[float] = []
         turns = [ready, work(usual, main_process), work(ready, mine, threads=1)]
         stored_times, file_times, _ = common.turns(
             turns, device, chosen.seconds, now=time.perf_counter
         )
         # waits for the workers: only then their processor time is known
         loader._iterator._shutdown_workers()
-        per_pass = (children() - before + sum(main_process)) / len(main_process)
+        per_pass = (common.children() - before + sum(main_process)) / len(main_process)
         found = common.ratio(file_times, stored_times)
         per_thread = common.median(mine)
         report.row(

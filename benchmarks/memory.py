@@ -1,16 +1,15 @@
 """Memory that a training step needs for each image of its batch, by method and image
 size, with and without recipe.recompute.
 
-    python benchmarks/memory.py                 # MobileNetV2, 224 and 448 px; on a GPU
-    (--device cuda) ResNet-50
+    python benchmarks/memory.py                 # MobileNetV2, 224 and 448 px
 
-Two batch sizes are measured in a fresh process a line, and the difference is divided by
-their difference: what does not depend on the batch (weights, libraries) drops out.
-"kept" is what the forward pass keeps for the backward pass, tensor by tensor; "peak" is
-the most that was in use at one moment: on a GPU as its allocator counts
-(torch.cuda.max_memory_allocated), on a CPU as the system does (Linux: peak resident
-memory). "recomputed" is the same with recipe.recompute, and the ratio is what of the
-peak it leaves.
+On a GPU (--device cuda) ResNet-50. Two batch sizes are measured in a fresh process a
+line, and the difference is divided by their difference: what does not depend on the
+batch (weights, libraries) drops out. "kept" is what the forward pass keeps for the
+backward pass, tensor by tensor; "peak" is the most that was in use at one moment: on a
+GPU as its allocator counts (torch.cuda.max_memory_allocated), on a CPU as the system
+does (Linux: peak resident memory). "recomputed" is the same with recipe.recompute, and
+the ratio is what of the peak it leaves.
 """
 
 import json
@@ -88,11 +87,8 @@ def highest(device: torch.device) -> int | None:
         return torch.cuda.max_memory_allocated(device)
     if not os.path.exists("/proc/self/clear_refs"):
         return None
-    line = next(
-        line
-        for line in Path("/proc/self/status").read_text().splitlines()
-        if line.startswith("VmHWM")
-    )
+    status = Path("/proc/self/status").read_text()
+    (line,) = [line for line in status.splitlines() if line.startswith("VmHWM")]
     return int(line.split()[1]) * 1024
 
 
@@ -127,10 +123,8 @@ def main() -> None:
     )
     common.compares_methods(parser)
     chosen, device = common.options(parser)
-    backbone, batches = (
-        chosen.backbone,
-        chosen.batches or ([8, 16] if device.type == "cuda" else [2, 4]),
-    )
+    backbone = chosen.backbone
+    batches = chosen.batches or ([8, 16] if device.type == "cuda" else [2, 4])
     report = common.Report(
         f"memory-{backbone}",
         f"Memory of a training step, MiB an image: {backbone}",

@@ -1,18 +1,19 @@
 """Images a second of occlusion maps: fgbook.explain.occlusion, or captum's Occlusion
-    with the same patch and stride.
+with the same patch and stride.
 
-    python benchmarks/occlusion.py               # 1 thread on the CPU; --device cuda on
-    a GPU
+    python benchmarks/occlusion.py               # 1 thread on the CPU
 
-captum slides windows that lie inside the image; ours are centred at pixels up to the
-border, so they are more: images a second counts whole maps, the ratio of time by copy
-what one occluded image costs. captum gets a forward function with the squared distance
-of the logits. Its default occludes one window at a time; with more
-(perturbations_per_eval) it works on larger batches: the fastest of 2, 4, 8, 16 (on a
-GPU 64, 256, 1024), found by a first try, is the fair rival. Both run the same network
+(--device cuda on a GPU.) captum slides windows that lie inside the image; ours are
+centred at pixels up to the border, so they are more: images a second counts whole maps,
+the ratio of time by copy what one occluded image costs. captum gets a forward function
+with the squared distance of the logits. Its default occludes one window at a time; with
+more (perturbations_per_eval) it works on larger batches: the fastest of 2, 4, 8, 16 (on
+a GPU 64, 256, 1024), found by a first try, is the fair rival. Both run the same network
 in float32. Equal values are asserted where windows agree. Wanted: 3 times as many
 images.
 """
+
+from functools import partial
 
 import captum.attr
 import common
@@ -119,27 +120,23 @@ def main() -> None:
 
         captums = theirs(model, images, patch, stride)
         best = fastest(captums, choices, device)
-        times = common.turns(
-            [
-                lambda: occlusion(model, images, patch, stride),
-                lambda: captums(1),
-                lambda: captums(best),
-            ],
-            device,
-            chosen.seconds,
-        )
+        functions = [
+            partial(occlusion, model, images, patch, stride),
+            partial(captums, 1),
+            partial(captums, best),
+        ]
+        times = common.turns(functions, device, chosen.seconds)
         usual, fair = (common.ratio(taken, times[0]) for taken in times[1:])
-        per_copy = (
-            len(range(stride // 2, size, stride)) ** 2
-            / (-(-(size - patch) // stride) + 1) ** 2
-        )
+        # copies of an image that each way looks at
+        our_copies = len(range(stride // 2, size, stride)) ** 2
+        their_copies = (-(-(size - patch) // stride) + 1) ** 2
         report.row(
             f"{backbone}, {size} px, patch {patch}, stride {stride}",
             *(chosen.images / common.median(taken) for taken in times),
             best,
             usual[0],
             fair[0],
-            fair[0] * per_copy,
+            fair[0] * our_copies / their_copies,
         )
         report.ratio(
             f"{backbone} at {size} px, against captum's default", *usual, wanted=">= 3"

@@ -1,8 +1,13 @@
-"""Write what the saved results say into README.md beside this file: python
-benchmarks/readme.py"""
+"""Write what the saved results say into README.md beside this file:
+
+    python benchmarks/readme.py
+
+Run it after a benchmark with --save; a test compares the two.
+"""
 
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import common
@@ -45,23 +50,19 @@ def section(content: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
-def line(cells) -> str:
+def line(cells: Iterable[str]) -> str:
+    """A line of a Markdown table."""
     return "| " + " | ".join(text.strip() for text in cells) + " |"
 
 
 def met(found: dict) -> str:
+    """Whether a ratio is what was wanted: "yes", "no", or a dash."""
     if not found["wanted"]:
         return "-"
     sign, bound = found["wanted"].split()
-    return (
-        "yes"
-        if (
-            found["value"] >= float(bound)
-            if sign == ">="
-            else found["value"] <= float(bound)
-        )
-        else "no"
-    )
+    value, bound = found["value"], float(bound)
+    held = value >= bound if sign == ">=" else value <= bound
+    return "yes" if held else "no"
 
 
 def filled(text: str, folder: Path = common.RESULTS) -> str:

@@ -1,18 +1,17 @@
 """Speed of the region step (attention map -> boxes -> crops) and of a training step
 that contains it.
 
-    python benchmarks/regions.py            # 1 thread on the CPU; --device cuda on a
-    GPU; --threads N
+    python benchmarks/regions.py            # 1 thread on the CPU
 
-The first lines set the batched region step of fgbook/regions.py beside the usual way, a
-loop over images with torchvision's nms and one interpolate call a crop; "ratio" is the
-loop's time over ours. Wanted: at least 5 on a GPU, at least 1 on a CPU. "waits" counts
-how often a call makes the host wait for the device, ours and the loop's (none is wanted
-of ours): on a GPU as CUDA reports it; on a CPU, where nothing waits, the operators
-whose result the program has to know before it goes on (the loop's reading of corners
-escapes this count). The last lines set a training step of `focus` beside one of
-`plain`; their "ratio" is focus over plain. Times are medians, in milliseconds, of
-alternating repetitions.
+(--device cuda on a GPU; --threads N.) The first lines set the batched region step of
+fgbook/images/regions.py beside the usual way, a loop over images with torchvision's nms
+and one interpolate call a crop; "ratio" is the loop's time over ours. Wanted: at least
+5 on a GPU, at least 1 on a CPU. "waits" counts how often a call makes the host wait for
+the device, ours and the loop's (none is wanted of ours): on a GPU as CUDA reports it;
+on a CPU, where nothing waits, the operators whose result the program has to know before
+it goes on (the loop's reading of corners escapes this count). The last lines set a
+training step of `focus` beside one of `plain`; their "ratio" is focus over plain. Times
+are medians, in milliseconds, of alternating repetitions.
 """
 
 import warnings

@@ -1,8 +1,9 @@
 """How fast fieldguide's images are drawn: images a second, wall clock and processor
 time.
 
-    python benchmarks/render.py                 # 96 px, 2 threads; --device cuda on a
-    GPU
+    python benchmarks/render.py                 # 96 px, 2 threads
+
+(--device cuda on a GPU.)
 
 Wanted: at least 150 images a second at 96 pixels on 2 cores.
 """

@@ -1,5 +1,6 @@
-"""Wall time of `make reproduce` by stage, from nothing: python benchmarks/reproduce.py
-[--setup] [--save]
+"""Wall time of `make reproduce` by stage, from nothing:
+
+    python benchmarks/reproduce.py [--setup] [--save]
 
 Works in a temporary copy of the clone's files with an empty folder for runs, so that
 nothing is up to date. With --setup it also makes the virtual environment, which
@@ -18,8 +19,6 @@ import time
 from pathlib import Path
 
 import common
-
-CLONE = Path(__file__).resolve().parents[1]
 
 
 def timed(
@@ -60,11 +59,11 @@ def main() -> None:
         folder = Path(temporary) / "clone"
         # at the top only: fgbook/data is code
         made_here = {
-            str(CLONE / name)
+            str(common.CLONE / name)
             for name in (".git", ".venv", "_build", "runs", "data", "weights")
         }
         shutil.copytree(
-            CLONE,
+            common.CLONE,
             folder,
             ignore=lambda where, names: [
                 n
@@ -92,9 +91,8 @@ def main() -> None:
         report.row("notebooks", wall)
         work = 0.0
         for copy in sorted((folder / "_build" / "executed").glob("*.ipynb")):
-            seconds = json.loads(copy.read_text(encoding="utf-8"))["metadata"][
-                "fgbook"
-            ]["seconds"]
+            noted = json.loads(copy.read_text(encoding="utf-8"))["metadata"]["fgbook"]
+            seconds = noted["seconds"]
             report.row(f"- {copy.stem}", float(seconds))
             work += seconds
         book = timed("book", [python, "-m", "fgbook", "book"], folder, environment)

@@ -1,16 +1,16 @@
 """Images a second that a method learns from and classifies, and whether it costs more
 time than its arithmetic explains.
 
-    python benchmarks/throughput.py             # MobileNetV2, 160 px, 1 thread; on a
-    GPU (--device cuda) ResNet-50, 448 px, bf16
+    python benchmarks/throughput.py             # MobileNetV2, 160 px, 1 thread
 
-A training step is forward, losses, backward and optimiser; prediction is what counts at
-test time. "time" and "FLOPs" are those of the plain backbone times so much; "overhead"
-is their ratio: 1 when everything that is not arithmetic (maps, boxes, crops, heads)
-costs nothing. Wanted: at most 1.15 for focus. "input" is the share of a training step
-that goes into making its batch (fgbook.images.augment from uint8 on the device); on a
-GPU wanted below 5 %. FLOPs are counted by torch.utils.flop_counter, of convolutions and
-matrix products, in the real training step and prediction.
+On a GPU (--device cuda) ResNet-50, 448 px, bf16. A training step is forward, losses,
+backward and optimiser; prediction is what counts at test time. "time" and "FLOPs" are
+those of the plain backbone times so much; "overhead" is their ratio: 1 when everything
+that is not arithmetic (maps, boxes, crops, heads) costs nothing. Wanted: at most 1.15
+for focus. "input" is the share of a training step that goes into making its batch
+(fgbook.images.augment from uint8 on the device); on a GPU wanted below 5 %. FLOPs are
+counted by torch.utils.flop_counter, of convolutions and matrix products, in the real
+training step and prediction.
 """
 
 import common
@@ -103,10 +103,8 @@ def main() -> None:
     common.compares_methods(parser)
     chosen, device = common.options(parser)
     gpu, backbone = device.type == "cuda", chosen.backbone
-    size, precision = (
-        chosen.size or (448 if gpu else 160),
-        chosen.precision or ("bf16" if gpu else "fp32"),
-    )
+    size = chosen.size or (448 if gpu else 160)
+    precision = chosen.precision or ("bf16" if gpu else "fp32")
 
     def autocast():
         return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
@@ -139,10 +137,8 @@ def main() -> None:
             model = build(method, CLASSES, recipe, {}, torch.rand(CLASSES, 312)).to(
                 device, memory_format=torch.channels_last
             )
-            step, predict = (
-                training_step(model, images, targets, autocast),
-                prediction(model, images, autocast),
-            )
+            step = training_step(model, images, targets, autocast)
+            predict = prediction(model, images, autocast)
             # before compiling: the counter sees operators, not kernels
             arithmetic[method] = flops(step), flops(predict)
         except InputError as error:
@@ -179,19 +175,12 @@ def main() -> None:
     *train_times, input_times = common.turns(
         [*steps.values(), batch], device, chosen.seconds
     )
-    train, predict = (
-        dict(zip(names, train_times, strict=True)),
-        dict(
-            zip(
-                names,
-                common.turns(list(predictions.values()), device, chosen.seconds),
-                strict=True,
-            )
-        ),
-    )
+    predict_times = common.turns(list(predictions.values()), device, chosen.seconds)
+    train = dict(zip(names, train_times, strict=True))
+    predicted = dict(zip(names, predict_times, strict=True))
     for method in names:
         cells = []
-        for kind, times in enumerate((train, predict)):
+        for kind, times in enumerate((train, predicted)):
             more = arithmetic[method][kind] / arithmetic["plain"][kind]
             found = common.ratio(times[method], times["plain"])
             cells += [
