@@ -24,7 +24,7 @@ SCRATCH_PAPER = KERAS.but(
     image_size=224, store_size=224, backbone="none", weights="none", epochs=90
 )
 SCRATCH = Recipes(
-    quick=SCRATCH_PAPER.but(image_size=72, store_size=80, epochs=6),
+    quick=SCRATCH_PAPER.but(image_size=73, store_size=81, epochs=6),
     photo=SCRATCH_PAPER.but(image_size=64, store_size=64, epochs=40),
     paper=SCRATCH_PAPER,
 )
@@ -34,7 +34,7 @@ FROZEN_PAPER = KERAS.but(
     image_size=299, store_size=299, backbone="inception_v3", epochs=50
 )
 FROZEN = Recipes(
-    quick=FROZEN_PAPER.but(image_size=72, store_size=80, backbone="small", epochs=6),
+    quick=FROZEN_PAPER.but(image_size=73, store_size=81, backbone="small", epochs=6),
     photo=FROZEN_PAPER.but(
         image_size=224, store_size=224, backbone="mobilenet_v2", epochs=30
     ),
@@ -57,8 +57,8 @@ LINEAR_BIRDS = FROZEN.only("photo").but(weights="mobilenet_v2-inat_birds")
 # this chapter's image size and with its validation images kept.
 FINE = Recipes(
     quick=Recipe(
-        image_size=72,
-        store_size=80,
+        image_size=73,
+        store_size=81,
         backbone="small",
         epochs=6,
         batch_size=32,
