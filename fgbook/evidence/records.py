@@ -276,7 +276,8 @@ def _whole(path: Path, run_key: str) -> dict:
 
 def warn(problem: object) -> None:
     """Say that a file is damaged, where the work goes on without it."""
-    warnings.warn(str(problem), RuntimeWarning, stacklevel=3)
+    # All from this line: Python then says each sentence once, whoever reads the file.
+    warnings.warn(str(problem), RuntimeWarning, stacklevel=1)
 
 
 def published(
