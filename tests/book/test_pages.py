@@ -1,6 +1,8 @@
 """What the README and the pages about the project say, compared with what is there:
 paths, names, commands, and the steps that add something."""
 
+import ast
+import inspect
 import json
 import os
 import re
@@ -18,6 +20,7 @@ import yaml
 
 from fgbook import __version__, cli, data, papers, paths, reproduce
 from fgbook.data.photos import Photos
+from fgbook.evidence import runs
 
 ROOT = paths.REPOSITORY
 PAGES = ["README.md", "book/developing.md", "book/reproduce.md"]
@@ -88,8 +91,16 @@ def test_names_are_in_the_files_that_the_page_says(name, file):
 
 
 def command_lines(page: str) -> list[str]:
-    """Every line for the command `fgbook` that a page shows."""
-    return re.findall(r"(?:\$ |`|&& )(fgbook [a-z][^`\n#]*)", read(page))
+    """Every line for the command `fgbook` that a page shows, in a block of code or
+    within a sentence, where it may be broken."""
+    text = read(page)
+    prose = re.sub(r"```.*?```", "", text, flags=re.S)
+    found = re.findall(r"(?:\$ |&& )(fgbook [a-z][^`\n#]*)", text)
+    for code in re.findall(r"`([^`]+)`", prose):
+        line = " ".join(code.split())
+        if re.match("fgbook [a-z]", line):
+            found.append(line)
+    return found
 
 
 LINES = sorted({(page, line) for page in PAGES for line in command_lines(page)})
@@ -121,6 +132,23 @@ def test_parameters_of_notebooks_that_a_page_shows_exist(page):
         path = ROOT / "notebooks" / f"{notebook}.ipynb"
         given = dict(re.findall(r"-p (\w+) (\w+)", changes))
         assert len(reproduce.check_parameters(path, given)) == len(given)
+
+
+def test_the_package_is_used_as_the_readme_shows():
+    """Names, and the keywords of calls; running it would train for minutes."""
+    (example,) = re.findall(r"```python\n(.*?)```", read("README.md"), flags=re.S)
+    calls = [
+        node for node in ast.walk(ast.parse(example)) if isinstance(node, ast.Call)
+    ]
+    asked = {
+        node.func.attr: {keyword.arg for keyword in node.keywords}
+        for node in calls
+        if isinstance(node.func, ast.Attribute)
+        and ast.unparse(node.func.value) == "runs"
+    }
+    assert set(asked) == {"rows", "load_model"}
+    for name, keywords in asked.items():
+        assert keywords <= set(inspect.signature(getattr(runs, name)).parameters)
 
 
 @pytest.mark.parametrize("page", PAGES)
