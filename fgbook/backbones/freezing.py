@@ -1,10 +1,9 @@
 """What of a backbone does not learn: BatchNorm's statistics, or its first stages."""
 
-import copy
 from collections.abc import Iterator
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import InputError
 from .backbone import Backbone
@@ -50,20 +49,39 @@ def freeze_stages(model: nn.Module, n: int) -> None:
 def parameters_of_stage(backbone: Backbone, stage: int) -> set[str]:
     """The names of the parameters that ``backbone.stages(images)[stage]`` depends on:
     those that a backward pass from there reaches."""
-    # A copy without values: nothing is computed, and the model's gradients stay.
-    shadow = copy.deepcopy(backbone).to("meta").eval().requires_grad_(True)
-    size = shadow.usual_size
+    # The same with tensors that have no values: nothing is computed, and the backbone's
+    # gradients and statistics stay what they are.
+    empty = {}
+    for name, parameter in backbone.named_parameters():
+        empty[name] = torch.empty_like(parameter, device="meta", requires_grad=True)
+    for name, buffer in backbone.named_buffers():
+        empty[name] = torch.empty_like(buffer, device="meta")
+    size = backbone.usual_size
+    images = torch.zeros(2, 3, size, size, device="meta")
     with torch.enable_grad():
-        reached = shadow.stages(torch.zeros(1, 3, size, size, device="meta"))[stage]
-    names = [name for name, _ in shadow.named_parameters()]
+        maps = torch.func.functional_call(
+            _Stages(backbone),
+            {f"backbone.{name}": tensor for name, tensor in empty.items()},
+            (images,),
+        )
+
+    learning = {name: tensor for name, tensor in empty.items() if tensor.requires_grad}
     gradients = torch.autograd.grad(
-        reached.sum(), list(shadow.parameters()), allow_unused=True
+        maps[stage].sum(), list(learning.values()), allow_unused=True
     )
-    return {
-        name
-        for name, gradient in zip(names, gradients, strict=True)
-        if gradient is not None
-    }
+    reached = zip(learning, gradients, strict=True)
+    return {name for name, gradient in reached if gradient is not None}
+
+
+class _Stages(nn.Module):
+    """``backbone.stages`` as a module's forward."""
+
+    def __init__(self, backbone: Backbone):
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return self.backbone.stages(images)
 
 
 def _backbones(model: nn.Module) -> Iterator[Backbone]:

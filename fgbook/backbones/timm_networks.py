@@ -4,7 +4,7 @@ made."""
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from difflib import get_close_matches
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -63,14 +63,21 @@ def maps(network: TimmNetwork, x: Tensor, chosen: Sequence[int]) -> list[Tensor]
     return [*found[:-1], final]
 
 
-@lru_cache
+# What has been measured, by name and size of image. (A dictionary, because compiled
+# code looks into one, but past functools.lru_cache.)
+_measured: dict[tuple[str, int], tuple[Depth, ...]] = {}
+
+
 def depths(name: str, size: int) -> tuple[Depth, ...]:
     """The depths of timm's network of that name, measured once for a size of image, on
-    a network of its own."""
-    # A thread of its own: what is switched on around the caller (no gradients, mixed
-    # precision, tensors without values, another device) does not reach into it.
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(_depths, name, size).result()
+    a network of its own. Raises InputError when it takes no images of that size."""
+    if (name, size) not in _measured:
+        # A thread of its own: what is switched on around the caller (no gradients,
+        # mixed precision, tensors without values, another device) does not reach into
+        # it.
+        with ThreadPoolExecutor(1) as thread:
+            _measured[name, size] = thread.submit(_depths, name, size).result()
+    return _measured[name, size]
 
 
 def _depths(name: str, size: int) -> tuple[Depth, ...]:

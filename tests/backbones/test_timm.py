@@ -3,9 +3,13 @@
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from fgbook import methods
 from fgbook.backbones import create, timm_networks
 from fgbook.errors import InputError
+from fgbook.evaluation import cost
+from fgbook.recipe import Recipe
 
 FAMILIES = (
     "tf_efficientnet_lite0",
@@ -70,6 +74,21 @@ def test_transformers_take_images_that_are_not_square():
         assert backbone(torch.rand(1, 3, 32, 64)).shape == (1, 192, 2, 4)
 
 
+@pytest.mark.parametrize("size", [96, 97])
+def test_methods_use_them_where_tensors_have_no_values(size, monkeypatch):
+    """As a count of operations does, before anything is measured."""
+    monkeypatch.setattr(timm_networks, "_measured", {})
+    recipe = Recipe(backbone="timm:tf_mobilenetv3_small_minimal_100", weights="none")
+    model = methods.build("focus", 3, recipe, {"m": 2, "l": 1})
+    parameters, operations = cost.size(model, size)
+    assert parameters == sum(p.numel() for p in model.parameters())
+    assert operations > 0
+    with FakeTensorMode():
+        model = methods.build("focus", 3, recipe, {"m": 2, "l": 1})
+        logits = model(torch.rand(2, 3, size, size), torch.tensor([0, 1]))
+        assert logits["hybrid"].shape == (2, 3)
+
+
 class Layout(nn.Module):
     """A stand-in for a timm network: a patch convolution whose output comes in one of
     timm's three layouts."""
@@ -110,14 +129,13 @@ def test_every_layout_of_timm_becomes_a_map(monkeypatch, layout):
         return Layout(layout)
 
     monkeypatch.setattr(timm, "create_model", create_model)
-    timm_networks.depths.cache_clear()
+    monkeypatch.setattr(timm_networks, "_measured", {})
     backbone = create("timm:net", "none")
     images = torch.rand(2, 3, 48, 64)
     expected = backbone.network.conv((images - 0.5) / 0.25)
     torch.testing.assert_close(backbone(images), expected)
     depth = backbone.depth_at(48)
     assert (depth.channels, depth.stride, depth.first) == (10, 8, 4)
-    timm_networks.depths.cache_clear()
 
 
 def test_an_unknown_name_is_answered_with_near_ones():
