@@ -41,7 +41,7 @@ ROWS = (
         "flrdf", WHOLE | {"n": 1}, RECIPES),
     Row("n2", "the same with n = 2",
         "flrdf", WHOLE | {"n": 2}, RECIPES),
-    # divides the images of every profile, as 7 does not
+    # divides the images of every profile up to one pixel, as 7 does not
     Row("n8", "the same with n = 8",
         "flrdf", WHOLE | {"n": 8}, RECIPES),
     Row("cam", "both, plain class activation map",

@@ -42,8 +42,10 @@ def test_boxes_lie_inside_the_image_have_one_size_and_stay_centred_where_they_ca
 ):
     h, w, size, box, stride, first = geometry
     boxes = regions.centre_boxes(*geometry)
-    assert boxes.shape == (h * w, 4) and boxes.dtype == torch.float32
-    assert boxes.min() >= 0 and boxes.max() <= size * (1 + 1e-6)
+    assert boxes.shape == (h * w, 4)
+    assert boxes.dtype == torch.float32
+    assert boxes.min() >= 0
+    assert boxes.max() <= size * (1 + 1e-6)
     torch.testing.assert_close(
         boxes[:, 2:] - boxes[:, :2], torch.full((h * w, 2), box), rtol=0, atol=1e-4
     )
@@ -63,9 +65,8 @@ def test_iou_matrix_is_torchvisions(geometry):
     boxes = regions.centre_boxes(*geometry)
     iou = regions.iou_matrix(boxes)
     torch.testing.assert_close(iou, ops.box_iou(boxes, boxes))
-    assert torch.equal(iou, iou.T) and torch.allclose(
-        iou.diagonal(), torch.ones(len(boxes))
-    )
+    assert torch.equal(iou, iou.T)
+    assert torch.allclose(iou.diagonal(), torch.ones(len(boxes)))
 
 
 def test_box_iou_broadcasts_and_survives_empty_boxes():
@@ -95,7 +96,8 @@ def test_selection_is_torchvisions_nms_and_then_the_best_of_the_rest(
         dtype=torch.float64,
     )
     chosen = regions.select(scores, iou, m, threshold)
-    assert chosen.shape == (5, m) and chosen.dtype == torch.int64
+    assert chosen.shape == (5, m)
+    assert chosen.dtype == torch.int64
     for row, score in zip(chosen, scores, strict=True):
         kept = ops.nms(boxes, score.float(), threshold).tolist()[:m]
         rest = [i for i in score.argsort(descending=True).tolist() if i not in kept]

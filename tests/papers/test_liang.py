@@ -123,9 +123,9 @@ def test_rows_differ_by_one_thing_and_share_the_plain_run_with_other_papers():
     assert plain["photo"] == papers.get("gautam").row("plain").recipes["photo"]
     for profile in ("quick", "photo", "paper"):
         recipes = [row.recipes[profile] for row in PAPER.rows if row.method == "flrdf"]
-        # nothing is left over for n = 2, 4, 8
         assert len(set(recipes)) == 1
-        assert recipes[0].image_size % 8 == 0
+        # no more than a frame of one pixel is left over for n = 2, 4, 8
+        assert recipes[0].image_size % 8 <= 1
     weighed = PAPER.tuning["photo"].tries["flrdf"]
     # as the page says
     assert 0 < len(weighed) < len(papers.get("gautam").tuning["photo"].tries["plain"])
