@@ -16,7 +16,8 @@ from torch import Tensor
 from ..errors import InputError, unknown
 from ..recipe import Recipe
 
-MASK = 0xFFFFFFFF
+MASK = 0xFFFFFFFF  # 32 bits
+
 # What each stream of random numbers is for. A new stream goes to the end: the numbers
 # of a stream depend on its place.
 (
@@ -40,8 +41,8 @@ MASK = 0xFFFFFFFF
     CUT,
     STREAMS,
 ) = range(19)
-# share of the image; height / width
-ERASED_AREA, ERASED_ASPECT = (0.02, 0.33), (0.3, 3.3)
+ERASED_AREA = (0.02, 0.33)  # share of the image
+ERASED_ASPECT = (0.3, 3.3)  # height / width
 QUANTILES = 4096  # intervals of the table of a Beta distribution
 
 
@@ -91,7 +92,7 @@ def augment(
     images: Tensor, index: Tensor, recipe: Recipe, seed: int, epoch: int
 ) -> Tensor:
     """What training sees: images (B, 3, S, S) uint8 -> (B, 3, s, s) float32 in [0, 1],
-        where s is recipe.image_size.
+    where s is recipe.image_size.
 
     index (B,) int64: the images' places in their split. Raises InputError when S is
     smaller than s. Feature maps that were kept, (B, V, n, h, w) floating -> (B, n, h,
@@ -110,56 +111,65 @@ def augment(
     random = uniforms(seed, epoch, index, STREAMS)  # (STREAMS, B)
     mirrored = random[FLIP] < 0.5
     if images.is_floating_point():
-        chosen = (
-            torch.where(mirrored[:, None, None, None], images[:, 1], images[:, 0])
-            if recipe.flip and images.shape[1] == 2
-            else images[:, 0]
-        )
-        return chosen.float()
-    view = _sampled if recipe.crop_scale or recipe.rotate else _window
-    images = view(images, mirrored & recipe.flip, random, recipe)
+        return _of_maps(images, mirrored & recipe.flip)
+
+    if recipe.crop_scale or recipe.rotate:
+        views = _sampled(images, mirrored & recipe.flip, random, recipe)
+    else:
+        views = _window(images, mirrored & recipe.flip, random, recipe)
 
     if recipe.jitter:
-        brightness = 1 + recipe.jitter * (2 * random[BRIGHTNESS] - 1)
-        contrast = 1 + recipe.jitter * (2 * random[CONTRAST] - 1)
-        # (B,) after the change of brightness
-        mean = images.mean((1, 2, 3)) * brightness
-        images.mul_((brightness * contrast)[:, None, None, None]).add_(
-            (mean * (1 - contrast))[:, None, None, None]
-        )
-    images.clamp_(0, 1)
+        _jitter(views, random, recipe.jitter)
+    views.clamp_(0, 1)
     if recipe.erase:
-        images = _erase(images, random, recipe.erase)
+        views = _erase(views, random, recipe.erase)
+
     if recipe.resolution == "high":
-        return images
-    low = degrade(images, recipe.low_side, recipe.upsample)
-    return (
-        low
-        if recipe.resolution == "low"
-        else torch.where((random[RESOLUTION] < 0.5)[:, None, None, None], low, images)
-    )
+        return views
+    low = degrade(views, recipe.low_side, recipe.upsample)
+    if recipe.resolution == "low":
+        return low
+    return torch.where(_each(random[RESOLUTION] < 0.5), low, views)
+
+
+def _each(values: Tensor) -> Tensor:
+    """One number an image, (B,), ready to be combined with images: (B, 1, 1, 1)."""
+    return values[:, None, None, None]
+
+
+def _of_maps(maps: Tensor, mirrored: Tensor) -> Tensor:
+    """Kept maps (B, V, n, h, w) -> those of the image or, where it is kept and mirrored
+    (B,) says so, of its mirror image."""
+    if maps.shape[1] == 1:
+        return maps[:, 0].float()
+    return torch.where(_each(mirrored), maps[:, 1], maps[:, 0]).float()
+
+
+def _jitter(views: Tensor, random: Tensor, strength: float) -> None:
+    """Change brightness and contrast of the views (B, 3, s, s), in place, by factors
+    between 1 - strength and 1 + strength. Contrast is about the view's own mean."""
+    brightness = 1 + strength * (2 * random[BRIGHTNESS] - 1)  # (B,)
+    contrast = 1 + strength * (2 * random[CONTRAST] - 1)
+    mean = views.mean((1, 2, 3)) * brightness  # after the change of brightness
+    views.mul_(_each(brightness * contrast)).add_(_each(mean * (1 - contrast)))
 
 
 def _window(images: Tensor, mirrored: Tensor, random: Tensor, recipe: Recipe) -> Tensor:
     """Windows that start at a whole pixel, all places equally likely: one gather of
     bytes, which mirrors too."""
     stored, size = images.shape[-1], recipe.image_size
-    # (B, 1)
-    left, top = (
-        (random[place] * (stored - size + 1)).long()[:, None]
-        for place in (PLACE_X, PLACE_Y)
-    )
+    left = (random[PLACE_X] * (stored - size + 1)).long()[:, None]  # (B, 1)
+    top = (random[PLACE_Y] * (stored - size + 1)).long()[:, None]
+
     line = torch.arange(size, device=images.device)
+    row = top + line  # (B, s)
     column = left + torch.where(mirrored[:, None], size - 1 - line, line)  # (B, s)
-    # (B, s * s) places in an image
-    pixel = ((top + line)[:, :, None] * stored + column[:, None]).flatten(1)
-    return (
-        images.flatten(2)
-        .gather(2, pixel[:, None].expand(-1, 3, -1))
-        .unflatten(2, (size, size))
-        .float()
-        .div_(255)
-    )
+    # as a flat image counts its pixels, the same in all colours: (B, 3, s * s)
+    pixel = (row[:, :, None] * stored + column[:, None]).flatten(1)
+    pixel = pixel[:, None].expand(-1, 3, -1)
+
+    windows = images.flatten(2).gather(2, pixel).unflatten(2, (size, size))
+    return windows.float().div_(255)
 
 
 def _sampled(
@@ -170,45 +180,46 @@ def _sampled(
     if recipe.crop_scale:
         # (B,) pixels of the stored image
         side = stored * (recipe.crop_scale + (1 - recipe.crop_scale) * random[ZOOM])
-        left, top = random[PLACE_X] * (stored - side), random[PLACE_Y] * (stored - side)
+        left = random[PLACE_X] * (stored - side)
+        top = random[PLACE_Y] * (stored - side)
     else:
         side = torch.full_like(random[ZOOM], size)
         # whole pixels, all equally likely
-        left, top = (
-            (random[place] * (stored - size + 1)).floor()
-            for place in (PLACE_X, PLACE_Y)
-        )
+        left = (random[PLACE_X] * (stored - size + 1)).floor()
+        top = (random[PLACE_Y] * (stored - size + 1)).floor()
     mirror = 1 - 2 * mirrored.float()  # (B,) -1 or 1
     angle = math.radians(recipe.rotate) * (2 * random[ROTATE] - 1)
 
-    # A place of the result, (x, y) in [-1, 1] from edge to edge, goes to centre + scale
+    # A place of the result, (x, y) in [-1, 1] from edge to edge, goes to middle + scale
     # * rotation * (mirror * x, y) in the stored image.
     scale = side / stored
     along, across = scale * angle.cos(), scale * angle.sin()
-    # (B, 2, 1, 1)
-    column_x = torch.stack([along * mirror, across * mirror], 1)[:, :, None, None]
-    column_y = torch.stack([-across, along], 1)[:, :, None, None]
-    middle = torch.stack(
-        [(2 * left + side) / stored - 1, (2 * top + side) / stored - 1], 1
-    )[:, :, None, None]
+    middle_x = (2 * left + side) / stored - 1
+    middle_y = (2 * top + side) / stored - 1
+    # each (B, 2, 1, 1)
+    by_x = torch.stack([along * mirror, across * mirror], 1)[:, :, None, None]
+    by_y = torch.stack([-across, along], 1)[:, :, None, None]
+    middle = torch.stack([middle_x, middle_y], 1)[:, :, None, None]
+
     # pixel centres, (s,)
     line = (2 * torch.arange(size, device=images.device) + 1) / size - 1
     # (B, 2, s, s): a CPU makes planes much faster than pairs
-    grid = (column_y * line[:, None] + middle) + column_x * line
+    grid = (by_y * line[:, None] + middle) + by_x * line
     # without rotation nothing outside is seen; "border" is faster
     padding = "reflection" if recipe.rotate else "border"
-    return F.grid_sample(
+    sampled = F.grid_sample(
         images.float(),
         grid.permute(0, 2, 3, 1),
         mode="bilinear",
         padding_mode=padding,
         align_corners=False,
-    ).div_(255)
+    )
+    return sampled.div_(255)
 
 
 def degrade(views: Tensor, side: int, mode: str) -> Tensor:
     """Low resolution: views (B, c, s, s) in [0, 1], reduced to side x side pixels and
-        enlarged to s x s again, in [0, 1].
+    enlarged to s x s again, in [0, 1].
 
     Reduced with a triangle filter as wide as the reduction (antialiased bilinear);
     enlarged by `mode`, "bicubic" or "bilinear".
@@ -216,10 +227,8 @@ def degrade(views: Tensor, side: int, mode: str) -> Tensor:
     low = F.interpolate(
         views, size=(side, side), mode="bilinear", antialias=True, align_corners=False
     )
-    # bicubic overshoots
-    return F.interpolate(
-        low, size=views.shape[-2:], mode=mode, align_corners=False
-    ).clamp_(0, 1)
+    enlarged = F.interpolate(low, size=views.shape[-2:], mode=mode, align_corners=False)
+    return enlarged.clamp_(0, 1)  # bicubic overshoots
 
 
 def _erase(views: Tensor, random: Tensor, share: float) -> Tensor:
@@ -233,21 +242,19 @@ def _erase(views: Tensor, random: Tensor, share: float) -> Tensor:
     (random values there), which brings in no colour or texture that photographs lack.
     """
     size = views.shape[-1]
-    low, high = ERASED_AREA
-    area = (low + (high - low) * random[ERASE_AREA]) * size**2  # (B,) pixels
-    low, high = map(math.log, ERASED_ASPECT)
-    aspect = (low + (high - low) * random[ERASE_ASPECT]).exp()
-    height, width = (
-        (area * ratio).sqrt().round().clamp(1, size) for ratio in (aspect, 1 / aspect)
-    )
-    left, top = (
-        (random[ERASE_X] * (size - width + 1)).floor(),
-        (random[ERASE_Y] * (size - height + 1)).floor(),
-    )
-    erased = (
-        inside(left, top, left + width, top + height, size, size)
-        & (random[ERASE] < share)[:, None, None]
-    )
+    smallest, largest = ERASED_AREA
+    area = (smallest + (largest - smallest) * random[ERASE_AREA]) * size**2  # (B,)
+    flattest, steepest = (math.log(aspect) for aspect in ERASED_ASPECT)
+    aspect = (flattest + (steepest - flattest) * random[ERASE_ASPECT]).exp()
+
+    # height * width = area, height / width = aspect
+    height = (area * aspect).sqrt().round().clamp(1, size)
+    width = (area * (1 / aspect)).sqrt().round().clamp(1, size)
+    left = (random[ERASE_X] * (size - width + 1)).floor()
+    top = (random[ERASE_Y] * (size - height + 1)).floor()
+
+    rectangle = inside(left, top, left + width, top + height, size, size)
+    erased = rectangle & (random[ERASE] < share)[:, None, None]
     return torch.where(erased[:, None], views.mean((2, 3), keepdim=True), views)
 
 
@@ -256,7 +263,8 @@ def inside(
 ) -> Tensor:
     """Which pixels lie in a rectangle: four times (B,), in pixels, right and bottom
     excluded -> (B, height, width) bool."""
-    x, y = (torch.arange(length, device=left.device) for length in (width, height))
+    x = torch.arange(width, device=left.device)
+    y = torch.arange(height, device=left.device)
     columns = (x >= left[:, None]) & (x < right[:, None])  # (B, width)
     rows = (y >= top[:, None]) & (y < bottom[:, None])
     return rows[:, :, None] & columns[:, None]
@@ -264,7 +272,7 @@ def inside(
 
 def partners(index: Tensor, count: int, seed: int, epoch: int) -> Tensor:
     """The image that each one is mixed with: index (B,) int64 in [0, count) -> (B,),
-        uniform over [0, count) without itself.
+    uniform over [0, count) without itself.
 
     `count` is the size of the training split, below 2^24; where it is 1, the only image
     is its own partner.
@@ -302,34 +310,36 @@ def mix(
             "nothing to mix: recipe.mixup and recipe.cutmix are both 0; set one of them"
             " above 0."
         )
-    height, width = views.shape[-2:]
     random = uniforms(seed, epoch, index, STREAMS)
     if recipe.mixup:
-        # of the own view at each pixel: (B, 1, 1)
-        weight = _beta(random[SHARE], recipe.mixup)[:, None, None]
+        weight = _beta(random[SHARE], recipe.mixup)[:, None, None]  # (B, 1, 1)
     if recipe.cutmix:
-        # of the rectangle, as a share of the image's
-        side = (1 - _beta(random[SHARE], recipe.cutmix)).sqrt()
-        down, across = (height * side).floor(), (width * side).floor()
-        left, top = (
-            (random[CUT_X] * width).floor() - across / 2,
-            (random[CUT_Y] * height).floor() - down / 2,
-        )
-        # (B, h, w)
-        kept = (~inside(left, top, left + across, top + down, height, width)).float()
-        weight = (
-            torch.where((random[CUT] < 0.5)[:, None, None], kept, weight)
-            if recipe.mixup
-            else kept
-        )
+        kept = _kept(random, recipe.cutmix, *views.shape[-2:])  # (B, h, w)
+    if recipe.mixup and recipe.cutmix:
+        weight = torch.where((random[CUT] < 0.5)[:, None, None], kept, weight)
+    elif recipe.cutmix:
+        weight = kept
+
+    # Of the own view at each pixel; its mean is the share of the own label.
     share = weight.mean((1, 2))[:, None]  # (B, 1)
-    weight = weight[:, None]
+    weight = weight[:, None]  # (B, 1, h, w) or (B, 1, 1, 1)
+    mixed = weight * views + (1 - weight) * others
+
     classes = torch.arange(num_classes, device=labels.device)
-    # one-hot, (B, C)
-    own, other = (
-        (label[:, None] == classes).float() for label in (labels, other_labels)
-    )
-    return weight * views + (1 - weight) * others, share * own + (1 - share) * other
+    own = (labels[:, None] == classes).float()  # one-hot, (B, C)
+    other = (other_labels[:, None] == classes).float()
+    return mixed, share * own + (1 - share) * other
+
+
+def _kept(random: Tensor, parameter: float, height: int, width: int) -> Tensor:
+    """CutMix: 1 where a view stays, 0 in the rectangle that comes from the other: (B,
+    height, width) float."""
+    # of the rectangle, as a share of the image's sides
+    side = (1 - _beta(random[SHARE], parameter)).sqrt()
+    down, across = (height * side).floor(), (width * side).floor()
+    left = (random[CUT_X] * width).floor() - across / 2
+    top = (random[CUT_Y] * height).floor() - down / 2
+    return (~inside(left, top, left + across, top + down, height, width)).float()
 
 
 def _beta(uniform: Tensor, parameter: float) -> Tensor:
@@ -353,13 +363,8 @@ def _quantiles(parameter: float, device: torch.device) -> Tensor:
     from scipy import special  # late: only mixed images need it
 
     probabilities = torch.linspace(0, 1, QUANTILES + 1, dtype=torch.float64)
-    return (
-        torch.from_numpy(
-            special.betaincinv(parameter, parameter, probabilities.numpy())
-        )
-        .float()
-        .to(device)
-    )
+    quantiles = special.betaincinv(parameter, parameter, probabilities.numpy())
+    return torch.from_numpy(quantiles).float().to(device)
 
 
 def evaluation_view(
@@ -381,11 +386,9 @@ def evaluation_view(
             " network on the images."
         )
     low = degrade(views, recipe.low_side, recipe.upsample)
-    return (
-        low
-        if resolution == "low"
-        else torch.where((index % 2 == 1)[:, None, None, None], low, views)
-    )
+    if resolution == "low":
+        return low
+    return torch.where(_each(index % 2 == 1), low, views)
 
 
 def centre(images: Tensor, image_size: int) -> Tensor:
@@ -396,11 +399,8 @@ def centre(images: Tensor, image_size: int) -> Tensor:
     if images.is_floating_point():
         return images[:, 0].float()
     start = centre_offset(images.shape[-1], image_size)
-    return (
-        images[..., start : start + image_size, start : start + image_size]
-        .float()
-        .div_(255)
-    )
+    middle = slice(start, start + image_size)
+    return images[..., middle, middle].float().div_(255)
 
 
 def centre_offset(store_size: int, image_size: int) -> int:
@@ -410,20 +410,22 @@ def centre_offset(store_size: int, image_size: int) -> int:
 
 
 def _check(images: Tensor, size: int) -> None:
-    if images.is_floating_point() and images.ndim == 5 and images.shape[1] in (1, 2):
-        return
-    if (
-        images.dtype != torch.uint8
-        or images.ndim != 4
-        or images.shape[1] != 3
-        or images.shape[2] != images.shape[3]
-    ):
+    """Raises InputError unless images are stored pictures of at least `size` pixels, or
+    kept feature maps."""
+    kept = images.is_floating_point()
+    if kept:
+        known = images.ndim == 5 and images.shape[1] in (1, 2)
+    elif images.dtype == torch.uint8 and images.ndim == 4:
+        known = images.shape[1] == 3 and images.shape[2] == images.shape[3]
+    else:
+        known = False
+    if not known:
         found = f"{tuple(images.shape)} {str(images.dtype).removeprefix('torch.')}"
         raise InputError(
             "images must be (B, 3, S, S) uint8, or kept feature maps (B, 1 or 2, n, h,"
             f" w) of a floating type, not {found}."
         )
-    if images.shape[-1] < size:
+    if not kept and images.shape[-1] < size:
         raise InputError(
             f"images of {images.shape[-1]} px are smaller than image_size {size}; load"
             " the data at a larger size."

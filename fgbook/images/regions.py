@@ -23,9 +23,9 @@ def centre_boxes(
     device: torch.device | str | None = None,
 ) -> Tensor:
     """The constant boxes of a map: (h * w, 4) float32, row by row, one square of side
-        `box_size` for each cell.
+    `box_size` for each cell.
 
-    Cell (y, x) looks at the input round (first + x * stride, first + y * stride). A box
+    Cell (y, x) looks at the input round (first + y * stride, first + x * stride). A box
     that would leave the square image of side `image_size` is shifted inside, not cut,
     so that all boxes show the same scale. Raises InputError if the box is larger than
     the image.
@@ -41,20 +41,19 @@ def centre_boxes(
         return (centres - box_size / 2).clamp(0, image_size - box_size)
 
     top, left = torch.meshgrid(starts(h), starts(w), indexing="ij")  # (h, w) each
-    return torch.stack([left, top, left + box_size, top + box_size], -1).flatten(0, 1)
+    boxes = torch.stack([left, top, left + box_size, top + box_size], -1)
+    return boxes.flatten(0, 1)
 
 
 def box_iou(a: Tensor, b: Tensor) -> Tensor:
     """Intersection over union of boxes a (..., 4) and b (..., 4), broadcast against
     each other -> (...), 0..1; empty boxes give 0."""
-    # (..., 2)
-    overlap = torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(
-        a[..., :2], b[..., :2]
-    )
-    shared = overlap.clamp(min=0).prod(-1)
-    union = (
-        (a[..., 2:] - a[..., :2]).prod(-1) + (b[..., 2:] - b[..., :2]).prod(-1) - shared
-    )
+    upper_left = torch.maximum(a[..., :2], b[..., :2])  # (..., 2), of what both cover
+    lower_right = torch.minimum(a[..., 2:], b[..., 2:])
+    shared = (lower_right - upper_left).clamp(min=0).prod(-1)  # 0 where they are apart
+    area_a = (a[..., 2:] - a[..., :2]).prod(-1)
+    area_b = (b[..., 2:] - b[..., :2]).prod(-1)
+    union = area_a + area_b - shared
     return shared / union.clamp(min=torch.finfo(union.dtype).tiny)
 
 
@@ -70,20 +69,14 @@ def gaussian_smooth(maps: Tensor, sigma: float) -> Tensor:
     if sigma <= 0:
         return maps
     radius = int(4 * sigma + 0.5)
-    kernel = torch.exp(
-        -0.5
-        * (
-            torch.arange(-radius, radius + 1, device=maps.device, dtype=maps.dtype)
-            / sigma
-        )
-        ** 2
-    )
+    line = torch.arange(-radius, radius + 1, device=maps.device, dtype=maps.dtype)
+    kernel = torch.exp(-0.5 * (line / sigma) ** 2)
     kernel = kernel / kernel.sum()
-    # (B, 1, h + 2 radius, w + 2 radius)
+
+    # Along the columns, then along the rows.
     padded = F.pad(maps[:, None], (radius,) * 4, mode="replicate")
-    return F.conv2d(
-        F.conv2d(padded, kernel.view(1, 1, -1, 1)), kernel.view(1, 1, 1, -1)
-    )[:, 0]
+    down = F.conv2d(padded, kernel.view(1, 1, -1, 1))
+    return F.conv2d(down, kernel.view(1, 1, 1, -1))[:, 0]
 
 
 def select(scores: Tensor, iou: Tensor, m: int, threshold: float) -> Tensor:
@@ -107,6 +100,7 @@ def select(scores: Tensor, iou: Tensor, m: int, threshold: float) -> Tensor:
     apart = free  # (B, N) nor too close to a chosen one
     chosen = []
     for _ in range(m):
+        # where all that is left is too close, it counts nevertheless
         pool = torch.where(apart.any(1, keepdim=True), apart, free)
         best = scores.masked_fill(~pool, float("-inf")).argmax(1)  # (B,)
         chosen.append(best)
@@ -127,25 +121,27 @@ def crop_zoom(images: Tensor, boxes: Tensor, size: int) -> Tensor:
     """
     batch, channels, height, width = images.shape
     m = boxes.shape[1]
+
+    # Where to sample, in pixels: x and y, (B, m, 2, size).
     steps = (torch.arange(size, device=images.device) + 0.5) / size  # (size,)
-    # (B, m, 2, size): x and y of the samples
-    place = boxes[..., :2, None] + steps * (boxes[..., 2:] - boxes[..., :2])[..., None]
-    # (B, m, size); grid_sample counts from -1 to 1
+    start = boxes[..., :2, None]
+    sides = (boxes[..., 2:] - boxes[..., :2])[..., None]
+    place = start + steps * sides
+    # grid_sample counts from -1 to 1: (B, m, size)
     x = place[:, :, 0] * (2 / width) - 1
     y = place[:, :, 1] * (2 / height) - 1
+
     # Planes of x and of y: a CPU samples faster from them than from pairs. The m grids
     # of an image are stacked into one tall grid, so that the image itself is not copied
     # m times.
-    # (B, 2, m, size, size)
-    grid = torch.stack(
-        [x[:, :, None].expand(-1, -1, size, -1), y[..., None].expand(-1, -1, -1, size)],
-        1,
-    )
+    x = x[:, :, None].expand(-1, -1, size, -1)  # (B, m, size, size)
+    y = y[..., None].expand(-1, -1, -1, size)
+    grid = torch.stack([x, y], 1).flatten(2, 3)  # (B, 2, m * size, size)
     crops = F.grid_sample(
         images,
-        grid.flatten(2, 3).permute(0, 2, 3, 1),
+        grid.permute(0, 2, 3, 1),
         mode="bilinear",
         padding_mode="border",
         align_corners=False,
-    )
+    )  # (B, c, m * size, size)
     return crops.view(batch, channels, m, size, size).transpose(1, 2)
