@@ -2,12 +2,15 @@
 labels, names, and what ground truth there is.
 """
 
-from dataclasses import dataclass, field, replace
+from __future__ import annotations
 
-import torch
-from torch import Tensor
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from .split import part
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # fmt: off
 PART_NAMES = (
@@ -42,7 +45,7 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def subset(self, index: Tensor) -> "Split":
+    def subset(self, index: Tensor) -> Split:
         """The images at `index` (K,), in that order."""
         return Split(
             images=self.images[index],
@@ -92,7 +95,7 @@ class DataSet:
             return concatenate(self.train, self.val)
         return getattr(self, name)
 
-    def part(self, share: float) -> "DataSet":
+    def part(self, share: float) -> DataSet:
         """The same data set with a share, in (0, 1], of each class's training and
         validation images (see :func:`fgbook.data.split.part`).
         """
@@ -104,6 +107,8 @@ class DataSet:
 def _part(whole: Split, share: float) -> Split:
     if len(whole) == 0:
         return whole
+    import torch
+
     kept = part(whole.files, whole.labels.numpy(), share)
     return whole.subset(torch.from_numpy(kept))
 
@@ -132,6 +137,8 @@ def _follow(x: Tensor, y: Tensor) -> Tensor:
     """X and y, one after the other: a view of the array that holds them so, else a
     copy.
     """
+    import torch
+
     same_array = x.untyped_storage().data_ptr() == y.untyped_storage().data_ptr()
     plain = x.is_contiguous() and y.is_contiguous() and x.shape[1:] == y.shape[1:]
     if same_array and plain and y.data_ptr() == x.data_ptr() + x.nbytes:

@@ -2,6 +2,8 @@
 set makes, and how it becomes a DataSet.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import shlex
@@ -10,16 +12,18 @@ import unicodedata
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from .. import paths
 from ..errors import InputError
 from . import files as listings
 from . import store
 from .dataset import DataSet, Split
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SPLITS = ("train", "val", "test")
 
@@ -179,6 +183,8 @@ def load(photos: Photos, size: int) -> DataSet:
         digests=digests,
     )
 
+    import torch
+
     # From pixels of the picture as seen to pixels of the square: (N, 2) for x and y.
     origin = torch.zeros(len(photos.files), 2, dtype=torch.float64)
     if cut is not None:
@@ -231,6 +237,8 @@ def _scaled_boxes(
     """(N, 4) float32 in pixels of the squares, cut off at their borders."""
     if boxes is None:
         return None
+    import torch
+
     corners = torch.from_numpy(boxes.astype(np.float64)) - origin.repeat(1, 2)
     return (corners * scale.repeat(1, 2)).clamp(0, size).float()
 
@@ -241,6 +249,8 @@ def _scaled_parts(
     """(N, 15, 3) float32: x and y in pixels of the squares, and visible."""
     if parts is None:
         return None
+    import torch
+
     scaled = torch.from_numpy(parts.astype(np.float32))
     scaled[..., :2] -= origin.float()[:, None]
     scaled[..., :2] *= scale.float()[:, None]
@@ -253,6 +263,8 @@ def _class_attributes(photos: Photos) -> Tensor | None:
     """
     if photos.attributes is None:
         return None
+    import torch
+
     train = photos.splits == "train"
     means = []
     for label in range(len(photos.classes)):

@@ -8,6 +8,8 @@ therefore whole. Entries of the same name and another fingerprint are stale, and
 removed when the new one is ready.
 """
 
+from __future__ import annotations
+
 import contextlib
 import hashlib
 import json
@@ -20,15 +22,17 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from filelock import FileLock
 from PIL import Image
-from torch import Tensor
 
 from .. import paths
 from ..errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 VERSION = 1
 """Raised when decoding or resizing changes; part of every fingerprint of picture
@@ -155,6 +159,8 @@ def squares(
                 sizes.append(seen)
                 bar.update()
         np.save(target / "sizes.npy", np.array(sizes, np.int64).reshape(-1, 2))
+
+    import torch
 
     arrays = entry(f"{name}-{size}", fingerprint, write, folder)
     return torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["sizes"])

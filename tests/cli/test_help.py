@@ -77,6 +77,7 @@ for line in (
     "run feng --set epoch=1",
     "results",
     "results --verdicts",
+    "data list",
     "doctor",
 ):
     CliRunner().invoke(cli, line.split())
