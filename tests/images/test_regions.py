@@ -25,14 +25,9 @@ def geometries(draw):
     stride = draw(st.sampled_from([4, 8, 16, 32]))
     size = draw(st.integers(stride, 14 * stride))
     cells = math.ceil(size / stride)
-    return (
-        cells,
-        cells,
-        size,
-        draw(st.floats(0.05, 1.0)) * size,
-        stride,
-        draw(st.sampled_from([0.5, stride / 2])),
-    )
+    box = draw(st.floats(0.05, 1.0)) * size
+    first = draw(st.sampled_from([0.5, stride / 2, stride - 0.5]))
+    return cells, cells, size, box, stride, first
 
 
 @QUICK
@@ -88,13 +83,9 @@ def test_selection_is_torchvisions_nms_and_then_the_best_of_the_rest(
     iou = regions.iou_matrix(boxes)
     # rounding may decide otherwise exactly at the threshold
     assume(not ((iou - threshold).abs() < 1e-5).any() or threshold == 0)
+    generator = torch.Generator().manual_seed(seed)
     # distinct
-    scores = torch.rand(
-        5,
-        len(boxes),
-        generator=torch.Generator().manual_seed(seed),
-        dtype=torch.float64,
-    )
+    scores = torch.rand(5, len(boxes), generator=generator, dtype=torch.float64)
     chosen = regions.select(scores, iou, m, threshold)
     assert chosen.shape == (5, m)
     assert chosen.dtype == torch.int64
@@ -104,7 +95,7 @@ def test_selection_is_torchvisions_nms_and_then_the_best_of_the_rest(
         assert row.tolist() == kept + rest[: m - len(kept)]
 
 
-def test_selection_does_not_depend_on_the_rest_of_the_batch_and_breaks_ties_by_index():
+def test_selection_does_not_depend_on_the_rest_of_the_batch():
     torch.manual_seed(0)
     iou = regions.iou_matrix(regions.centre_boxes(14, 14, 448, 160, 32, 0.5))
     scores = torch.rand(7, 196)
@@ -113,14 +104,19 @@ def test_selection_does_not_depend_on_the_rest_of_the_batch_and_breaks_ties_by_i
         assert torch.equal(regions.select(one[None], iou, 6, 0.25)[0], row)
         # fewer regions: the same first ones
         assert torch.equal(regions.select(one[None], iou, 4, 0.25)[0], row[:4])
-    assert regions.select(torch.zeros(1, 4), torch.eye(4), 4, 0.25).tolist() == [
-        [0, 1, 2, 3]
-    ]
+
+
+def test_selection_breaks_ties_by_index():
+    chosen = regions.select(torch.zeros(1, 4), torch.eye(4), 4, 0.25)
+    assert chosen.tolist() == [[0, 1, 2, 3]]
 
 
 def test_more_regions_than_cells_are_refused():
     with pytest.raises(InputError, match="6 regions.*4 cells"):
         regions.select(torch.rand(1, 4), torch.eye(4), 6, 0.25)
+
+
+def test_boxes_larger_than_the_image_are_refused():
     with pytest.raises(InputError, match="does not fit"):
         regions.centre_boxes(2, 2, 64, 65, 32, 0.5)
 
@@ -131,17 +127,10 @@ def test_more_regions_than_cells_are_refused():
 )
 def test_smoothing_is_scipys(h, w, sigma, seed):
     maps = np.random.default_rng(seed).normal(size=(3, h, w))
-    expected = np.stack(
-        [
-            ndimage.gaussian_filter(one, sigma, mode="nearest", truncate=4.0)
-            for one in maps
-        ]
-    )
-    np.testing.assert_allclose(
-        regions.gaussian_smooth(torch.from_numpy(maps), sigma).numpy(),
-        expected,
-        atol=1e-10,
-    )
+    found = regions.gaussian_smooth(torch.from_numpy(maps), sigma).numpy()
+    for one, smooth in zip(maps, found, strict=True):
+        expected = ndimage.gaussian_filter(one, sigma, mode="nearest", truncate=4.0)
+        np.testing.assert_allclose(smooth, expected, atol=1e-10)
 
 
 def test_smoothing_keeps_constants_and_zero_sigma_keeps_all():
@@ -184,12 +173,8 @@ def test_crops_are_the_slow_loops():
     assert crops.shape == (2, 3, 3, 14, 14)
     for i in range(2):
         for r in range(3):
-            torch.testing.assert_close(
-                crops[i, r],
-                slow_crop(images[i], boxes[i, r].tolist(), 14),
-                atol=1e-5,
-                rtol=0,
-            )
+            expected = slow_crop(images[i], boxes[i, r].tolist(), 14)
+            torch.testing.assert_close(crops[i, r], expected, atol=1e-5, rtol=0)
 
 
 @QUICK
@@ -199,16 +184,12 @@ def test_crops_are_the_slow_loops():
 def test_crops_are_torchvisions_roi_align(height, width, size, seed):
     generator = torch.Generator().manual_seed(seed)
     images = torch.rand(2, 3, height, width, generator=generator)
-    corners = torch.rand(2, 4, 2, 2, generator=generator).sort(2).values * torch.tensor(
-        [width, height]
-    )
+    corners = torch.rand(2, 4, 2, 2, generator=generator).sort(2).values
+    corners = corners * torch.tensor([width, height])
     boxes = corners.flatten(2)  # (2, 4, 4) anywhere inside
-    expected = ops.roi_align(
-        images, list(boxes), size, sampling_ratio=1, aligned=True
-    ).unflatten(0, (2, 4))
-    torch.testing.assert_close(
-        regions.crop_zoom(images, boxes, size), expected, atol=1e-4, rtol=0
-    )
+    expected = ops.roi_align(images, list(boxes), size, sampling_ratio=1, aligned=True)
+    found = regions.crop_zoom(images, boxes, size).flatten(0, 1)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
 
 
 def test_the_whole_image_at_its_own_size_is_the_image():
@@ -228,10 +209,5 @@ def test_nothing_asks_the_device_for_a_value():
         boxes = regions.centre_boxes(9, 9, 72, 25.7, 8, 0.5)
         scores = regions.gaussian_smooth(torch.rand(4, 9, 9), 1.0).flatten(1)
         chosen = boxes[regions.select(scores, regions.iou_matrix(boxes), 6, 0.25)]
-        assert regions.crop_zoom(torch.rand(4, 3, 72, 72), chosen, 36).shape == (
-            4,
-            6,
-            3,
-            36,
-            36,
-        )
+        crops = regions.crop_zoom(torch.rand(4, 3, 72, 72), chosen, 36)
+        assert crops.shape == (4, 6, 3, 36, 36)
