@@ -244,6 +244,7 @@ def test_a_table_of_damage_without_records_says_so():
 def test_a_plain_backbone_without_errors_has_no_relative_error(make, tmp_path):
     perfect = make("plain", 0, 0.5)
     kept = records.load_predictions(perfect)
+    kept["damaged"] = kept["damaged"].copy()
     kept["damaged"][6:11] = True
     perfect = records.save(perfect, kept, tmp_path / "perfect.json")
     assert drawing.corruption_error([perfect], "plain") is None
