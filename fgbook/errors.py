@@ -13,6 +13,13 @@ class InputError(ValueError):
     """
 
 
+def listed(names: Iterable[object], limit: int) -> str:
+    """Names with commas between, and how many more there are beyond `limit`."""
+    names = [str(name) for name in names]
+    text = ", ".join(names[:limit])
+    return text if len(names) <= limit else f"{text} and {len(names) - limit} more"
+
+
 def unknown(kind: str, name: object, valid: Iterable[str]) -> InputError:
     """The error for a name that does not exist, with the nearest valid ones first.
 
@@ -24,4 +31,5 @@ def unknown(kind: str, name: object, valid: Iterable[str]) -> InputError:
     hint = "."
     if near:
         hint = f"; did you mean {' or '.join(map(repr, near))}?"
-    return InputError(f"unknown {kind} {str(name)!r}{hint} Valid: {', '.join(valid)}.")
+    # fields of a recipe are listed whole, the keys of hundreds of runs are not
+    return InputError(f"unknown {kind} {str(name)!r}{hint} Valid: {listed(valid, 60)}.")

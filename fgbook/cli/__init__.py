@@ -6,6 +6,7 @@ answer at once.
 
 import signal
 import threading
+import warnings
 
 import click
 
@@ -58,4 +59,10 @@ def main() -> None:
             # nohup has it ignored, and keeps its meaning
             if number and signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, signal.default_int_handler)
+    warnings.showwarning = _say
     cli(prog_name="fgbook")
+
+
+def _say(message: Warning | str, *_: object, **__: object) -> None:
+    """A warning as one sentence: where in the code it was raised helps nobody here."""
+    click.echo(message, err=True)

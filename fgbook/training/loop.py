@@ -36,7 +36,7 @@ from torch import Tensor, nn
 
 from .. import backbones
 from ..data.dataset import DataSet, Split
-from ..errors import InputError, unknown
+from ..errors import InputError, listed, unknown
 from ..images.augment import evaluation_view, key
 from ..recipe import Recipe
 from . import batches, devices, features, memory, optimiser, schedule, statistics
@@ -86,7 +86,7 @@ class NonFiniteLoss(InputError):
         super().__init__(
             f"{what} not finite at step {step} ({where}); last good checkpoint:"
             f" {checkpoint}; lower the learning rate, set clip_norm, or look at the"
-            f" images of that batch: {', '.join(files)}."
+            f" images of that batch: {listed(files, 8)}."
         )
 
 
