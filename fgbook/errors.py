@@ -15,9 +15,9 @@ class InputError(ValueError):
 
 def listed(names: Iterable[object], limit: int) -> str:
     """Names with commas between, and how many more there are beyond `limit`."""
-    names = [str(name) for name in names]
-    text = ", ".join(names[:limit])
-    return text if len(names) <= limit else f"{text} and {len(names) - limit} more"
+    texts = [str(name) for name in names]
+    shown = ", ".join(texts[:limit])
+    return shown if len(texts) <= limit else f"{shown} and {len(texts) - limit} more"
 
 
 def unknown(kind: str, name: object, valid: Iterable[str]) -> InputError:
