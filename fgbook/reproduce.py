@@ -307,13 +307,6 @@ def need_jupyter() -> None:
 # ---- executing
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def execute(
     where: Path,
     chosen: Sequence[Path],
@@ -352,11 +345,15 @@ def execute(
         if results:
             say(f"{len(results)} of {len(todo)} notebooks are up to date.")
         queue = [job for job in todo if job.name not in results]
-        at_once = max(1, min(jobs or cores(), len(queue)))
-        threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, cores() // at_once))
+        cores = records.cores()
+        at_once = max(1, min(jobs or cores, len(queue)))
+        threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, cores // at_once))
         if queue:
-            each = f"{threads} thread{'s' * (threads != '1')} each"
-            say(f"executing {len(queue)} notebooks, {at_once} at a time, with {each}:")
+            each = "1 thread" if threads == "1" else f"{threads} threads"
+            say(
+                f"executing {len(queue)} notebooks, {at_once} at a time, with {each}"
+                " each:"
+            )
         limit = minutes or (LONG_MINUTES if parameters else MINUTES)
         for result in _pool(queue, at_once, threads, limit):
             results[result.name] = result

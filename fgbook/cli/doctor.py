@@ -47,6 +47,8 @@ def doctor(ask_torch: bool) -> None:
 
     The first thing to send with a question.
     """
+    from ..evidence import records
+
     click.echo(
         f"fgbook {__version__}, Python {platform.python_version()}, {platform.system()}"
         f" {platform.machine()}"
@@ -54,7 +56,7 @@ def doctor(ask_torch: bool) -> None:
     for title, packages in PACKAGES.items():
         found = ", ".join(f"{name} {version(name)}" for name in packages)
         click.echo(f"{title}: {found}")
-    click.echo(f"processor: {cores()} cores")
+    click.echo(f"processor: {records.cores()} cores")
     click.echo(f"GPUs: {gpus()}")
     if ask_torch:
         click.echo(f"PyTorch can use: {devices()}")
@@ -75,13 +77,6 @@ def version(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return "-"
-
-
-def cores() -> int | None:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count()
 
 
 def gpus() -> str:

@@ -114,6 +114,7 @@ def table(found: list[dict]) -> str:
 
 def table_line(group: list[dict]) -> tuple[str, ...]:
     """The cells of records that differ by seed only."""
+    from ..evidence.records import changes
     from ..evidence.verdicts import summary
 
     first = min(group, key=lambda record: record["seed"])
@@ -127,7 +128,6 @@ def table_line(group: list[dict]) -> tuple[str, ...]:
     printed = ""
     if first["printed"] is not None and first["profile"] == "paper":
         printed = f"{first['printed']:.1f}"  # only like beside like
-    changes = first["overrides"] | first.get("option_changes", {})
     return (
         first["paper"],
         first["row"],
@@ -140,7 +140,7 @@ def table_line(group: list[dict]) -> tuple[str, ...]:
         f"{sum(low) / len(low):.1f}" if low else "",
         printed,
         first["key"],
-        ", ".join(f"{name}={value}" for name, value in changes.items()),
+        ", ".join(f"{name}={value}" for name, value in changes(first).items()),
     )
 
 
@@ -169,13 +169,10 @@ def judged(about: list["Paper"], found: list[dict]) -> Iterator[Said]:
     from ..evidence import records
     from ..evidence.verdicts import verdict
 
-    as_listed = [
-        record
-        for record in found
-        if record["profile"] != "quick"
-        and not record["overrides"]
-        and not record.get("option_changes")
-    ]
+    as_listed = []
+    for record in found:
+        if record["profile"] != "quick" and records.own(record):
+            as_listed.append(record)
     for paper in about:
         mine = [record for record in as_listed if record["paper"] == paper.key]
         places = sorted({(record["profile"], record["dataset"]) for record in mine})

@@ -258,8 +258,9 @@ def tune(
 
 def attempt(record: dict) -> str:
     """A line about a try of the tuning: what came out, and what was changed."""
-    changes = record["overrides"] | record.get("option_changes", {})
-    said = ", ".join(f"{name}={value}" for name, value in changes.items())
+    from ..evidence.records import changes
+
+    said = ", ".join(f"{name}={value}" for name, value in changes(record).items())
     top1 = record["metrics"]["val"]["top1"]
     return f"  {100 * top1:5.1f} % top-1 on validation   {said or 'as it is'}"
 

@@ -140,7 +140,8 @@ def save(record: dict, predictions: dict[str, np.ndarray] | None, path: Path) ->
     if predictions is not None:
         beside = path.with_suffix(".npz")
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, **predictions)  # type: ignore[arg-type]  # numpy#
+        # numpy's types take any name for its own allow_pickle
+        np.savez_compressed(buffer, **predictions)  # type: ignore[arg-type]
         record["predictions"] = beside.name
         record["predictions_sha256"] = hashlib.sha256(buffer.getbuffer()).hexdigest()
         write_atomically(beside, buffer.getvalue())
@@ -400,13 +401,9 @@ def hardware(device: str = "cpu") -> dict:
     system, accelerator. No name of the machine."""
     import torch
 
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = os.cpu_count() or 1
     about = {
         "cpu": _cpu_name(),
-        "cores": cores,
+        "cores": cores(),
         "threads": torch.get_num_threads(),
         "memory_gib": _memory_gib(),
         "system": f"{platform.system()} {platform.machine()}",
@@ -415,6 +412,13 @@ def hardware(device: str = "cpu") -> dict:
     if device.startswith("cuda"):
         about["gpu"] = torch.cuda.get_device_name(torch.device(device))
     return about
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _cpu_name() -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..evidence import verdicts
+from ..evidence.records import changes
 from ..papers.spec import PROFILES, Claim, Paper, Row, Table
 from ..recipe import LATER, Recipe
 from .base import Shown, duration, measured, signed, signed_between, table
@@ -283,7 +284,7 @@ def tuning_table(found: list[dict]) -> Shown:
 
     lines = []
     for record in sorted(found, key=best_first):
-        change = _assignments(record["overrides"] | record.get("option_changes", {}))
+        change = _assignments(changes(record))
         score = 100 * record["metrics"]["val"]["top1"]
         lines.append(
             {
