@@ -1,8 +1,8 @@
 """What a prediction and a training step cost: parameters, operations, memory and time,
 of networks with random weights.
 
-for name, network in networks(200):
-    cost = measure(name, network, 224)
+    for name, network in networks(200):
+        cost = measure(name, network, 224)
 """
 
 import copy

@@ -1,12 +1,12 @@
 """Where a network looks, as numbers: Grad-CAM of the predicted class against the
 object, its parts, and what the prediction hangs on.
 
-# {"focus_energy": (N,), "focus_part": (N,), ...}
-found = measure(model, data.test, recipe, images=512, curved=64)
-# maps (B, S, S) -> {"energy": (B,), "object": (B,), "part": (B,)}
-scores = score(maps, **truth(data.test, index, size))
-# {"insertion": (B, STEPS + 1), "deletion": (B, STEPS + 1)}
-curves = insertion_deletion(model, images, maps)
+    # {"focus_energy": (N,), "focus_part": (N,), ...}
+    found = measure(model, data.test, recipe, images=512, curved=64)
+    # maps (B, S, S) -> {"energy": (B,), "object": (B,), "part": (B,)}
+    scores = score(maps, **truth(data.test, index, size))
+    # {"insertion": (B, STEPS + 1), "deletion": (B, STEPS + 1)}
+    curves = insertion_deletion(model, images, maps)
 
 The measures of a map, not negative, over the S x S pixels of an image:
 

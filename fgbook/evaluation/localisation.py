@@ -497,8 +497,8 @@ def _check_fits(
 
 
 def _on_mask(centres: Tensor, masks: Tensor) -> Tensor:
-    """Whether the pixel that holds a centre (N, m, 2) is on the mask (N, h, w): (N,
-    m) bool.
+    """Whether the pixel that holds a centre (N, m, 2) is on the mask (N, h, w):
+    (N, m) bool.
     """
     height, width = masks.shape[1:]
     x = centres[..., 0].long().clamp(0, width - 1)
@@ -541,9 +541,9 @@ def _union_iou(boxes: Tensor, objects: Tensor) -> Tensor:
 
 
 def _intervals(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    """Along one axis, shapes reach from low to high (N, k). Their ends cut it into 2k -
-    1 intervals: which lie within each shape (N, k, 2k - 1), and their lengths (N, 2k -
-    1).
+    """Along one axis, shapes reach from low to high (N, k). Their ends cut it into
+    2k - 1 intervals: which of these lie within each shape, (N, k, 2k - 1), and their
+    lengths, (N, 2k - 1).
     """
     edges = torch.cat([low, high], 1).sort(1).values  # (N, 2k)
     middle = (edges[:, None, :-1] + edges[:, None, 1:]) / 2  # (N, 1, 2k - 1)
@@ -570,8 +570,8 @@ def _summary(name: str, scores: Tensor, cumulative: bool) -> dict:
 
 
 def _mean(name: str, values: Tensor) -> dict:
-    """Mean over images of values (n,) in [0, 1], and its 95 % interval; all None for n
-    = 0.
+    """Mean over images of values (n,) in [0, 1], and its 95 % interval; all None for
+    n = 0.
     """
     n = len(values)
     if not n:

@@ -67,7 +67,7 @@ class Row:
     # an earlier stage
     after: str | None = None
     # "heat", "robust", "margin", "focus": also measured, and kept beside the
-    # predictions (see evidence/runs.py)
+    # predictions (see evidence/measures.py)
     measures: tuple[str, ...] = ()
 
 
