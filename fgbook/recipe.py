@@ -262,7 +262,8 @@ def parse(name: str, text: str) -> Any:
             value = ast.literal_eval(text)
         else:
             value = kind(text)
-    except (KeyError, ValueError, SyntaxError, MemoryError, RecursionError):
+    # literal_eval raises any of the last four
+    except (KeyError, ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         raise _wrong_type(name, text) from None
     return check(name, value)
 
@@ -298,7 +299,7 @@ def _wrong_type(name: str, value: object) -> InputError:
 
 
 def _check_weights(value: Any) -> tuple[tuple[str, float], ...]:
-    """Of losses, from pairs in a tuple or (a record's) list."""
+    """The weights of losses, from pairs in a tuple or (a record's) list."""
     valid = Range(0)
     wrong = _wrong_type("loss_weights", value)
     if not isinstance(value, (tuple, list)):

@@ -176,6 +176,7 @@ def test_what_a_command_prints_is_read_again(field):
         ("optimiser", "sdg", "did you mean 'sgd'"),
         ("loss_weights", "triplet", "loss_weights must be of type tuple"),
         ("loss_weights", "(" * 500, "loss_weights must be of type tuple"),
+        ("loss_weights", "{[]: 1}", "loss_weights must be of type tuple"),
     ],
 )
 def test_text_that_is_no_value_is_refused(name, text, says):

@@ -114,7 +114,10 @@ class Gated(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """The layer's maps, weighed by the gates."""
         (gates,) = self.elsewhere
-        return gates(self.layer(maps))
+        maps = self.layer(maps)
+        # Without values: asked which of the backbone's parameters a map depends on
+        # (backbones.freeze_stages), and gates, which are elsewhere, are none of them.
+        return maps if maps.is_meta else gates(maps)
 
 
 def branch_ends(network: nn.Module) -> list[tuple[nn.Module, str]]:
@@ -147,7 +150,8 @@ class Attention(Method):
         plain backbone.
     where: "last": behind the last stage. "blocks": on the residual branch of each
         block, before the sum, as CBAM was published; for `small`, ResNets and
-        MobileNetV2. The gates' learning rate is that of the heads in either case.
+        MobileNetV2. In either case the gates learn at the rate of the heads, also
+        those within stages that the recipe freezes.
     triplet: whether the batch-hard triplet loss (:mod:`fgbook.methods.triplet`) is one
         of the losses, "triplet"; recipe.loss_weights weights it and recipe.per_class
         puts several images of a class into each batch, without which it is 0 most of

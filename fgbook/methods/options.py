@@ -91,9 +91,11 @@ def _fitted(value: Any, kind: Any) -> Any:
         if not isinstance(value, tuple | list):
             raise ValueError
         return tuple(_fitted(each, get_args(kind)[0]) for each in value)
-    if kind is float and type(value) in (int, float) and math.isfinite(value):
-        return float(value)
-    # bool is a subclass of int, but no number here
-    if type(value) is not kind or kind is float:
+    if kind is float and type(value) is int and abs(value) < 1e300:
+        value = float(value)
+    # not isinstance: True is an int to it
+    if type(value) is not kind:
+        raise ValueError
+    if kind is float and not math.isfinite(value):
         raise ValueError
     return value

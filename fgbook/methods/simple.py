@@ -62,8 +62,9 @@ class Simple(Method):
         side = round(low * image_size) // 2 ** len(filters)
         if not filters or min(filters) < 1 or side < 1:
             raise InputError(
-                f"simple: filters are {filters} at {image_size} px; at least one number"
-                " above 0 is needed, and no more than halvings that leave a pixel."
+                f"simple: filters are {filters} at {image_size} px; numbers above 0"
+                " are needed, at least one, and so few that a pixel is left when each"
+                " of them halves the image."
             )
         self.low = low
 

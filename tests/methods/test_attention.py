@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fgbook import explain
+from fgbook.backbones import freeze_stages
 from fgbook.data.dataset import DataSet, Split
 from fgbook.errors import InputError
 from fgbook.methods import build
@@ -490,6 +491,17 @@ def test_gates_in_the_blocks_learn_at_the_heads_rate_and_survive_copies_and_file
     again = make(seed=5, where="blocks", channel=True, spatial=False).eval()
     again.load_state_dict(load_file(tmp_path / "model.safetensors"))
     assert torch.equal(again.predict(images()), model.predict(images()))
+
+
+def test_gates_learn_within_frozen_stages():
+    model = make(where="blocks", start="usual")
+    freeze_stages(model, 1)
+    images = torch.rand(4, 3, 40, 40)
+    model(images)["image"].square().sum().backward()
+    frozen, learning = model.backbone.network.blocks[:2]
+    assert {p.grad is None for p in frozen.parameters()} == {True}
+    assert {p.grad is None for p in learning.parameters()} == {False}
+    assert {p.grad is None for p in model.blocks.parameters()} == {False}
 
 
 def test_a_backbone_without_residual_blocks_is_refused():

@@ -158,6 +158,7 @@ def test_values_of_python_and_records_become_what_the_annotation_says(
         (int, "3"),
         (float, True),
         (float, float("nan")),
+        (float, 10**400),
         (bool, 1),
         (str, 1),
         (int, None),
