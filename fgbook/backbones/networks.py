@@ -40,8 +40,8 @@ def resnet(network: "ResNet", x: Tensor) -> list[Tensor]:
 def sequence(
     network: "AlexNet | ConvNeXt", x: Tensor, after: tuple[int, ...]
 ) -> list[Tensor]:
-    """Of networks that are one sequence of layers: the maps after those with the
-    numbers `after`."""
+    """The maps after the layers with the numbers `after`, of networks that are one
+    sequence of layers."""
     maps = []
     for number, layer in enumerate(network.features):
         x = layer(x)

@@ -134,7 +134,7 @@ def _both(x: Tensor | None, y: Tensor | None) -> Tensor | None:
 
 
 def _follow(x: Tensor, y: Tensor) -> Tensor:
-    """X and y, one after the other: a view of the array that holds them so, else a
+    """Both tensors, one after the other: a view of the array that holds them so, else a
     copy.
     """
     import torch

@@ -18,7 +18,7 @@ from torch import Tensor
 def enlarge(maps: Tensor, size: int, stride: int, first: float) -> Tensor:
     """Maps (B, h, w) over the pixels of images (B, size, size).
 
-    Cell (y, x) looks at the input round (first + x * stride, first + y * stride), in
+    Cell (y, x) looks at the input round (first + y * stride, first + x * stride), in
     pixels, where pixel i covers [i, i + 1] (see :class:`fgbook.backbones.Depth`).
     """
     h, w = maps.shape[1:]

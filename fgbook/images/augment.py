@@ -236,8 +236,8 @@ def _erase(views: Tensor, random: Tensor, share: float) -> Tensor:
     (STREAMS, B).
 
     The rectangle's area is uniform and its aspect log-uniform in the ranges above, all
-    places inside are equally likely. Different from the paper: areas go up to 33 % (40
-    % there); a side longer than the image is cut to it, by at most 5 % (there a
+    places inside are equally likely. Different from the paper: areas go up to 33 %
+    (40 % there); a side longer than the image is cut to it, by at most 5 % (there a
     rectangle is drawn anew until it fits); the fill is the view's own mean colour
     (random values there), which brings in no colour or texture that photographs lack.
     """

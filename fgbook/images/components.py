@@ -126,8 +126,8 @@ def bounding_box(masks: Tensor) -> Tensor:
 
 
 def _ends(used: Tensor) -> tuple[Tensor, Tensor]:
-    """Of (B, cells) bool: the first that is true, and one beyond the last. Where none
-    is, all cells."""
+    """The first cell of (B, cells) bool that is true, and one beyond the last. Where
+    none is, all cells."""
     used = used.int()  # argmax takes the first of equal values
     first = used.argmax(1)
     after_last = used.shape[1] - used.flip(1).argmax(1)

@@ -147,7 +147,7 @@ def motion_blur(images: Tensor, level: tuple[int, int], random: Random) -> Tenso
 
 
 def brightness(images: Tensor, more: float, random: Random) -> Tensor:
-    """Of hue, saturation and value, the value grows: all channels by one factor."""
+    """The value grows, of hue, saturation and value: all channels by one factor."""
     value = images.amax(1, keepdim=True)
     brighter = (value + more).clamp(max=1)
     scaled = images * (brighter / value.clamp(min=1e-6))

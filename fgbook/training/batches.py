@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 def parts(
     batch: Tensor, recipe: Recipe, accelerator: "Accelerator"
 ) -> tuple[list[Tensor], list[float]]:
-    """Of a batch (B,) the images of this process, in recipe.accumulate parts (fewer for
-    a smaller batch), and the share of the whole batch that each part is.
+    """The images of a batch (B,) that are this process's, in recipe.accumulate parts
+    (fewer for a smaller batch), and the share of the whole batch that each part is.
 
     Losses are means, so a part's loss times its share, added up over parts and
     processes, is the loss of the whole batch.

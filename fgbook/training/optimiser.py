@@ -62,8 +62,8 @@ def clipping(norm: Tensor, clip_norm: float) -> Tensor:
 
 @torch.no_grad()
 def follow(average: nn.Module, model: nn.Module, decay: float) -> None:
-    """Average = decay * average + (1 - decay) * model, for weights and running
-    statistics; whole numbers are copied."""
+    """Move an average of a model's weights and running statistics towards the model:
+    decay * average + (1 - decay) * model. Whole numbers are copied."""
     from torch.optim.swa_utils import get_ema_multi_avg_fn
 
     kept_floats, now_floats = [], []
