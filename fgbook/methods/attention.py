@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from ..backbones import Backbone
 from ..backbones.small import Block
-from ..errors import InputError, unknown
+from ..errors import InputError
 from .heads import linear
 from .method import Criterion, Method
+from .options import check_choice
 from .triplet import batch_hard
 
 REDUCTION = 16  # channels of the map over units of the hidden layer
@@ -177,10 +178,8 @@ class Attention(Method):
         margin: float = 0.3,
     ):
         super().__init__()
-        if start not in STARTS:
-            raise unknown("start", start, STARTS)
-        if where not in PLACES:
-            raise unknown("where", where, PLACES)
+        check_choice("start", start, STARTS)
+        check_choice("where", where, PLACES)
         if not 0 <= margin <= 2:
             raise InputError(
                 f"attention: margin {margin}; distances of embeddings of length 1 lie"

@@ -14,53 +14,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..backbones import Backbone, SecondStatistics
-from ..errors import InputError, unknown
+from ..errors import InputError
 from ..images import components, regions
 from ..images.shuffle import shuffle_patches
 from .heads import linear
 from .method import Method
+from .options import check_choice
+from .suppression import Suppression
 
-CHOICES = {
-    "controller": ("learnable", "fixed", "none"),
-    "attention": ("true", "predicted", "max", "channels"),
-    "threshold": ("max", "mean", "middle"),
-    "test": ("both", "foreground", "image"),
-}
-
-
-class Suppression(nn.Module):
-    """Feature maps X (B, n, h, w) with their peaks pressed down (section 2.1): X^s =
-    min(X, tau), a clamp from above, tau = X_max * G.
-
-    X_max is each channel's spatial maximum (the max-element extractor). G, the
-    suppression controller, is one number `bound` in [0, 1], or (bound None) learnt: G =
-    sigmoid(f(GAP(X))), eq. 1, one number for each image and channel. f is linear
-    without bias, drawn from N(0, 0.01), so that G starts near a half; it learns at the
-    rate of the heads. ReLU comes first, so that tau is not negative. (ReLU, bias, start
-    and rate are silent; they are those of "discriminative region suppression", whose
-    block this is.)
-    """
-
-    def __init__(self, channels: int, bound: float | None = None):
-        super().__init__()
-        self.controller: nn.Linear | None = None
-        if bound is None:
-            self.controller = nn.Linear(channels, channels, bias=False)
-            nn.init.normal_(self.controller.weight, std=0.01)
-        else:
-            self.bound = bound
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """X^s, of the shape of X."""
-        maps = maps.relu()
-        top = maps.amax((2, 3), keepdim=True)  # X_max: (B, n, 1, 1)
-        return torch.minimum(maps, top * self._control(maps))
-
-    def _control(self, maps: Tensor) -> Tensor | float:
-        """G, eq. 1: (B, n, 1, 1), or one number."""
-        if self.controller is None:
-            return self.bound
-        return self.controller(maps.mean((2, 3))).sigmoid()[..., None, None]
+CONTROLLERS = ("learnable", "fixed", "none")
+ATTENTIONS = ("true", "predicted", "max", "channels")
+THRESHOLDS = ("max", "mean", "middle")
+TESTS = ("both", "foreground", "image")
 
 
 class Flrdf(Method):
@@ -135,15 +100,10 @@ class Flrdf(Method):
         separate_statistics: bool = False,
     ):
         super().__init__()
-        given = {
-            "controller": controller,
-            "attention": attention,
-            "threshold": threshold,
-            "test": test,
-        }
-        for name, value in given.items():
-            if value not in CHOICES[name]:
-                raise unknown(name, value, CHOICES[name])
+        check_choice("controller", controller, CONTROLLERS)
+        check_choice("attention", attention, ATTENTIONS)
+        check_choice("threshold", threshold, THRESHOLDS)
+        check_choice("test", test, TESTS)
         if not (n >= 1 and finer >= 1 and 0 <= bound <= 1 and 0 <= level < 1):
             raise InputError(
                 "flrdf: n >= 1, finer >= 1, 0 <= bound <= 1 and 0 <= level < 1 are"
@@ -156,19 +116,15 @@ class Flrdf(Method):
         self.finer = finer
         self.test = test if foreground else "image"
 
+        channels = backbone.channels
         self.backbone = backbone
-        self.image_head = linear(backbone.channels, num_classes)
-        self.foreground_head: nn.Linear | None = None
-        self.shuffled_head: nn.Linear | None = None
-        if foreground:
-            self.foreground_head = linear(backbone.channels, num_classes)
-        if shuffle:
-            self.shuffled_head = linear(backbone.channels, num_classes)
-
-        self.suppression: Suppression | None = None
+        self.image_head = linear(channels, num_classes)
+        self.foreground_head = linear(channels, num_classes) if foreground else None
+        self.shuffled_head = linear(channels, num_classes) if shuffle else None
+        self.suppression = None
         if foreground and controller != "none":
             fixed = bound if controller == "fixed" else None
-            self.suppression = Suppression(backbone.channels, fixed)
+            self.suppression = Suppression(channels, fixed)
 
         self.statistics = nn.ModuleDict()
         if separate_statistics and foreground:

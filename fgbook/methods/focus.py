@@ -13,10 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..backbones import Backbone, SecondStatistics
-from ..errors import InputError, unknown
+from ..errors import InputError
 from ..images import regions
 from .heads import linear
 from .method import Criterion, Method
+from .options import check_choice
 
 ATTENTIONS = ("max", "predicted", "true")
 HEADS = ("hybrid", "image")
@@ -73,10 +74,8 @@ class Focus(Method):
         separate_statistics: bool = False,
     ):
         super().__init__()
-        if attention not in ATTENTIONS:
-            raise unknown("attention", attention, ATTENTIONS)
-        if heads not in HEADS:
-            raise unknown("heads", heads, HEADS)
+        check_choice("attention", attention, ATTENTIONS)
+        check_choice("heads", heads, HEADS)
         if not 1 <= l <= m:
             raise InputError(f"focus: l is {l} and m is {m}; 1 <= l <= m is needed.")
         if not (0 <= threshold <= 1 and 0 < box <= 1 and zoom > 0 and sigma >= 0):

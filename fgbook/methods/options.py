@@ -9,6 +9,8 @@ import math
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 
+from ..errors import unknown
+
 WORDS = {
     int: "a whole number",
     float: "a number",
@@ -48,6 +50,12 @@ def fitted(value: Any, kind: Any) -> Any:
         except ValueError:
             continue
     raise ValueError(f"{value!r} is not {describe(kind)}")
+
+
+def check_choice(name: str, value: str, valid: tuple[str, ...]) -> None:
+    """Raise InputError, with the nearest ones, unless an option's value is valid."""
+    if value not in valid:
+        raise unknown(name, value, valid)
 
 
 def describe(kind: Any) -> str:

@@ -8,9 +8,10 @@ scratch before they turn to transfer learning.
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import InputError, unknown
+from ..errors import InputError
 from .heads import dense
 from .method import Method
+from .options import check_choice
 
 HEADS = ("fc", "gap")
 
@@ -51,8 +52,7 @@ class Simple(Method):
         low: float = 1.0,
     ):
         super().__init__()
-        if head not in HEADS:
-            raise unknown("head", head, HEADS)
+        check_choice("head", head, HEADS)
         if not 0 < low <= 1:
             raise InputError(
                 f"simple: low is {low}; a fraction of the image's side above 0 and up"

@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..backbones import Backbone
-from ..errors import InputError, unknown
+from ..errors import InputError
 from .heads import linear
 from .method import Criterion, Method
+from .options import check_choice
 
 PARTS = ("pretrain", "classifier")
 
@@ -84,8 +85,7 @@ class SimSiam(Method):
         views: int = 1,
     ):
         super().__init__()
-        if part not in PARTS:
-            raise unknown("part", part, PARTS)
+        check_choice("part", part, PARTS)
         if width < 1 or hidden < 1:
             raise InputError(
                 f"simsiam: width and hidden are numbers of units above 0, not {width}"

@@ -15,10 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..backbones import Backbone
-from ..errors import InputError, unknown
+from ..errors import InputError
 from ..images.augment import degrade
 from .heads import linear
 from .method import Criterion, Method
+from .options import check_choice
 
 PARTS = ("restorer", "classifier")
 UPSAMPLE = ("bicubic", "bilinear")
@@ -103,10 +104,8 @@ class SuperResolution(Method):
         depth: int = 6,
     ):
         super().__init__()
-        if part not in PARTS:
-            raise unknown("part", part, PARTS)
-        if upsample not in UPSAMPLE:
-            raise unknown("upsample", upsample, UPSAMPLE)
+        check_choice("part", part, PARTS)
+        check_choice("upsample", upsample, UPSAMPLE)
         if not (0 < low < 1 and channels > 0 and depth > 1):
             raise InputError(
                 "superres: 0 < low < 1, channels > 0 and depth > 1 are needed, not low"

@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..backbones import Backbone
-from ..errors import InputError, unknown
+from ..errors import InputError
 from .heads import dense
 from .method import Criterion, Method
+from .options import check_choice
 
 POOLS = ("flatten", "gap")
 
@@ -96,8 +97,7 @@ class Transfer(Method):
         image_size: int = 224,
     ):
         super().__init__()
-        if pool not in POOLS:
-            raise unknown("pool", pool, POOLS)
+        check_choice("pool", pool, POOLS)
         if hidden < 0 or not 0 <= dropout < 1:
             raise InputError(
                 "transfer: hidden >= 0 and 0 <= dropout < 1 are needed, not hidden"

@@ -14,7 +14,7 @@ from fgbook.evaluation import cost
 from fgbook.images import regions
 from fgbook.images.shuffle import shuffle_patches
 from fgbook.methods import build
-from fgbook.methods.flrdf import Suppression
+from fgbook.methods.suppression import Suppression
 from fgbook.recipe import Recipe
 
 CLASSES, SIDE = 5, 40
