@@ -6,7 +6,7 @@ from typing import Protocol
 from .. import paths
 from ..errors import InputError, unknown
 from . import aircraft, cars, cub, dogs, files, flowers, folder, imagewoof, photos
-from .dataset import DataSet
+from .dataset import SPLITS, DataSet
 from .photos import Photos
 
 DRAWN = {"fieldguide": "target", "fieldguide-source": "source"}
@@ -112,7 +112,7 @@ def check(name: str) -> dict:
         "name": name,
         "path": str(path(name)),
         "classes": drawn.num_classes,
-        "images": {split: len(drawn.split(split)) for split in photos.SPLITS},
+        "images": {split: len(drawn.split(split)) for split in SPLITS},
         "official": {},
         "left_out": [],
         "problems": [],

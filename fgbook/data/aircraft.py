@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from .photos import SPLITS, Photos, locate
+from .dataset import SPLITS
+from .photos import Photos, locate
 
 HOME = "https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/"
 OFFICIAL = {"classes": 100, "train": 3334, "val": 3333, "test": 3333}

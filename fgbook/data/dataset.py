@@ -12,6 +12,9 @@ from .split import part
 if TYPE_CHECKING:
     from torch import Tensor
 
+SPLITS = ("train", "val", "test")
+"""Their names, in the order in which their images are kept."""
+
 # fmt: off
 PART_NAMES = (
     "back", "beak", "belly", "breast", "crown", "forehead", "left eye", "left leg",

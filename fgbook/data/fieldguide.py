@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from . import species as tables
-from .dataset import DataSet, Split
+from .dataset import SPLITS, DataSet, Split
 from .drawing import (
     Bird,
     Brush,
@@ -35,8 +35,6 @@ from .store import cached_arrays
 
 VERSION = 1
 """Raised when pixels or ground truth change; part of every fingerprint."""
-
-SPLITS = ("train", "val", "test")
 
 BLOCK = 160_000
 """Pixels drawn at once: what keeps the working set of a drawing near the processor's

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from .photos import SPLITS, Photos, locate, read_mat
+from .dataset import SPLITS
+from .photos import Photos, locate, read_mat
 
 HOME = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"
 OFFICIAL = {"classes": 102, "train": 1020, "val": 1020, "test": 6149}

@@ -13,7 +13,8 @@ import numpy as np
 
 from ..errors import InputError
 from . import files, split, store
-from .photos import SPLITS, Photos, counted
+from .dataset import SPLITS
+from .photos import Photos, counted
 
 ALIASES = {
     "train": "train",

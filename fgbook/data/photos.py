@@ -20,12 +20,10 @@ from .. import paths
 from ..errors import InputError
 from . import files as listings
 from . import store
-from .dataset import DataSet, Split
+from .dataset import SPLITS, DataSet, Split
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-SPLITS = ("train", "val", "test")
 
 
 @dataclass

@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from ..backbones import BatchNorm
 from ..errors import InputError
 from ..recipe import Recipe
 
@@ -203,7 +204,7 @@ def share_buffers(model: nn.Module) -> None:
 # ---- BatchNorm over all processes
 
 
-class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
+class SyncBatchNorm(BatchNorm):
     """BatchNorm whose batch statistics are those of all processes' images together:
     ``torch.nn.SyncBatchNorm`` for CPUs, where that has none."""
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data import store
-from ..data.dataset import DataSet
+from ..data.dataset import SPLITS, DataSet
 from ..errors import InputError
 from ..images.augment import centre
 from ..recipe import Recipe
@@ -27,7 +27,6 @@ VERSION = 1  # raise it when the same backbone and images give other features
 # images through the backbone at a time; the result does not depend on it, up to
 # rounding
 BATCH = 64
-SPLITS = ("train", "val", "test")
 
 
 def cached(

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-BatchNorm = nn.modules.batchnorm._BatchNorm
+from ..backbones import BatchNorm
+
 ROW = (nn.Sequential, nn.ModuleList)
 
 

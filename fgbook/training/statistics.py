@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
 
+from ..backbones import BatchNorm
 from ..images.augment import evaluation_view
 from ..recipe import Recipe
 from . import schedule
@@ -12,8 +12,6 @@ from .devices import Images, to_device
 
 if TYPE_CHECKING:
     from ..methods.method import Method
-
-BatchNorm = nn.modules.batchnorm._BatchNorm
 
 
 @torch.no_grad()
