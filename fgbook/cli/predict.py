@@ -75,8 +75,10 @@ def key_or_folder(given: str) -> str | Path:
 
     Raises InputError for letters with which no run's key begins, or several.
     """
-    if (Path(given) / "model.json").is_file():
-        return Path(given)
+    # a run of before model.json has its record beside the weights
+    for name in ("model.json", "model.safetensors"):
+        if (Path(given) / name).is_file():
+            return Path(given)
     known = {record["key"]: record for record in known_records()}
     matching = [key for key in known if key.startswith(given)]
     if len(matching) == 1:

@@ -60,6 +60,16 @@ def test_a_model_needs_neither_its_pictures_nor_its_place(
     assert result.stdout.splitlines()[-1].split()[-1] == "red"
 
 
+def test_the_folder_of_a_model_of_before_is_described_by_its_record(
+    trained, images, tmp_path
+):
+    runs, record = trained
+    shutil.copytree(runs / record["key"], tmp_path / "model")
+    (tmp_path / "model" / "model.json").unlink()
+    result = fgbook("predict", images[0], "--run", str(tmp_path / "model"))
+    assert result.exit_code == 0, result.output
+
+
 def test_a_folder_that_holds_no_model_is_no_run(with_run, images, tmp_path):
     refused(fgbook("predict", images[0], "--run", str(tmp_path)), "unknown run")
 
