@@ -298,9 +298,7 @@ def one_hot(values: Tensor) -> tuple[list[str], Tensor]:
 
 
 def describe(pool: str = "target", count: int = 20) -> list[tuple[str, str]]:
-    """(species, what tells it from its siblings, in words), for the data page and for
-    figure captions.
-    """
+    """(species, what tells it from its siblings, in words) of the first `count`."""
     species = table(pool, count)
     rows = []
     for name, row, differ in zip(
