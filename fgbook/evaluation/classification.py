@@ -94,18 +94,6 @@ def metrics(
     }
 
 
-def confusion(probabilities: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Counts (C, C) int64, row: true class, column: predicted class. Arguments as for
-    :func:`metrics`.
-    """
-    from torchmetrics.functional import classification as tm
-
-    _check(probabilities, labels, num_classes)
-    return tm.multiclass_confusion_matrix(
-        probabilities.argmax(1), labels.long(), num_classes, validate_args=False
-    )
-
-
 def wilson(correct: int, n: int, level: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval (J. Am. Stat. Assoc. 1927) for a share of `correct` in
     `n`: it stays in [0, 1] and is honest near both ends.

@@ -240,15 +240,18 @@ class Speed:
 MINUTE = 60.0  # seconds; the paper says one to two
 
 
-def speed(
-    found: list[Latency], backbone: str = "inception_v3", cold: float | None = None
-) -> Speed:
-    """Judge A5 by the time from file to prediction of one image (batch 1), nine repeats
-    of ten; with `cold` seconds, also by a program's start.
+PAPERS_BACKBONE = "inception_v3"
+
+
+def speed(found: list[Latency], cold: float | None = None) -> Speed:
+    """Judge A5 by the time from file to prediction of one image (batch 1) with the
+    paper's backbone, nine repeats of ten; with `cold` seconds, also by a program's
+    start.
     """
-    alone = [one for one in found if one.name == backbone and one.batch == 1]
+    alone = [one for one in found if one.name == PAPERS_BACKBONE and one.batch == 1]
     if not alone:
-        return Speed("not run", f"{backbone} was not timed with single images.")
+        why = f"{PAPERS_BACKBONE} was not timed with single images."
+        return Speed("not run", why)
     median, _, high = alone[0].per_image()
     said = (
         f"from file to prediction {_time(median)} (median; nine of ten within"

@@ -264,12 +264,12 @@ def shuffles_figure(
 # ---- Figure 5
 
 
-def losses_figure(found: list[dict], row: str = "flrdf") -> Shown:
+def losses_figure(found: list[dict]) -> Shown:
     """Figure 5: the training losses of the three branches and their weighted sum, epoch
     by epoch, mean over seeds; a panel for each data set.
     """
     by_dataset: dict[str, list[dict]] = {}
-    for record in of_row(found, row):
+    for record in of_row(found, "flrdf"):
         if _losses(record):
             by_dataset.setdefault(record["dataset"], []).append(record)
     if not by_dataset:

@@ -9,16 +9,16 @@ from ..data.dataset import DataSet, Split
 from .base import OKABE_ITO, WIDTH, Shown, figure, styled
 from .photos import TRUTH, bare, dot, outline, photo, spread
 
+COLUMNS = 4
 
-def pictures(
-    images: Tensor, titles: list[str], alt: str, caption: str, columns: int = 4
-) -> Shown:
+
+def pictures(images: Tensor, titles: list[str], alt: str, caption: str) -> Shown:
     """Pictures (N, 3, S, S) uint8 in a grid, each with its title (empty: none)."""
-    lines = -(-len(images) // columns)  # rounded up
-    side = WIDTH / columns * (1.16 if any(titles) else 1.0)
+    lines = -(-len(images) // COLUMNS)  # rounded up
+    side = WIDTH / COLUMNS * (1.16 if any(titles) else 1.0)
     with styled():
         drawn = Figure(figsize=(WIDTH, side * lines), layout="constrained")
-        grid = list(drawn.subplots(lines, columns, squeeze=False).flat)
+        grid = list(drawn.subplots(lines, COLUMNS, squeeze=False).flat)
         for axes, image, title in zip(grid, images, titles, strict=False):
             photo(axes, image.float() / 255)
             axes.set_title(title, fontsize=8, pad=3)

@@ -78,12 +78,6 @@ def test_metrics_are_the_slow_counts(n, classes, sharpness):
     assert found["top1_low"] <= found["top1"] < found["top1_high"]
     assert json.loads(json.dumps(found)) == found  # plain numbers, ready for a record
 
-    table = classification.confusion(probabilities, labels, classes)
-    slow = np.zeros((classes, classes), int)
-    for row, label in zip(probabilities.numpy(), labels.tolist(), strict=True):
-        slow[label, row.argmax()] += 1
-    assert (table.numpy() == slow).all()
-
 
 def test_perfect_and_confident_is_one_and_calibrated():
     labels = torch.arange(12) % 6
@@ -141,9 +135,8 @@ GOOD = torch.full((4, 3), 1 / 3)
 def test_metrics_refuse_what_is_not_a_distribution_over_classes(
     probabilities, labels, says
 ):
-    for function in (classification.metrics, classification.confusion):
-        with pytest.raises(InputError, match=says):
-            function(probabilities, labels, 3)
+    with pytest.raises(InputError, match=says):
+        classification.metrics(probabilities, labels, 3)
 
 
 # ---- localisation
