@@ -1,5 +1,6 @@
 """What the benchmarks share: timing in turns, the options that all have, tables, and
-result files."""
+result files.
+"""
 
 import argparse
 import datetime
@@ -46,7 +47,8 @@ def on_device(
     description: str, threads: int = 1, seconds: float | None = 4.0
 ) -> argparse.ArgumentParser:
     """A parser with --save, --device and --threads and, where something is timed,
-    --seconds (None: nothing is)."""
+    --seconds (None: nothing is).
+    """
     found = parser(description)
     found.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     found.add_argument(
@@ -76,7 +78,8 @@ def compares_methods(found: argparse.ArgumentParser) -> None:
 
 def options(found: argparse.ArgumentParser) -> tuple[argparse.Namespace, torch.device]:
     """What was chosen on the command line, with the defaults that depend on the device,
-    and that device. Sets the number of threads."""
+    and that device. Sets the number of threads.
+    """
     chosen = found.parse_args()
     device = torch.device(chosen.device)
     torch.set_num_threads(chosen.threads)
@@ -90,7 +93,8 @@ def options(found: argparse.ArgumentParser) -> tuple[argparse.Namespace, torch.d
 
 def clock(device: torch.device | str) -> Callable[[], float]:
     """Wall time; on one CPU thread processor time, which is the same on a quiet machine
-    and suffers little on a busy one."""
+    and suffers little on a busy one.
+    """
     on_cpu = torch.device(device).type == "cpu"
     if on_cpu and torch.get_num_threads() == 1:
         return time.process_time
@@ -144,7 +148,8 @@ def median(values: list[float]) -> float:
 
 def ratio(above: list[float], below: list[float]) -> tuple[float, float, float]:
     """Median of the rounds' ratios, and their quartiles: rounds are compared with
-    themselves, so slow ones do no harm."""
+    themselves, so slow ones do no harm.
+    """
     each = [a / b for a, b in zip(above, below, strict=True)]
     low, _, high = statistics.quantiles(each, n=4, method="inclusive")
     return statistics.median(each), low, high
@@ -199,7 +204,8 @@ class Report:
 
     def row(self, *cells) -> None:
         """A line of the table, printed at once; numbers are rounded to four digits,
-        None is a dash."""
+        None is a dash.
+        """
         cells = [
             float(f"{cell:.4g}") if isinstance(cell, float) else cell for cell in cells
         ]
@@ -215,7 +221,8 @@ class Report:
         wanted: str = "",
     ) -> None:
         """A ratio with its quartiles and what was wanted: "" or a comparison such as
-        ">= 5"."""
+        ">= 5".
+        """
         rounded = [
             None if number is None else float(f"{number:.3g}")
             for number in (value, low, high)
@@ -273,7 +280,8 @@ def hardware(about: dict) -> str:
 
 def slug(content: dict) -> str:
     """<hardware>-torch<version>-<layout>, as in
-    "amd-epyc-2-threads-torch2.9.1-channels_last"."""
+    "amd-epyc-2-threads-torch2.9.1-channels_last".
+    """
     about = content["hardware"]
     machine = about.get("gpu")
     if machine is None:
@@ -287,7 +295,8 @@ def slug(content: dict) -> str:
 
 def command() -> str:
     """How this process was called, without the folders that --save and a data set may
-    name."""
+    name.
+    """
     words = iter(sys.argv[1:])
     kept = []
     for word in words:

@@ -24,7 +24,8 @@ from fgbook.evidence.verdicts import interval
 @dataclass(frozen=True)
 class Setting:
     """Accuracies of both rows, and the standard deviations of the four sources on the
-    latent scale."""
+    latent scale.
+    """
 
     name: str
     accuracy: tuple[float, float]
@@ -90,7 +91,8 @@ def seeds_only(d, random):
 
 def satterthwaite(d, random):
     """Analysis of variance, one Student quantile with Satterthwaite's degrees of
-    freedom."""
+    freedom.
+    """
     _, seeds, images = d.shape
     effect = d.mean((1, 2))
     of_seed, of_image = d.mean(2) - effect[:, None], d.mean(1) - effect[:, None]
@@ -119,7 +121,8 @@ def bootstrap(d, random, resamples: int = 400):
 
 def corrected_bootstrap(d, random, resamples: int = 400):
     """The same, as a standard error for Student's quantile with S - 1 degrees, enlarged
-    by sqrt(S / (S - 1))."""
+    by sqrt(S / (S - 1)).
+    """
     seeds = d.shape[1]
     error = (
         _resampled(d, random, resamples).std(1, ddof=1) * (seeds / (seeds - 1)) ** 0.5
@@ -144,7 +147,8 @@ METHODS = {
 
 def _resampled(d, random, resamples):
     """Means of resampled studies, (repeats, resamples). One set of weights serves all
-    repeats: they are independent of the data."""
+    repeats: they are independent of the data.
+    """
     _, seeds, images = d.shape
     # (resamples, S)
     of_seed = random.multinomial(seeds, [1 / seeds] * seeds, resamples) / seeds

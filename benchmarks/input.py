@@ -36,7 +36,8 @@ def stored(
     device: torch.device,
 ):
     """A pass over the images at `index`, as training makes it: uint8 on the device if
-    it is a GPU."""
+    it is a GPU.
+    """
     if device.type == "cuda":
         images, index = images.to(device), index.to(device)
     epoch = iter(range(10**9))
@@ -60,7 +61,8 @@ def decoded(
     device: torch.device,
 ):
     """A pass over as many picture files with worker processes, which stay alive between
-    passes."""
+    passes.
+    """
     pictures = Subset(ImageFolder(folder, v2.Compose(transforms)), index.tolist())
     pinned = device.type == "cuda"
     loader = DataLoader(
@@ -81,7 +83,8 @@ def decoded(
 
 def work(function, spent: list[float], threads: int | None = None):
     """`function`, noting the processor seconds that this process spends on it; with so
-    many threads only, where given."""
+    many threads only, where given.
+    """
 
     def run() -> None:
         before = torch.get_num_threads()

@@ -39,7 +39,8 @@ def step_memory(
     device: torch.device,
 ) -> dict:
     """Bytes kept and peak bytes of a training step, a number each batch size; "refused"
-    with a sentence where the method cannot."""
+    with a sentence where the method cannot.
+    """
     torch.manual_seed(0)
     kept, peak = [], []
     try:
@@ -94,7 +95,8 @@ def highest(device: torch.device) -> int | None:
 
 def measured(line: list, threads: int) -> dict:
     """step_memory in a fresh process. Its large tensors are given back to the system at
-    once, so that what is free does not count as used."""
+    once, so that what is free does not count as used.
+    """
     process = subprocess.run(
         [sys.executable, __file__, "--line", json.dumps([*line, threads])],
         capture_output=True,

@@ -33,7 +33,8 @@ CASES = (
 
 def network(backbone: str, device: torch.device) -> torch.nn.Module:
     """A plain model with random weights that passes on what it sees: its BatchNorm
-    statistics are those of a batch."""
+    statistics are those of a batch.
+    """
     torch.manual_seed(0)
     model = build("plain", 50, Recipe(backbone=backbone, weights="none"), {}).to(device)
     for module in model.modules():

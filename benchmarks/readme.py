@@ -20,7 +20,8 @@ BEGIN, END = "<!-- made by readme.py from results/ -->", "<!-- end -->"
 
 def section(content: dict) -> str:
     """One result as Markdown: what, where and how it was measured, its table, and its
-    ratios beside what was wanted."""
+    ratios beside what was wanted.
+    """
     versions = content["versions"]
     lines = [
         f"### {content['title']}",
@@ -67,7 +68,8 @@ def met(found: dict) -> str:
 
 def filled(text: str, folder: Path = common.RESULTS) -> str:
     """The README's text with the part between the marks made anew from the results in
-    `folder`."""
+    `folder`.
+    """
     made = "\n".join(
         section(json.loads(path.read_text(encoding="utf-8")))
         for path in sorted(folder.glob("*.json"))

@@ -31,7 +31,8 @@ M, THRESHOLD, SIGMA = 6, 0.25, 1.0
 
 def region_steps(batch: int, size: int, stride: int, device: torch.device):
     """Two functions that make the same (B, M, 3, size / 2, size / 2) crops of the same
-    random images and maps."""
+    random images and maps.
+    """
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(batch, 3, size, size, generator=generator).to(
         device, memory_format=torch.channels_last
@@ -76,7 +77,8 @@ def region_steps(batch: int, size: int, stride: int, device: torch.device):
 
 class Waits(TorchDispatchMode):
     """Counts operators whose result's values (or shape) the host has to know: a device
-    would have to be waited for."""
+    would have to be waited for.
+    """
 
     def __init__(self):
         super().__init__()

@@ -25,7 +25,8 @@ def timed(
     stage: str, command: list[str], folder: Path, environment: dict[str, str]
 ) -> float:
     """Run a command quietly; its seconds. Ends the benchmark with what it said when it
-    fails."""
+    fails.
+    """
     started = time.perf_counter()
     done = subprocess.run(
         command,

@@ -31,7 +31,8 @@ def training_step(
     model: nn.Module, images: torch.Tensor, targets: torch.Tensor, autocast
 ):
     """One step of SGD on a batch, as a function; weights that do not learn are left
-    alone."""
+    alone.
+    """
     optimiser = torch.optim.SGD(
         [p for p in model.parameters() if p.requires_grad], 1e-4, momentum=0.9
     )
@@ -59,7 +60,8 @@ def prediction(model: nn.Module, images: torch.Tensor, autocast):
 
 def flops(function) -> int:
     """Floating-point operations of convolutions and matrix products (a multiplication
-    and an addition are two)."""
+    and an addition are two).
+    """
     with FlopCounterMode(
         display=False,
         custom_mapping={torch.ops.aten.convolution_backward: _convolution_backward},
@@ -84,7 +86,8 @@ def _convolution_backward(
     **_,
 ) -> int:
     """The gradients of input and weight cost a forward pass each. PyTorch's own formula
-    counts grouped convolutions `groups` times."""
+    counts grouped convolutions `groups` times.
+    """
     return (mask[0] + mask[1]) * conv_flop_count(x, weight, grad, transposed)
 
 

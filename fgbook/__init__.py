@@ -1,4 +1,5 @@
 """fgbook: fine-grained image classification, five papers, each as a small readable
-PyTorch method."""
+PyTorch method.
+"""
 
 __version__ = "0.1.0"

@@ -1,5 +1,6 @@
 """What the commands share: how they end, how they are described, and what is asked of
-every word that a person gives."""
+every word that a person gives.
+"""
 
 import errno
 import os

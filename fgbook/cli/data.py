@@ -1,5 +1,6 @@
 """``fgbook data``: which data sets there are, where they are, and whether they are
-whole."""
+whole.
+"""
 
 import click
 

@@ -1,5 +1,6 @@
 """``fgbook results``: what was measured, as a table, as verdicts, or as JSON. Needs no
-torch."""
+torch.
+"""
 
 import json
 from collections.abc import Iterator

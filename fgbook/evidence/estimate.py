@@ -1,5 +1,6 @@
 """What a run would take, before it is made: images, steps, network, memory, and time
-from a few steps of the real loop. Nothing of it is kept."""
+from a few steps of the real loop. Nothing of it is kept.
+"""
 
 import tempfile
 import time
@@ -154,7 +155,8 @@ def _features(
     network: Method, data: DataSet, recipe: Recipe, device: str | None
 ) -> tuple[DataSet, float]:
     """`data` with one image's features in place of all (training takes as long with
-    them), and the seconds that an image's features take."""
+    them), and the seconds that an image's features take.
+    """
     views = 2 if recipe.flip else 1
     some = data.train.images[torch.arange(min(features.BATCH, len(data.train)))]
 
@@ -193,7 +195,8 @@ def _bytes(state: object) -> int:
 
 def report(planned: list[runs.Run], device: str | None = None) -> Iterator[str]:
     """Lines about planned runs: a block for each row (its seeds take the same), then a
-    total; the stages that a row starts from are included."""
+    total; the stages that a row starts from are included.
+    """
     everything: dict[str, runs.Run] = {}
     for run in planned:
         for stage in reversed(list(_stages(run))):
@@ -268,7 +271,8 @@ def _stages(run: runs.Run | None) -> Iterator[runs.Run]:
 
 def _recipe(run: runs.Run) -> str:
     """The fields that differ from the defaults of Recipe; those changed for this call
-    with a star."""
+    with a star.
+    """
     default = Recipe().as_dict()
     said = []
     for name, value in run.recipe.as_dict().items():
@@ -282,7 +286,8 @@ def _recipe(run: runs.Run) -> str:
 
 def _state(run: runs.Run) -> tuple[str, int | None]:
     """What is there of a run, and how many of its epochs are done (None: all, there is
-    nothing to do)."""
+    nothing to do).
+    """
     if records.find(run.key) is not None:
         return f"has a record: {run.key}", None
     if not (run.folder / "checkpoint.pt").is_file():

@@ -99,7 +99,8 @@ def _classification(
     trained: Trained, split: str, resolution: str
 ) -> tuple[dict, dict[str, np.ndarray]]:
     """Metrics of a split, and of each image: prediction (N,) uint16, confidence (N,)
-    float16, nll (N,) float32 in nats."""
+    float16, nll (N,) float32 in nats.
+    """
     from ..evaluation import classification
 
     about = trained.seen.split(split)
@@ -238,7 +239,8 @@ def _wanted(name: str) -> Callable[[Trained], bool]:
 
 def _margins_wanted(trained: Trained) -> bool:
     """A row asks for it, and there are two classes, one with two images: else there is
-    nothing to compare."""
+    nothing to compare.
+    """
     each = trained.dataset.test.labels.bincount()
     comparable = bool(each.max() > 1) and bool((each > 0).sum() > 1)
     return comparable and _wanted("margin")(trained)
@@ -260,7 +262,8 @@ MEASURES = (
 
 def wanted(run: Run) -> set[str]:
     """What is measured besides accuracy: all that any row asks for which is this run,
-    in whatever chapter. Whoever comes first runs it for all."""
+    in whatever chapter. Whoever comes first runs it for all.
+    """
     told = run.recipe.as_dict()
     stage_before = run.after.row if run.after else None
     found: set[str] = set()

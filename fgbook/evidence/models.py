@@ -72,7 +72,8 @@ def write(folder: Path, about: dict) -> None:
 
 def read(folder: Path) -> dict:
     """What model.json says. Raises InputError where it is missing, damaged or of
-    another kind."""
+    another kind.
+    """
     path = folder / ABOUT
     try:
         about = records.read_json(path)
@@ -117,7 +118,8 @@ def folder_of(folder_or_key: str | Path) -> Path:
 
 def has_weights(folder: Path) -> bool:
     """Whether trained weights are there, as they were written; damaged ones are warned
-    of."""
+    of.
+    """
     path = folder / WEIGHTS
     if not path.is_file():
         return False
@@ -131,7 +133,8 @@ def has_weights(folder: Path) -> bool:
 
 def check_weights(folder: Path, about: dict) -> None:
     """Raises InputError, with the command that trains them, where the weights of a
-    model or record are not there or damaged."""
+    model or record are not there or damaged.
+    """
     path = folder / WEIGHTS
     if not path.is_file():
         raise InputError(
@@ -148,13 +151,15 @@ def check_weights(folder: Path, about: dict) -> None:
 
 def train_command(about: dict) -> str:
     """The command of a model or record, so that it trains also where a record is
-    there."""
+    there.
+    """
     return f"{about['command']} --train"
 
 
 def build(about: dict, folder: Path, device: str | None = None) -> Method:
     """The trained model that `about` describes, with the weights in `folder`, in
-    evaluation mode. Raises InputError where they are damaged, or do not fit."""
+    evaluation mode. Raises InputError where they are damaged, or do not fit.
+    """
     made = methods.METHODS.get(about["method"])
     if made is None:
         raise InputError(
@@ -205,5 +210,6 @@ def put(part: Method, path: Path) -> None:
 
 def trained_part(network: Method) -> Method:
     """The part of a method's model that is trained and kept: all of it, but only the
-    head where the backbone is a frozen feature extractor."""
+    head where the backbone is a frozen feature extractor.
+    """
     return cast(Method, network.head) if network.frozen_backbone else network

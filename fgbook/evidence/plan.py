@@ -31,7 +31,8 @@ def _load(dataset: str, size: int, stamp: str) -> DataSet:
 class Look:
     """One look at the files of data sets. Runs that are planned together share it, and
     so see the same pictures, whatever changes while they train; the next look sees what
-    was added."""
+    was added.
+    """
 
     def __init__(self) -> None:
         self.stamps: dict[str, str] = {}
@@ -49,7 +50,8 @@ class Look:
 @dataclass(frozen=True)
 class Run:
     """One row, one data set, one seed: all that has to be known to train and measure
-    it."""
+    it.
+    """
 
     paper: str
     row: str
@@ -70,7 +72,8 @@ class Run:
 
     def data(self) -> DataSet:
         """The data set at the recipe's stored size, with the recipe's part of the
-        training images. Raises InputError where it is no longer what it was."""
+        training images. Raises InputError where it is no longer what it was.
+        """
         found = self.look.load(self.dataset, self.recipe.store_size)
         if found.fingerprint != self.fingerprint:  # dropped from memory and read again
             raise InputError(
@@ -92,7 +95,8 @@ class Run:
     @cached_property
     def key(self) -> str:
         """Equal key, equal result (on equal hardware and library versions, which the
-        record names but the key leaves out)."""
+        record names but the key leaves out).
+        """
         determinants: dict[str, Any] = {
             "method": self.method,
             "options": self.options,
@@ -226,7 +230,8 @@ def _option_changes(line: Row, options: dict, recipe: Recipe) -> dict:
 
 def _shared_options(line: Row, before: Row, changes: dict) -> dict:
     """The changes that the stage before needs too, or its weights would not fit: those
-    of options that both rows have alike."""
+    of options that both rows have alike.
+    """
     if line.method != before.method:
         return {}
     now, then = _options(line), _options(before)
@@ -235,7 +240,8 @@ def _shared_options(line: Row, before: Row, changes: dict) -> dict:
 
 def _refuse_low_resolution_of_maps(line: Row, recipe: Recipe) -> None:
     """A frozen backbone's maps are kept of sharp images only: say so before training,
-    not when the test split is to be measured."""
+    not when the test split is to be measured.
+    """
     frozen = methods.METHODS[line.method].frozen_backbone
     if frozen and (recipe.low_side or recipe.resolution != "high"):
         raise InputError(
@@ -255,7 +261,8 @@ def planned(
 ) -> list[Run]:
     """The runs that :func:`rows` finds or makes, in its order; rows and seeds that are
     given twice count once. Raises InputError for wrong names and values, so that
-    nothing is trained before."""
+    nothing is trained before.
+    """
     if profile not in PROFILES:
         raise unknown("profile", profile, PROFILES)
     names = rows or [row.name for row in papers.get(paper).rows_at(profile)]
@@ -277,7 +284,8 @@ def planned(
 def of(record: dict) -> Run:
     """The run that a record came from, by the record's own settings, whatever the
     paper's file says today. Raises InputError where the record of the stage before is
-    not here."""
+    not here.
+    """
     before = None
     if record.get("after"):
         found = records.find(record["after"])

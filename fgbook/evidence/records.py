@@ -116,7 +116,8 @@ def write_json(path: Path, content: dict) -> dict:
 
 def read_json(path: Path) -> dict:
     """What :func:`write_json` wrote. Raises ValueError or OSError where it is not as it
-    was written."""
+    was written.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except RecursionError as error:  # a file of nothing but brackets
@@ -134,7 +135,8 @@ def read_json(path: Path) -> dict:
 
 def save(record: dict, predictions: dict[str, np.ndarray] | None, path: Path) -> dict:
     """Write a record to `path` (.json) and its predictions beside it (.npz of the same
-    stem). The JSON comes last: it makes the record exist."""
+    stem). The JSON comes last: it makes the record exist.
+    """
     record = {name: value for name, value in record.items() if name != FOLDER}
     record["predictions"] = record["predictions_sha256"] = None
     if predictions is not None:
@@ -222,7 +224,8 @@ def _reason(error: Exception) -> str:
 
 def _again(path: Path) -> str:
     """How a damaged record is made again. What its row is, the model beside it may
-    still know."""
+    still know.
+    """
     if path.is_relative_to(paths.results()):
         return "restore it, or delete it and run its row again"
     try:
@@ -234,13 +237,15 @@ def _again(path: Path) -> str:
 
 def own(record: dict) -> bool:
     """Whether a record is of its row as the paper's file has it, with no field of the
-    recipe and no option of the method changed."""
+    recipe and no option of the method changed.
+    """
     return not changes(record)
 
 
 def changes(record: dict) -> dict:
     """What differs from the paper's file, by name: fields of the recipe, then options
-    of the method. Records of before options could be changed lack the second."""
+    of the method. Records of before options could be changed lack the second.
+    """
     return {**record.get("overrides", {}), **record.get("option_changes", {})}
 
 
@@ -262,7 +267,8 @@ def find(run_key: str) -> dict | None:
 
 def find_fresh(run_key: str) -> dict | None:
     """The record with that key in the runs folder; None where there is none, or, with a
-    warning, where it or its predictions are damaged."""
+    warning, where it or its predictions are damaged.
+    """
     path = paths.runs() / run_key / "record.json"
     if not path.is_file():
         return None
@@ -298,14 +304,16 @@ def published(
 ) -> list[dict]:
     """Records in ``results/``: of one paper and profile if named; `purpose` is "result"
     (with test numbers), "tuning" (validation only) or None (both). Raises InputError
-    where one is damaged."""
+    where one is damaged.
+    """
     everything = [load(path) for path in sorted(paths.results().rglob("*.json"))]
     return select(everything, paper=paper, profile=profile, purpose=purpose)
 
 
 def fresh() -> list[dict]:
     """All records of finished runs in the runs folder, results and tuning; damaged ones
-    are warned of and left out."""
+    are warned of and left out.
+    """
     found = []
     for path in sorted(paths.runs().glob("*/record.json")):
         try:
@@ -317,7 +325,8 @@ def fresh() -> list[dict]:
 
 def select(records: list[dict], **wanted: object) -> list[dict]:
     """Those whose fields equal the wanted ones (None: any), by row, data set and
-    seed."""
+    seed.
+    """
     asked = {name: value for name, value in wanted.items() if value is not None}
     chosen = []
     for record in records:
@@ -328,7 +337,8 @@ def select(records: list[dict], **wanted: object) -> list[dict]:
 
 def publish(record: dict) -> Path:
     """Copy a fresh record, with its predictions, into ``results/`` under a readable
-    name; returns the JSON file's path."""
+    name; returns the JSON file's path.
+    """
     folder = paths.results()
     if record["purpose"] == "tuning":
         folder /= "tuning"
@@ -358,7 +368,8 @@ def publish(record: dict) -> Path:
 
 def _remove_predecessors(record: dict, folder: Path) -> None:
     """One generation only: an older version's record of the same row, seed and changes
-    gives way."""
+    gives way.
+    """
 
     def place(of: dict) -> tuple:
         names = ("row", "dataset", "profile", "seed")
@@ -375,7 +386,8 @@ def _remove_predecessors(record: dict, folder: Path) -> None:
 
 def write_manifest(path: Path, parameters: dict, records: list[dict]) -> None:
     """The resolved parameters of a notebook (papermill keeps the overrides only) and
-    the keys of the records it drew from."""
+    the keys of the records it drew from.
+    """
     content = {
         "parameters": parameters,
         "records": [record["key"] for record in records],
@@ -398,7 +410,8 @@ def versions() -> dict[str, str]:
 
 def hardware(device: str = "cpu") -> dict:
     """What the run ran on: processor, cores that this process may use, memory in GiB,
-    system, accelerator. No name of the machine."""
+    system, accelerator. No name of the machine.
+    """
     import torch
 
     about = {
@@ -439,7 +452,8 @@ def _memory_gib() -> float | None:
 
 def commit() -> dict:
     """``commit`` and ``dirty`` of the clone that the package is imported from; both
-    None outside a clone."""
+    None outside a clone.
+    """
 
     def git(*arguments: str) -> str:
         return subprocess.run(

@@ -138,7 +138,8 @@ def _find_or_make(run: Run, way: Way, train: bool) -> dict | None:
 
 def _under_its_name(run: Run, record: dict) -> dict:
     """A record as it was asked for: rows, also of several papers, share a run when
-    their keys are equal."""
+    their keys are equal.
+    """
     name = {
         "paper": run.paper,
         "row": run.row,
@@ -165,7 +166,8 @@ def _is_usable(run: Run, device: str | None) -> bool:
 
 def _make(run: Run, way: Way) -> dict | None:
     """The record of a run whose weights are here too, made where they are not; the
-    stages before come first. None when the time budget ended."""
+    stages before come first. None when the time budget ended.
+    """
     before = run.after
     if before and not _has_weights(before, way.device) and not _make(before, way):
         return None
@@ -183,7 +185,8 @@ def _make(run: Run, way: Way) -> dict | None:
 
 def _finished(run: Run) -> dict | None:
     """The record of a run of which all files are here and whole. Weights that are not,
-    or whose log is not, are removed, so that training begins anew."""
+    or whose log is not, are removed, so that training begins anew.
+    """
     weights = run.folder / models.WEIGHTS
     if not models.has_weights(run.folder):
         weights.unlink(missing_ok=True)
@@ -239,7 +242,8 @@ def _train_and_measure(run: Run, way: Way) -> dict | None:
 
 def _seen(run: Run, network: Method, dataset: DataSet, device: str | None) -> DataSet:
     """What the trained part sees: the images, or the feature maps that a frozen
-    backbone makes of them, once."""
+    backbone makes of them, once.
+    """
     if not network.frozen_backbone:
         return dataset
     whole = run.look.load(run.dataset, run.recipe.store_size)
@@ -250,7 +254,8 @@ def _seen(run: Run, network: Method, dataset: DataSet, device: str | None) -> Da
 @contextmanager
 def _turn(key: str, device: str | None = None) -> Iterator[None]:
     """Held while a run is trained and measured. A second job on the same key says so,
-    and waits. Of several processes the first holds it."""
+    and waits. Of several processes the first holds it.
+    """
     folder = paths.runs() / "locks"
     lock = FileLock(folder / f"{key}.lock")
 
@@ -341,7 +346,8 @@ def _record(
 
 def _losses(run: Run) -> list[dict[str, float]]:
     """The training losses by name, an entry for each epoch. Raises InputError where the
-    log is damaged or an epoch is not there."""
+    log is damaged or an epoch is not there.
+    """
     path = run.folder / "log.jsonl"
     found = []
     try:
@@ -365,7 +371,8 @@ def model(
     run: Run, *, device: str | None = None, progress: bool = True
 ) -> tuple[Method, DataSet]:
     """The trained model of a run, in evaluation mode, and its data. Trains it when only
-    its record is here (weights are not published)."""
+    its record is here (weights are not published).
+    """
     if not _has_weights(run, device):
         _make(run, Way(device, progress=progress))
     dataset = run.data()
@@ -394,7 +401,8 @@ def load_model(
 
 def _described_by_record(folder: Path, reason: InputError) -> dict:
     """What model.json would say of a run that was made before there was one, or whose
-    own is damaged. The class names are the data set's, if it still is what it was."""
+    own is damaged. The class names are the data set's, if it still is what it was.
+    """
     record = _record_of(folder)
     if record is None:
         raise InputError(f"{reason} Run its row again.") from reason

@@ -81,7 +81,8 @@ def _option_changes(
 
 def _stages(about: Paper, name: str | None, profile: str, dataset: str) -> Run | None:
     """The stages before a row, with their own settings but without the validation
-    images."""
+    images.
+    """
     if name is None:
         return None
     stage = about.row(name)

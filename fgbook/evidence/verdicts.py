@@ -74,7 +74,8 @@ OUTCOMES = ("holds", "reversed", "inconclusive", "not run")
 @dataclass(frozen=True)
 class Effect:
     """How much larger the metric is in the first row: in percentage points where it is
-    right or wrong, else in the metric's own unit."""
+    right or wrong, else in the metric's own unit.
+    """
 
     effect: float
     low: float  # 95 % interval
@@ -150,7 +151,8 @@ def compare(
 
 def per_image(record: dict, metric: str) -> NDArray:
     """A metric of every test image (N,): bool for "top1" and "low_top1", else float,
-    larger is better ("nll" is negated)."""
+    larger is better ("nll" is negated).
+    """
     kept = records.load_predictions(record)
     if metric == "top1":
         return kept["prediction"] == kept["label"]
@@ -166,7 +168,8 @@ def per_image(record: dict, metric: str) -> NDArray:
 
 def holds(record: dict, metric: str) -> bool:
     """Whether a record can tell the metric of each test image: a row that several
-    chapters share is measured as the one that ran it asks."""
+    chapters share is measured as the one that ran it asks.
+    """
     if metric == "top1":
         return True
     name = "low_prediction" if metric == "low_top1" else metric
@@ -238,7 +241,8 @@ def verdict(claim: Claim, better: Sequence[dict], worse: Sequence[dict]) -> Verd
 
 def _deciding(found: Sequence[dict], row: str, metric: str) -> tuple[list[dict], str]:
     """The records of a row that can decide about a metric; where there is none, a
-    sentence that says why."""
+    sentence that says why.
+    """
     results = [r for r in found if r.get("purpose", "result") == "result"]
     if not results:
         return [], f"there is no finished run of the row {row!r}."
