@@ -14,7 +14,8 @@ from .errors import InputError, unknown
 @dataclass(frozen=True)
 class Range:
     """Numbers from `low` to `high`; with `above` greater than `low`, with `below` less
-    than `high`."""
+    than `high`.
+    """
 
     low: float
     high: float = math.inf
@@ -205,7 +206,8 @@ class Recipe:
 
     def determinants(self) -> dict[str, Any]:
         """What a run's results depend on, for keys: without other ways to the same
-        numbers, and without later fields while they are off."""
+        numbers, and without later fields while they are off.
+        """
         found = {}
         for name, value in asdict(self).items():
             off = name in LATER and value == FIELDS[name].default
@@ -279,7 +281,8 @@ def _rule(name: str) -> tuple[type[Any], Range | tuple[str, ...] | None]:
 
 def _plain(value: Any, kind: type) -> Any:
     """One of numpy's numbers as Python's; a whole number as a float where that is the
-    `kind`; anything else as it is."""
+    `kind`; anything else as it is.
+    """
     if getattr(value, "ndim", None) == 0:
         value = value.item()
     if kind is float and type(value) is int and abs(value) < 1e300:

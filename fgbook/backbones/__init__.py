@@ -60,7 +60,8 @@ def create(name: str, weights: str = "pretrained") -> Backbone:
 
 def untrained(name: str) -> Backbone:
     """The backbone with random weights, drawn from torch's global generator as its
-    authors chose. Raises InputError for an unknown name."""
+    authors chose. Raises InputError for an unknown name.
+    """
     _known(name)
     if name == "small":
         return small.untrained()
@@ -72,7 +73,8 @@ def untrained(name: str) -> Backbone:
 def weights_id(name: str, weights: str = "pretrained") -> str:
     """What identifies the weights in a record: file name and sha256 (8 digits), of
     timm's networks a digest of the tensors, the name of a download, or "none".
-    Downloads nothing."""
+    Downloads nothing.
+    """
     if name == "none":  # of a method that brings its own network
         return "none"
     _known(name)

@@ -63,12 +63,14 @@ class Backbone(nn.Module):
 
     def stages(self, images: Tensor) -> list[Tensor]:
         """The maps (B, channels, h, w) at every one of `depths`, in one pass; the last
-        is what ``forward`` gives."""
+        is what ``forward`` gives.
+        """
         return self.features(self.network, (images - self.mean) / self.std)
 
     def depths_at(self, size: int) -> tuple[Depth, ...]:
         """What the maps of square images of `size` pixels are, and where their cells
-        look. Raises InputError when the network takes no images of that size."""
+        look. Raises InputError when the network takes no images of that size.
+        """
         return self._depths(size) if callable(self._depths) else self._depths
 
     def depth_at(self, size: int) -> Depth:
@@ -78,7 +80,8 @@ class Backbone(nn.Module):
     @property
     def depths(self) -> tuple[Depth, ...]:
         """What the maps are. Channels and strides are the same at all sizes; `first` is
-        that of images of the usual size, see :meth:`depths_at`."""
+        that of images of the usual size, see :meth:`depths_at`.
+        """
         return self.depths_at(self.usual_size)
 
     @property

@@ -12,7 +12,8 @@ from .backbone import Backbone
 def freeze_statistics(model: nn.Module) -> None:
     """From now on the BatchNorm layers of every Backbone in `model` stay in eval mode,
     whatever ``model.train()`` says: they keep and use their stored mean and variance;
-    weight and bias still learn."""
+    weight and bias still learn.
+    """
     for backbone in _backbones(model):
         backbone.frozen_statistics = True
         backbone.train(backbone.training)
@@ -48,7 +49,8 @@ def freeze_stages(model: nn.Module, n: int) -> None:
 
 def parameters_of_stage(backbone: Backbone, stage: int) -> set[str]:
     """The names of the parameters that ``backbone.stages(images)[stage]`` depends on:
-    those that a backward pass from there reaches."""
+    those that a backward pass from there reaches.
+    """
     # The same with tensors that have no values: nothing is computed, and the backbone's
     # gradients and statistics stay what they are.
     empty = {}
@@ -92,7 +94,8 @@ def _backbones(model: nn.Module) -> Iterator[Backbone]:
 
 def _wholly(module: nn.Module, parameters: set[str], prefix: str = "") -> Iterator[str]:
     """The outermost modules inside, by name, all of whose parameters are among these;
-    modules without parameters belong to what they stand in."""
+    modules without parameters belong to what they stand in.
+    """
     for child_name, child in module.named_children():
         name = prefix + child_name
         own = {f"{name}.{key}" for key, _ in child.named_parameters()}

@@ -99,7 +99,8 @@ def measure(
 
 def _look_at_the_middle(network: nn.Module) -> None:
     """Weights become means over their inputs, of filters in the middle of the window
-    (one place, or two where the window is even); biases become 0."""
+    (one place, or two where the window is even); biases become 0.
+    """
     for module in network.modules():
         if ATTENTION.search(type(module).__name__):
             module.register_forward_hook(_constant)
@@ -124,7 +125,8 @@ def _constant(module: nn.Module, inputs: tuple, output: object) -> object:
 
 class Linear(TorchFunctionMode):
     """Within it, layers that bend are linear: normalisation changes nothing, and the
-    largest of a window is its mean."""
+    largest of a window is its mean.
+    """
 
     NORMS = (F.batch_norm, F.layer_norm, F.group_norm, F.instance_norm)
 

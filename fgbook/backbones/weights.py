@@ -1,5 +1,6 @@
 """The weights of backbones: where they are, reading them without running code, checking
-that they fit, and what identifies them in a record."""
+that they fit, and what identifies them in a record.
+"""
 
 import hashlib
 import pickle
@@ -47,7 +48,8 @@ Source = Path | str | None
 def find(name: str, weights: str) -> Source:
     """Where the weights of the backbone `name` are; `weights` as for
     ``backbones.create``. Raises InputError when a file that is asked for is not
-    there."""
+    there.
+    """
     if weights == "none":
         return None
     if weights != "pretrained":
@@ -68,7 +70,8 @@ def find(name: str, weights: str) -> Source:
 
 def _asked_for(weights: str) -> Path:
     """A path, or the name of a file in the folder of weights, with or without its
-    suffix."""
+    suffix.
+    """
     folder = paths.weights()
     candidates = [Path(weights).expanduser(), folder / weights]
     candidates += [folder / f"{weights}{suffix}" for suffix in SUFFIXES]
@@ -94,7 +97,8 @@ def _shipped() -> Path:
 
 def _known_as(name: str) -> tuple[list[str], str]:
     """What a file with the pretrained weights may be called, without its suffix, and
-    the download that brings them."""
+    the download that brings them.
+    """
     if name.startswith(PREFIX):
         own = name.removeprefix(PREFIX)
         return [f"{own}-imagenet1k", own, f"{name}-imagenet1k"], "timm"
@@ -148,7 +152,8 @@ def _misfits(own: dict[str, Tensor], state: dict[str, Tensor]) -> list[str]:
 
 def _read(path: Path) -> dict[str, Tensor]:
     """A state dict from a safetensors or torch file; no code that a file may carry is
-    run."""
+    run.
+    """
     state: dict
     try:
         if path.suffix == ".safetensors":
@@ -267,7 +272,8 @@ def _read_digest(path: Path, modified: int, size: int) -> str:
 
 def _tensors_digest(state: dict[str, Tensor]) -> str:
     """The sha256 of the names, shapes and values of tensors, in the order of their
-    names, as they are in a network: float32, without classifier and counters."""
+    names, as they are in a network: float32, without classifier and counters.
+    """
     digest = hashlib.sha256()
     for name in sorted(state):
         if name.startswith(HEADS) or name.endswith(COUNTER):

@@ -158,7 +158,8 @@ CUTS = {"small": (_small, 4, 7), "mobilenet_v2": (_mobilenet_v2, 4, 9)}
 
 def _halves(model: Method) -> Halves:
     """The model in two halves. Of one that cannot be cut the first half does nothing:
-    the map between is the image."""
+    the map between is the image.
+    """
     if type(model) is not Plain or model.backbone.name not in CUTS:
         return Halves(lambda images: images, model.predict, step=1, reach=0)
     folded = _folded(model)
@@ -178,7 +179,8 @@ def _halves(model: Method) -> Halves:
 
 def _folded(model: Plain) -> Plain:
     """A copy in eval mode whose BatchNorm layers are part of the convolutions before
-    them."""
+    them.
+    """
     model = copy.deepcopy(model).eval()
     for module in model.modules():
         children = list(module.named_children())
@@ -278,7 +280,8 @@ def _occluded(
 
 def _pairs(rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
     """Indices of all pairs of a row and a column: (K, a) and (K, b) -> (K, a, 1) and
-    (K, 1, b), which together pick (K, a, b)."""
+    (K, 1, b), which together pick (K, a, b).
+    """
     return rows[:, :, None], columns[:, None, :]
 
 

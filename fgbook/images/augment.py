@@ -61,7 +61,8 @@ def scramble(x):
 
 def key(seed: int, *counters: int) -> int:
     """A 32-bit number that depends on all arguments: a seed for whatever belongs to
-    these counters."""
+    these counters.
+    """
     value = scramble(scramble((seed & MASK) ^ 0x9E3779B9) ^ ((seed >> 32) & MASK))
     for counter in counters:
         value = scramble(scramble((counter + 0x7F4A7C15) & MASK) ^ value)
@@ -70,14 +71,16 @@ def key(seed: int, *counters: int) -> int:
 
 def uniforms(seed: int, epoch: int, index: Tensor, count: int) -> Tensor:
     """Streams 0..count-1 at once: index (B,) int64 -> (count, B) float32 in [0, 1), on
-    the device of `index`."""
+    the device of `index`.
+    """
     stream = torch.arange(count, device=index.device)[:, None]
     return _fraction(index, stream, seed, epoch)
 
 
 def uniform(seed: int, epoch: int, index: Tensor, stream: int) -> Tensor:
     """One stream of random numbers: index (B,) int64 -> (B,) float32 in [0, 1). An
-    image's number does not depend on its batch."""
+    image's number does not depend on its batch.
+    """
     return _fraction(index, stream, seed, epoch)
 
 
@@ -139,7 +142,8 @@ def _each(values: Tensor) -> Tensor:
 
 def _of_maps(maps: Tensor, mirrored: Tensor) -> Tensor:
     """Kept maps (B, V, n, h, w) -> those of the image or, where it is kept and mirrored
-    (B,) says so, of its mirror image."""
+    (B,) says so, of its mirror image.
+    """
     if maps.shape[1] == 1:
         return maps[:, 0].float()
     return torch.where(_each(mirrored), maps[:, 1], maps[:, 0]).float()
@@ -147,7 +151,8 @@ def _of_maps(maps: Tensor, mirrored: Tensor) -> Tensor:
 
 def _jitter(views: Tensor, random: Tensor, strength: float) -> None:
     """Change brightness and contrast of the views (B, 3, s, s), in place, by factors
-    between 1 - strength and 1 + strength. Contrast is about the view's own mean."""
+    between 1 - strength and 1 + strength. Contrast is about the view's own mean.
+    """
     brightness = 1 + strength * (2 * random[BRIGHTNESS] - 1)  # (B,)
     contrast = 1 + strength * (2 * random[CONTRAST] - 1)
     mean = views.mean((1, 2, 3)) * brightness  # after the change of brightness
@@ -156,7 +161,8 @@ def _jitter(views: Tensor, random: Tensor, strength: float) -> None:
 
 def _window(images: Tensor, mirrored: Tensor, random: Tensor, recipe: Recipe) -> Tensor:
     """Windows that start at a whole pixel, all places equally likely: one gather of
-    bytes, which mirrors too."""
+    bytes, which mirrors too.
+    """
     stored, size = images.shape[-1], recipe.image_size
     left = (random[PLACE_X] * (stored - size + 1)).long()[:, None]  # (B, 1)
     top = (random[PLACE_Y] * (stored - size + 1)).long()[:, None]
@@ -262,7 +268,8 @@ def inside(
     left: Tensor, top: Tensor, right: Tensor, bottom: Tensor, height: int, width: int
 ) -> Tensor:
     """Which pixels lie in a rectangle: four times (B,), in pixels, right and bottom
-    excluded -> (B, height, width) bool."""
+    excluded -> (B, height, width) bool.
+    """
     x = torch.arange(width, device=left.device)
     y = torch.arange(height, device=left.device)
     columns = (x >= left[:, None]) & (x < right[:, None])  # (B, width)
@@ -333,7 +340,8 @@ def mix(
 
 def _kept(random: Tensor, parameter: float, height: int, width: int) -> Tensor:
     """CutMix: 1 where a view stays, 0 in the rectangle that comes from the other: (B,
-    height, width) float."""
+    height, width) float.
+    """
     # of the rectangle, as a share of the image's sides
     side = (1 - _beta(random[SHARE], parameter)).sqrt()
     down, across = (height * side).floor(), (width * side).floor()
@@ -359,7 +367,8 @@ def _beta(uniform: Tensor, parameter: float) -> Tensor:
 @lru_cache(maxsize=16)
 def _quantiles(parameter: float, device: torch.device) -> Tensor:
     """Quantiles 0, 1/QUANTILES .. 1 of Beta(parameter, parameter): (QUANTILES + 1,)
-    float32, made once on the host."""
+    float32, made once on the host.
+    """
     from scipy import special  # late: only mixed images need it
 
     probabilities = torch.linspace(0, 1, QUANTILES + 1, dtype=torch.float64)
@@ -394,7 +403,8 @@ def evaluation_view(
 def centre(images: Tensor, image_size: int) -> Tensor:
     """The centre of images (B, 3, S, S) uint8 as (B, 3, image_size, image_size) float32
     in [0, 1]: an exact slice. Of kept feature maps (B, V, n, h, w), those of the image
-    that is not mirrored, (B, n, h, w) float32."""
+    that is not mirrored, (B, n, h, w) float32.
+    """
     _check(images, image_size)
     if images.is_floating_point():
         return images[:, 0].float()
@@ -405,13 +415,15 @@ def centre(images: Tensor, image_size: int) -> Tensor:
 
 def centre_offset(store_size: int, image_size: int) -> int:
     """Pixels that :func:`centre` cuts off at the left and at the top: a box of the
-    stored image minus this is the box in what is seen."""
+    stored image minus this is the box in what is seen.
+    """
     return (store_size - image_size) // 2
 
 
 def _check(images: Tensor, size: int) -> None:
     """Raises InputError unless images are stored pictures of at least `size` pixels, or
-    kept feature maps."""
+    kept feature maps.
+    """
     kept = images.is_floating_point()
     if kept:
         known = images.ndim == 5 and images.shape[1] in (1, 2)

@@ -93,7 +93,8 @@ def components(masks: Tensor, connectivity: int = 8) -> Tensor:
 
 def _highest_near(labels: Tensor, connectivity: int) -> Tensor:
     """The highest of the labels (B, h, w) int64 of each cell and of those that it
-    touches."""
+    touches.
+    """
     # pooling takes no whole numbers on a GPU
     label = labels[:, None].to(torch.float64)
     if connectivity == 8:
@@ -108,7 +109,8 @@ def _highest_near(labels: Tensor, connectivity: int) -> Tensor:
 def largest_component(masks: Tensor, connectivity: int = 8) -> Tensor:
     """The largest connected component of each mask (B, h, w) bool, as a mask; empty
     masks stay empty. Of components of equal size, the one that ends first in reading
-    order. Raises InputError for a connectivity other than 4 and 8."""
+    order. Raises InputError for a connectivity other than 4 and 8.
+    """
     label = components(masks, connectivity).flatten(1)  # (B, n), 0 .. n
     batch, n = label.shape
     sizes = torch.zeros(batch, n + 1, dtype=torch.int64, device=masks.device)
@@ -119,7 +121,8 @@ def largest_component(masks: Tensor, connectivity: int = 8) -> Tensor:
 
 def bounding_box(masks: Tensor) -> Tensor:
     """The box round each mask (B, h, w) bool: (B, 4) int64 xyxy in map cells, where
-    cell i covers [i, i + 1]. Of an empty mask, the whole map."""
+    cell i covers [i, i + 1]. Of an empty mask, the whole map.
+    """
     left, right = _ends(masks.any(1))
     top, bottom = _ends(masks.any(2))
     return torch.stack([left, top, right, bottom], 1)
@@ -127,7 +130,8 @@ def bounding_box(masks: Tensor) -> Tensor:
 
 def _ends(used: Tensor) -> tuple[Tensor, Tensor]:
     """The first cell of (B, cells) bool that is true, and one beyond the last. Where
-    none is, all cells."""
+    none is, all cells.
+    """
     used = used.int()  # argmax takes the first of equal values
     first = used.argmax(1)
     after_last = used.shape[1] - used.flip(1).argmax(1)

@@ -47,7 +47,8 @@ def centre_boxes(
 
 def box_iou(a: Tensor, b: Tensor) -> Tensor:
     """Intersection over union of boxes a (..., 4) and b (..., 4), broadcast against
-    each other -> (...), 0..1; empty boxes give 0."""
+    each other -> (...), 0..1; empty boxes give 0.
+    """
     upper_left = torch.maximum(a[..., :2], b[..., :2])  # (..., 2), of what both cover
     lower_right = torch.minimum(a[..., 2:], b[..., 2:])
     shared = (lower_right - upper_left).clamp(min=0).prod(-1)  # 0 where they are apart
@@ -65,7 +66,8 @@ def iou_matrix(boxes: Tensor) -> Tensor:
 def gaussian_smooth(maps: Tensor, sigma: float) -> Tensor:
     """Each map (B, h, w) smoothed with a Gaussian of `sigma` cells, cut at 4 sigma; the
     border is continued by its last value, so that a constant map stays what it is.
-    sigma 0: unchanged."""
+    sigma 0: unchanged.
+    """
     if sigma <= 0:
         return maps
     radius = int(4 * sigma + 0.5)

@@ -42,7 +42,8 @@ METHODS: dict[str, type[Method]] = {
 
 def options_of(method: str) -> dict[str, Any]:
     """The options of a method with their defaults: the keywords of its constructor, but
-    for those that the recipe sets. Raises InputError for an unknown method."""
+    for those that the recipe sets. Raises InputError for an unknown method.
+    """
     if method not in METHODS:
         raise unknown("method", method, METHODS)
     found = METHODS[method]

@@ -36,7 +36,8 @@ def top_of(start: str) -> int:
 
 class ChannelGate(nn.Module):
     """Which channels count (Woo et al. 2018, eq. 2): maps (B, n, h, w) -> gate (B, n,
-    1, 1). One perceptron reads the mean and the maximum."""
+    1, 1). One perceptron reads the mean and the maximum.
+    """
 
     def __init__(self, channels: int, start: str):
         super().__init__()
@@ -59,7 +60,8 @@ class ChannelGate(nn.Module):
 class SpatialGate(nn.Module):
     """Which places count (Woo et al. 2018, eq. 3): maps (B, n, h, w) -> gate (B, 1, h,
     w). A 7x7 convolution reads the mean and the maximum over channels; BatchNorm
-    follows, as in the authors' code."""
+    follows, as in the authors' code.
+    """
 
     def __init__(self, start: str):
         super().__init__()
@@ -79,7 +81,8 @@ class SpatialGate(nn.Module):
 
 def weighed(maps: Tensor, *gates: nn.Module | None) -> Tensor:
     """Maps (B, n, h, w) times each gate in turn, which reads what the one before it has
-    left (eq. 1)."""
+    left (eq. 1).
+    """
     for gate in gates:
         if gate is not None:
             maps = maps * gate(maps)
@@ -123,7 +126,8 @@ class Gated(nn.Module):
 
 def branch_ends(network: nn.Module) -> list[tuple[nn.Module, str]]:
     """(module, name of the layer in it) for the last layer of each residual branch: a
-    BatchNorm, whose maps are then added to the block's input."""
+    BatchNorm, whose maps are then added to the block's input.
+    """
     from torchvision.models.mobilenetv2 import InvertedResidual
     from torchvision.models.resnet import BasicBlock, Bottleneck
 
@@ -203,7 +207,8 @@ class Attention(Method):
 
     def _gate_blocks(self, channel: bool, spatial: bool, start: str) -> None:
         """Put gates on every residual branch of the backbone; they belong to `blocks`,
-        so that they learn at the rate of the head."""
+        so that they learn at the rate of the head.
+        """
         ends = branch_ends(self.backbone.network)
         if not ends:
             raise InputError(
@@ -219,14 +224,16 @@ class Attention(Method):
 
     def maps(self, images: Tensor) -> Tensor:
         """The feature maps (B, n, h, w) after both gates, first channels and then
-        places: what is pooled."""
+        places: what is pooled.
+        """
         return weighed(self.backbone(images), self.channel, self.spatial)
 
     def forward(
         self, images: Tensor, targets: Tensor | None = None
     ) -> dict[str, Tensor]:
         """{"image": logits (B, C)}, with the triplet loss also {"triplet": embeddings
-        (B, n)}; `targets` are not used (other methods do)."""
+        (B, n)}; `targets` are not used (other methods do).
+        """
         feature = self.maps(images).mean((2, 3))  # (B, n)
         outputs = {"image": self.image_head(feature)}
         if self.triplet:

@@ -155,7 +155,8 @@ class Flrdf(Method):
 
     def predict(self, images: Tensor) -> Tensor:
         """Logits (B, C) used at test time, see `test`; nothing is shuffled, and without
-        the foreground head nothing cropped."""
+        the foreground head nothing cropped.
+        """
         _, maps, image_logits = self.first_look(images)
         if self.test == "image" or self.foreground_head is None:
             return image_logits
@@ -171,13 +172,15 @@ class Flrdf(Method):
     ) -> dict[str, Tensor]:
         """Localisation maps (B, h, w), float32: "foreground", the method's own; where
         maps are pressed also "cam", the same of the maps before that, with the same
-        classes. For figures and scores: call it in eval mode."""
+        classes. For figures and scores: call it in eval mode.
+        """
         return self.activations(self.first_look(images), targets)
 
     @torch.no_grad()
     def locate(self, images: Tensor) -> dict[str, Tensor]:
         """The boxes (B, 4), float32 xyxy in input pixels, that the maps of
-        ``activation_maps`` give. Call it in eval mode."""
+        ``activation_maps`` give. Call it in eval mode.
+        """
         boxes = {}
         for name, activation in self.activation_maps(images).items():
             boxes[name] = self.box(activation, images.shape[-1])
@@ -185,7 +188,8 @@ class Flrdf(Method):
 
     def first_look(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(a): the maps X (B, n, h, w), the same pressed, X^s, and the image head's
-        logits (B, C) of these."""
+        logits (B, C) of these.
+        """
         if images.shape[-1] != images.shape[-2]:
             raise InputError(
                 f"flrdf needs square images, not {images.shape[-1]} x"
@@ -199,7 +203,8 @@ class Flrdf(Method):
         self, look: tuple[Tensor, Tensor, Tensor], targets: Tensor | None = None
     ) -> dict[str, Tensor]:
         """The maps of ``activation_maps`` from a first look, so that one look gives
-        those of several classes."""
+        those of several classes.
+        """
         maps, pressed, image_logits = look
         found = {"foreground": self._activation(pressed, image_logits, targets)}
         if self.suppression is not None:
@@ -218,7 +223,8 @@ class Flrdf(Method):
         self, maps: Tensor, image_logits: Tensor, targets: Tensor | None
     ) -> Tensor:
         """The localisation map (B, h, w) of feature maps; in float32 also under mixed
-        precision, because a threshold follows."""
+        precision, because a threshold follows.
+        """
         with torch.no_grad(), torch.autocast(maps.device.type, enabled=False):
             maps = maps.float()  # (B, n, h, w)
             weight = self.image_head.weight.float()  # (C, n)
@@ -233,14 +239,16 @@ class Flrdf(Method):
 
     def enlarged(self, activation: Tensor) -> Tensor:
         """Localisation maps (B, h, w) in finer cells (B, finer * h, finer * w), see
-        `finer`."""
+        `finer`.
+        """
         cells = self.finer * activation.shape[-1]
         return F.interpolate(activation[:, None], (cells, cells), mode="bilinear")[:, 0]
 
     def to_pixels(self, edges: Tensor, cells: int, size: int) -> Tensor:
         """Boxes (..., 4) xyxy in finer cells, of which a row has `cells`, as input
         pixels of an image whose side is `size`, float32; see
-        :func:`fgbook.images.components.to_pixels`."""
+        :func:`fgbook.images.components.to_pixels`.
+        """
         depth = self.backbone.depth_at(size)
         stride = depth.stride / self.finer
         # A cell is cut into finer ones round where it looks; the first looks here.
@@ -275,7 +283,8 @@ class Flrdf(Method):
         self, images: Tensor, maps: Tensor, image_logits: Tensor, targets: Tensor | None
     ) -> Tensor:
         """The image's foreground, enlarged to the size of the image; a box that is not
-        square is stretched (silent)."""
+        square is stretched (silent).
+        """
         size = images.shape[-1]
         activation = self._activation(maps, image_logits, targets)
         boxes = self.box(activation, size)  # (B, 4)

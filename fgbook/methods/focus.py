@@ -124,7 +124,8 @@ class Focus(Method):
         criterion: Criterion = F.cross_entropy,
     ) -> dict[str, Tensor]:
         """One softmax loss a head (section 3.3), the region loss averaged over regions;
-        targets (B,) int64 or (B, C) probabilities."""
+        targets (B,) int64 or (B, C) probabilities.
+        """
         losses = {"image": criterion(logits["image"], targets)}
         of_regions = logits["region"].flatten(0, 1)  # (B * m, C)
         # with the size told, a GPU need not count
@@ -138,7 +139,8 @@ class Focus(Method):
 
     def predict(self, images: Tensor) -> Tensor:
         """Logits (B, C) used at test time: of the hybrid head, from l regions; without
-        it, of the image head, from no region at all."""
+        it, of the image head, from no region at all.
+        """
         maps, feature, image_logits = self._first_look(images)
         if self.hybrid_head is None:
             return image_logits
@@ -157,14 +159,16 @@ class Focus(Method):
     @torch.no_grad()
     def regions(self, images: Tensor) -> Tensor:
         """The boxes of the m regions (B, m, 4), xyxy in input pixels, the best
-        first."""
+        first.
+        """
         return self._propose(self.attention_map(images), images, self.m)
 
     # ---- the steps of section 3
 
     def _first_look(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Section 3.1: the maps Z (B, n, h, w), the feature F^I (B, n) and the scores S
-        (B, C) of the whole image."""
+        (B, C) of the whole image.
+        """
         height, width = images.shape[-2:]
         if height != width:
             raise InputError(
@@ -178,7 +182,8 @@ class Focus(Method):
         self, maps: Tensor, image_logits: Tensor, targets: Tensor | None = None
     ) -> Tensor:
         """Eq. 2 and the smoothing that follows it: M (B, h, w). In float32 also under
-        mixed precision: close scores decide which region is chosen."""
+        mixed precision: close scores decide which region is chosen.
+        """
         with torch.no_grad(), torch.autocast(maps.device.type, enabled=False):
             z = maps.float()  # (B, n, h, w)
             w = self.image_head.weight.float()  # (C, n)
@@ -197,7 +202,8 @@ class Focus(Method):
 
     def _propose(self, attention: Tensor, images: Tensor, count: int) -> Tensor:
         """Section 3.2: every cell of M stands for a box, scored by M there; the best
-        `count` after NMS (B, count, 4)."""
+        `count` after NMS (B, count, 4).
+        """
         h, w = attention.shape[1:]
         boxes, iou = self._geometry(h, w, images.shape[-1], images.device)
         scores = attention.flatten(1)  # (B, h * w)
@@ -227,7 +233,8 @@ class Focus(Method):
 
     def _second_look(self, images: Tensor, boxes: Tensor) -> Tensor:
         """Cut out, zoom in, same backbone, GAP: boxes (B, count, 4) -> F^R (B, count,
-        n)."""
+        n).
+        """
         side = round(self.zoom * images.shape[-1])
         crops = regions.crop_zoom(images, boxes, side)  # (B, count, 3, side, side)
         together = crops.flatten(0, 1)

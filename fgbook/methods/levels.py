@@ -73,7 +73,8 @@ class Levels(Method):
         self, images: Tensor, targets: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Logits by level, each with a softmax loss of its own (see Method); `targets`
-        are not used (other methods do)."""
+        are not used (other methods do).
+        """
         logits = {}
         for name, maps in self._maps(images).items():
             logits[name] = self.heads[name](maps.mean((2, 3)))

@@ -112,5 +112,6 @@ class Method(nn.Module):
 
     def predict(self, images: Tensor) -> Tensor:
         """Logits (B, C), what is used at test time; in evaluation mode, without
-        targets. Here, unless a method says otherwise: of the head "image"."""
+        targets. Here, unless a method says otherwise: of the head "image".
+        """
         return self(images)["image"]

@@ -71,7 +71,8 @@ def describe(kind: Any) -> str:
 
 def _alternatives(kind: Any) -> list[Any]:
     """The members of a union, None and then numbers before text, which takes
-    everything; of what is no union, itself."""
+    everything; of what is no union, itself.
+    """
     if get_origin(kind) not in (Union, UnionType):
         return [kind]
     order: list[Any] = [NoneType, bool, int, float, tuple, str]

@@ -110,7 +110,8 @@ class Semantic(Method):
 
     def attributes(self, images: Tensor) -> Tensor:
         """What the network says of each image: (B, A) of length 1; above 0 is more than
-        the classes have on average, below 0 less."""
+        the classes have on average, below 0 less.
+        """
         return self._said(self.backbone(images).mean((2, 3)))
 
     def _said(self, feature: Tensor) -> Tensor:
@@ -119,7 +120,8 @@ class Semantic(Method):
 
 def _others(count: int) -> Tensor:
     """A fixed permutation of `count` numbers that leaves none in its place: one long
-    cycle through all in random order."""
+    cycle through all in random order.
+    """
     order = torch.randperm(
         count, generator=torch.Generator().manual_seed(0), device="cpu"
     )

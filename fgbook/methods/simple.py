@@ -103,7 +103,8 @@ class Simple(Method):
 
 def convolution(inputs: int, outputs: int) -> nn.Conv2d:
     """3x3, which keeps the map's size, and starts as Keras's ``Conv2D`` does: Glorot's
-    uniform weights, biases 0."""
+    uniform weights, biases 0.
+    """
     layer = nn.Conv2d(inputs, outputs, 3, padding=1)
     nn.init.xavier_uniform_(layer.weight)
     assert layer.bias is not None

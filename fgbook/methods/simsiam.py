@@ -48,7 +48,8 @@ def spread(projected: Tensor) -> Tensor:
     """Whether the projections (B, w) have collapsed: the standard deviation over images
     of z / |z|, mean over its w numbers, times the square root of w. About 1 where
     directions are as different as can be, 0 where all images have become one (their
-    section 4.1)."""
+    section 4.1).
+    """
     unit = F.normalize(projected.detach(), dim=1)
     return unit.std(0, correction=0).mean() * projected.shape[1] ** 0.5
 
@@ -121,7 +122,8 @@ class SimSiam(Method):
         self, images: Tensor, targets: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Part "classifier": {"image": logits (B, C)}. part "pretrain": 2B views ->
-        {"projected", "predicted"}, each (2B, width)."""
+        {"projected", "predicted"}, each (2B, width).
+        """
         if self.part == "classifier":
             return {"image": self.predict(images)}
         projected = self.projector(self.backbone(images).mean((2, 3)))
@@ -135,7 +137,8 @@ class SimSiam(Method):
     ) -> dict[str, Tensor]:
         """{"image": criterion(logits, targets)}; or {"similarity": scalar, "spread":
         scalar}: the second one is only to be watched, has no gradient, and wants the
-        weight 0 in recipe.loss_weights."""
+        weight 0 in recipe.loss_weights.
+        """
         if self.part == "classifier":
             return super().losses(logits, targets, criterion)
         # cosines in float32 under mixed precision too

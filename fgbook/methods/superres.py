@@ -128,7 +128,8 @@ class SuperResolution(Method):
         self, images: Tensor, targets: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Part "classifier": logits of the head. part "restorer": the sharp images, and
-        what is restored from their reduced ones."""
+        what is restored from their reduced ones.
+        """
         if self.part == "classifier":
             return {"image": self.predict(images)}
         return {"sharp": images, "restored": self.restorer(self.reduce(images))}
@@ -140,14 +141,16 @@ class SuperResolution(Method):
         criterion: Criterion = F.cross_entropy,
     ) -> dict[str, Tensor]:
         """One scalar: {"image": criterion(logits (B, C), targets)}, or {"restoration":
-        mean absolute difference of the pixels}."""
+        mean absolute difference of the pixels}.
+        """
         if self.part == "classifier":
             return super().losses(logits, targets, criterion)
         return {"restoration": F.l1_loss(logits["restored"], logits["sharp"])}
 
     def predict(self, images: Tensor) -> Tensor:
         """Logits (B, C) of restored images; they are meant to be low-resolution ones,
-        enlarged."""
+        enlarged.
+        """
         return self.image_head(self.maps(images).mean((2, 3)))
 
     def maps(self, images: Tensor) -> Tensor:
@@ -156,12 +159,14 @@ class SuperResolution(Method):
 
     def reduce(self, images: Tensor) -> Tensor:
         """Sharp images as low resolution shows them: reduced and enlarged again, the
-        same shape."""
+        same shape.
+        """
         return degrade(images, round(self.low * images.shape[-1]), self.upsample)
 
     def restore(self, images: Tensor) -> Tensor:
         """Enlarged images restored, in [0, 1], without gradient: the classifier does
-        not move the restorer."""
+        not move the restorer.
+        """
         with torch.no_grad():
             return self.restorer(images).clamp(0, 1)
 

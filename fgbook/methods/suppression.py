@@ -1,6 +1,7 @@
 """No method but a block, which :mod:`fgbook.methods.flrdf` puts behind its backbone:
 it presses down the peaks of feature maps, so that a map shows more of an object than
-the spot that tells most (Liang and Qu, section 2.1)."""
+the spot that tells most (Liang and Qu, section 2.1).
+"""
 
 import torch
 from torch import Tensor, nn

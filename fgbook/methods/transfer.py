@@ -56,7 +56,8 @@ class Classifier(Method):
         self, images: Tensor, targets: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Logits by head; the `images` are feature maps (B, n, h, w), and `targets` are
-        not used (other methods do)."""
+        not used (other methods do).
+        """
         maps = images
         features = maps.flatten(1) if self.pool == "flatten" else maps.mean((2, 3))
         return {"image": self.layers(features)}

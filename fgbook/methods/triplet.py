@@ -1,6 +1,7 @@
 """No method but a loss, which :mod:`fgbook.methods.attention` adds to its own: the
 batch-hard triplet loss (Hermans, Beyer and Leibe 2017), images of one class together,
-images of different classes apart."""
+images of different classes apart.
+"""
 
 import torch
 import torch.nn.functional as F

@@ -74,7 +74,8 @@ def _view(
     epoch: int,
 ) -> tuple[Tensor, Tensor]:
     """One view of each image, mixed with another image's where the recipe says so, and
-    its target."""
+    its target.
+    """
     there, view = _augmented(index, images, recipe, seed, epoch)
     targets = labels[there]
     if not recipe.mixup and not recipe.cutmix:

@@ -1,5 +1,6 @@
 """The files of a training run: checkpoints that survive a crash at any moment, the log,
-the final weights."""
+the final weights.
+"""
 
 import io
 import json
@@ -31,7 +32,8 @@ class Damaged(InputError):
 @dataclass
 class State:
     """How far a run has come: what a checkpoint holds besides model, averaged weights,
-    optimiser and scaler."""
+    optimiser and scaler.
+    """
 
     epoch: int = 0  # epochs completed
     step: int = 0  # steps done in the current one
@@ -59,7 +61,8 @@ class State:
     @classmethod
     def unpacked(cls, values: dict[str, Any]) -> "State":
         """A state from :meth:`packed`; what an older version did not know is as in a
-        fresh one."""
+        fresh one.
+        """
         state = cls(**values)
         for name, total in state.sums.items():
             state.sums[name] = torch.tensor(total, dtype=torch.float64)
@@ -98,7 +101,8 @@ class Folder:
 
     def _begin(self) -> None:
         """Make the folder, and remove what a process left that was killed while it
-        wrote."""
+        wrote.
+        """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             for name in self.NAMES:
@@ -111,7 +115,8 @@ class Folder:
 
     def write(self, target: Path, content: bytes) -> None:
         """Give `target` the content. When that fails whatever stood there before is
-        intact."""
+        intact.
+        """
         temporary = target.with_name(f"{target.name}.tmp")
         try:
             with open(temporary, "wb") as file:
@@ -136,14 +141,16 @@ class Folder:
 
     def save(self, state: State, parts: dict[str, dict]) -> None:
         """Write a checkpoint; the one before it is kept as checkpoint.previous.pt.
-        `parts`: name -> state_dict."""
+        `parts`: name -> state_dict.
+        """
         content = {"run": self.identity, "state": state.packed(), "parts": parts}
         self.write(self.newest, _pack(content))
         self.saved = _words(self.newest, state)
 
     def resume(self, parts: dict[str, Any]) -> State:
         """Put the newest whole checkpoint into `parts` (name -> module, optimiser, ..)
-        and return its state; a fresh one if there is none."""
+        and return its state; a fresh one if there is none.
+        """
         for path in (self.newest, self.previous):
             content = self._whole(path)
             if content is None:
@@ -160,7 +167,8 @@ class Folder:
 
     def _whole(self, path: Path) -> dict | None:
         """The content of a checkpoint; None where there is none, or only a damaged one,
-        which is said and removed."""
+        which is said and removed.
+        """
         try:
             content = read(path)
         except FileNotFoundError:
@@ -197,7 +205,8 @@ class Folder:
 
     def log(self, state: State) -> None:
         """Write log.jsonl whole: the checkpoint holds its lines, so none is ever lost
-        or there twice."""
+        or there twice.
+        """
         if not self.may_write:
             return
         lines = [json.dumps(line, ensure_ascii=False) + "\n" for line in state.log]
@@ -209,7 +218,8 @@ class Folder:
 
     def finish(self, model: nn.Module, outcome: dict) -> None:
         """Write the final weights, with `outcome` and a digest in the file's own
-        header, then remove the checkpoints."""
+        header, then remove the checkpoints.
+        """
         if not self.may_write:
             return
         weights = {}
@@ -225,7 +235,8 @@ class Folder:
     def finished(self, model: nn.Module) -> dict | None:
         """The outcome of a run that was finished here before, its weights put into
         `model`; None when there is none, or when its file is damaged: that is said, and
-        the run goes on from its checkpoint or from the beginning."""
+        the run goes on from its checkpoint or from the beginning.
+        """
         try:
             weights, about = _open(self.model)
             identity, outcome = json.loads(about["run"]), json.loads(about["outcome"])
@@ -259,7 +270,8 @@ class Folder:
 
 class Events:
     """The log as TensorBoard's events. A call of ``fit`` begins them anew, from the
-    lines there are: no epoch is lost or there twice."""
+    lines there are: no epoch is lost or there twice.
+    """
 
     SCALARS = (
         "lr",
@@ -325,7 +337,8 @@ def load_model(path: Path) -> dict[str, Tensor]:
 
 def _open(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors and the header of a file of weights; raises Damaged, or OSError where
-    it is not there or not to be read."""
+    it is not there or not to be read.
+    """
     content = path.read_bytes()
     try:
         weights = safetensors.torch.load(content)
@@ -347,7 +360,8 @@ def _damaged(path: Path, why: str) -> Damaged:
 
 def _header(content: bytes) -> dict[str, str]:
     """The strings in a safetensors file's header: 8 bytes that tell its length, then
-    JSON."""
+    JSON.
+    """
     length = int.from_bytes(content[:8], "little")
     return json.loads(content[8 : 8 + length]).get("__metadata__", {})
 
@@ -375,7 +389,8 @@ def _pack(content: dict) -> bytes:
 
 def read(path: Path) -> dict | None:
     """The content of a checkpoint; None when a bit of it is not as it was written, or
-    when it holds anything but data."""
+    when it holds anything but data.
+    """
     file = path.read_bytes()
     archive, digest = file[:-32], file[-32:]
     if sha256(archive).digest() != digest:

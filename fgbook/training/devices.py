@@ -33,7 +33,8 @@ def default_device() -> str:
 
 def accelerator(recipe: Recipe, device: str | None) -> "Accelerator":
     """Device, precision and processes, from environment and recipe. Raises InputError
-    for a device or precision that is not to be had."""
+    for a device or precision that is not to be had.
+    """
     from accelerate import Accelerator
 
     on_cpu = processes(device).device.type == "cpu"
@@ -62,7 +63,8 @@ def _best_precision(on_cpu: bool) -> str:
 def keep_memory() -> None:
     """Have the C library (glibc) keep what is freed. By itself it gives large tensors
     back to the system at every step, and getting them again, page by page, takes up to
-    a third of the step. No result changes."""
+    a third of the step. No result changes.
+    """
     if sys.platform != "linux":
         return
     library = ctypes.CDLL(None)
@@ -121,7 +123,8 @@ def first() -> bool:
 
 def agree(make: Callable[[], Made], device: str | None = None) -> Made:
     """What ``make()`` gives in the first process, in all of them; what it raises there,
-    all raise. Alone: just ``make()``."""
+    all raise. Alone: just ``make()``.
+    """
     if alone():
         return make()
     from accelerate.utils import broadcast_object_list
@@ -150,7 +153,8 @@ def leave() -> None:
 
 class Images:
     """A split's images by index, as they are stored, on the device: kept there whole if
-    they fill up to a quarter of its free memory, else copied."""
+    they fill up to a quarter of its free memory, else copied.
+    """
 
     def __init__(self, images: Tensor, device: torch.device):
         self.device = device
@@ -165,7 +169,8 @@ class Images:
 
     def __call__(self, index: Tensor, on_device: Tensor) -> Tensor:
         """Index (B,) on the CPU and the same on the device -> (B, ...), such as (B, 3,
-        S, S) uint8."""
+        S, S) uint8.
+        """
         if self.resident:
             return self.images[on_device]
         return to_device(self.images[index], self.device)
@@ -173,13 +178,15 @@ class Images:
 
 def move(model: nn.Module, device: torch.device) -> None:
     """Put a model on the device, its convolutions in the layout that is the faster one
-    for them, on CPUs too."""
+    for them, on CPUs too.
+    """
     model.to(device).to(memory_format=torch.channels_last)
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """To the device without waiting for it: from pinned memory a copy runs by
-    itself."""
+    itself.
+    """
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor
@@ -187,7 +194,8 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 def reseed(number: int, device: torch.device) -> None:
     """Seed torch's generators for a step (``torch.manual_seed`` would also format a
-    stack trace for a CUDA that is not there)."""
+    stack trace for a CUDA that is not there).
+    """
     torch.default_generator.manual_seed(number)
     if device.type == "cuda":
         torch.cuda.manual_seed(number)
@@ -195,7 +203,8 @@ def reseed(number: int, device: torch.device) -> None:
 
 def share_buffers(model: nn.Module) -> None:
     """Give all processes the first one's buffers (running statistics), so that they
-    evaluate the same network."""
+    evaluate the same network.
+    """
     if not alone():
         for buffer in model.buffers():
             dist.broadcast(buffer, 0)
@@ -206,7 +215,8 @@ def share_buffers(model: nn.Module) -> None:
 
 class SyncBatchNorm(BatchNorm):
     """BatchNorm whose batch statistics are those of all processes' images together:
-    ``torch.nn.SyncBatchNorm`` for CPUs, where that has none."""
+    ``torch.nn.SyncBatchNorm`` for CPUs, where that has none.
+    """
 
     def _check_input_dim(self, input: Tensor) -> None:
         """Any number of dimensions; channels are the second."""
@@ -235,7 +245,8 @@ class SyncBatchNorm(BatchNorm):
     @torch.no_grad()
     def _note(self, mean: Tensor, variance: Tensor) -> None:
         """Take a batch into the running statistics; without a momentum these are the
-        mean over all batches."""
+        mean over all batches.
+        """
         assert self.num_batches_tracked is not None
         assert self.running_mean is not None and self.running_var is not None
         self.num_batches_tracked.add_(1)
@@ -248,7 +259,8 @@ class SyncBatchNorm(BatchNorm):
 
 class _Sum(torch.autograd.Function):
     """The sum over all processes. Each of them has a loss that depends on it, so the
-    gradient is a sum over all of them too."""
+    gradient is a sum over all of them too.
+    """
 
     @staticmethod
     def forward(ctx, value: Tensor) -> Tensor:
@@ -263,7 +275,8 @@ class _Sum(torch.autograd.Function):
 
 def synchronise_batchnorm(model: nn.Module, device: torch.device) -> nn.Module:
     """`model` with BatchNorm layers that share their batch statistics over the
-    processes. Names and values of its weights stay."""
+    processes. Names and values of its weights stay.
+    """
     if device.type == "cuda":
         return nn.SyncBatchNorm.convert_sync_batchnorm(model)
     for module in model.modules():

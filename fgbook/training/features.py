@@ -93,7 +93,8 @@ def cached(
 
 def check(recipe: Recipe) -> None:
     """Raise InputError for a recipe that features of whole pictures cannot serve: there
-    are none of pictures at low resolution."""
+    are none of pictures at low resolution.
+    """
     for name in ("resolution", "low_side"):
         value = getattr(recipe, name)
         if value not in ("high", 0):
@@ -126,7 +127,8 @@ def _batches(
 
 def _write(path: Path, batches: Iterator[Tensor], total: int, said: str) -> None:
     """Write batches of features, `total` pictures together, as one .npy file. Only the
-    first batch tells their shape, so the header is written then."""
+    first batch tells their shape, so the header is written then.
+    """
     from tqdm.auto import tqdm
 
     bar = tqdm(
@@ -159,7 +161,8 @@ def compute(
     device: str | torch.device | None = None,
 ) -> Tensor:
     """Feature maps of one batch of pictures (B, 3, S, S) uint8 -> (B, views, n, h, w)
-    float16 on the CPU; leaves `backbone` in eval mode on the device."""
+    float16 on the CPU; leaves `backbone` in eval mode on the device.
+    """
     place = torch.device(device or devices.default_device())
     devices.move(backbone.eval(), place)
     seen = centre(images.to(place), image_size)

@@ -242,7 +242,8 @@ class Trainer:
 
     def _resume(self) -> State:
         """The newest checkpoint's state, its weights put where they belong; a fresh one
-        where there is none."""
+        where there is none.
+        """
         state = self.folder.resume(self.parts)
         # sums over images are counted once, not by every process
         state.sums = {name: total * self.first for name, total in state.sums.items()}
@@ -269,7 +270,8 @@ class Trainer:
 
     def epoch(self) -> Asked | None:
         """From where the state stands to the end of its epoch. What asked to stop, if
-        something did before the run's end; else None."""
+        something did before the run's end; else None.
+        """
         of_epoch = self.batches(self.state.epoch)
         self.model.train()
 
@@ -373,7 +375,8 @@ class Trainer:
         self, number: int, losses: dict[str, Tensor], loss: Tensor, images: float
     ) -> None:
         """Add the losses of so many images to the epoch's, and note whether they are
-        finite. It stays on the device, to be read by ``look``."""
+        finite. It stays on the device, to be read by ``look``.
+        """
         for name, value in losses.items():
             before = self.state.sums.get(name, 0)
             self.state.sums[name] = before + value.detach().double() * images
@@ -399,7 +402,8 @@ class Trainer:
 
     def look(self) -> None:
         """Read what has gathered on the device, add up what the processes have, show
-        it. Raises NonFiniteLoss if a loss or a weight is not finite."""
+        it. Raises NonFiniteLoss if a loss or a weight is not finite.
+        """
         bad = self.accelerator.gather(self.bad_step.view(1)).min().item()  # WAITS
         finite = [weight.isfinite().all() for weight in self.model.parameters()]
         if not torch.stack(finite).all():  # WAITS
@@ -427,7 +431,8 @@ class Trainer:
 
     def stopped(self, asked: Asked) -> Outcome:
         """The outcome of a call that something stopped before the run's end; raises
-        KeyboardInterrupt if that was Ctrl-C."""
+        KeyboardInterrupt if that was Ctrl-C.
+        """
         state = self.state
         if asked.interrupted:
             raise KeyboardInterrupt(
@@ -553,7 +558,8 @@ class Trainer:
 
     def batches(self, epoch: int) -> tuple[Tensor, ...]:
         """The places of the training images in an epoch's batches; a single image that
-        is left over is in none."""
+        is left over is in none.
+        """
         taken = schedule.of_epoch(self.train.labels, self.recipe, self.seed, epoch)
         return taken.split(self.recipe.batch_size)[: self.steps]
 
@@ -626,7 +632,8 @@ def _logits(
     resolution: str,
 ) -> Tensor:
     """Logits (N, C), float32 on the CPU. Each process takes every n-th batch, so that
-    the batches are the same however many there are."""
+    the batches are the same however many there are.
+    """
     model.eval()
     all_batches = torch.arange(len(images)).split(recipe.batch_size)
     mine = all_batches[accelerator.process_index :: accelerator.num_processes]
@@ -704,7 +711,8 @@ def _identity(model: nn.Module, data: DataSet, recipe: Recipe, seed: int) -> dic
 
 def _total(losses: dict[str, Tensor], recipe: Recipe) -> Any:
     """The sum of a model's losses with the recipe's weights (1 where it names none);
-    raises InputError when the recipe names one that the model does not have."""
+    raises InputError when the recipe names one that the model does not have.
+    """
     weights = dict(recipe.loss_weights)
     for name in weights if losses else ():
         if name not in losses:
@@ -722,7 +730,8 @@ def _clipping(sums: Tensor) -> dict[str, float | None]:
 
 def _better(line: dict[str, Any], state: State) -> bool:
     """Whether an epoch beats the best one so far: higher accuracy, or the same with a
-    lower loss."""
+    lower loss.
+    """
     if not state.best_epoch or state.best_top1 is None or state.best_loss is None:
         return True
     if line["val_top1"] != state.best_top1:
@@ -733,7 +742,8 @@ def _better(line: dict[str, Any], state: State) -> bool:
 @contextmanager
 def _batchnorm_explained(recipe: Recipe) -> Iterator[None]:
     """What torch says of a single value that BatchNorm cannot normalise, in terms of
-    the recipe."""
+    the recipe.
+    """
     try:
         yield
     except ValueError as error:
@@ -751,7 +761,8 @@ def _batchnorm_explained(recipe: Recipe) -> Iterator[None]:
 @contextmanager
 def _interruptible() -> Iterator[list[int]]:
     """Ctrl-C is noted in the list that this gives, to be acted on between two steps; a
-    second one interrupts at once."""
+    second one interrupts at once.
+    """
     noted: list[int] = []
 
     def note(number, frame):

@@ -1,5 +1,6 @@
 """Memory of a training step: what is kept for the backward pass, and how to keep less
-of it."""
+of it.
+"""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -54,7 +55,8 @@ def _storage(tensor: Tensor) -> int:
 
 def blocks(network: nn.Module) -> Iterator[nn.Module]:
     """The blocks of a network: modules made of layers that stand in a row (in an
-    ``nn.Sequential`` or ``nn.ModuleList``), not inside each other."""
+    ``nn.Sequential`` or ``nn.ModuleList``), not inside each other.
+    """
     in_a_row = isinstance(network, ROW)
     for child in network.children():
         has_layers = any(True for _ in child.children())

@@ -1,5 +1,6 @@
 """What changes the weights: the recipe's optimiser, the clipping of gradients, and the
-moving average of the weights."""
+moving average of the weights.
+"""
 
 from collections.abc import Iterable
 
@@ -63,7 +64,8 @@ def clipping(norm: Tensor, clip_norm: float) -> Tensor:
 @torch.no_grad()
 def follow(average: nn.Module, model: nn.Module, decay: float) -> None:
     """Move an average of a model's weights and running statistics towards the model:
-    decay * average + (1 - decay) * model. Whole numbers are copied."""
+    decay * average + (1 - decay) * model. Whole numbers are copied.
+    """
     from torch.optim.swa_utils import get_ema_multi_avg_fn
 
     kept_floats, now_floats = [], []

@@ -28,7 +28,8 @@ def steps_per_epoch(images: int, batch_size: int) -> int:
 
 def order(seed: int, epoch: int, images: int) -> Tensor:
     """The order in which an epoch takes the images: a permutation (images,) int64 that
-    depends on nothing but the arguments."""
+    depends on nothing but the arguments.
+    """
     generator = torch.Generator().manual_seed(key(seed, epoch))
     return torch.randperm(images, generator=generator)
 
@@ -65,7 +66,8 @@ def by_class(labels: Tensor, per_class: int, seed: int, epoch: int) -> Tensor:
 
 def of_epoch(labels: Tensor, recipe: Recipe, seed: int, epoch: int) -> Tensor:
     """The recipe's order of the images with these labels (N,) in an epoch: (N,)
-    int64."""
+    int64.
+    """
     if recipe.per_class:
         return by_class(labels, recipe.per_class, seed, epoch)
     return order(seed, epoch, len(labels))
