@@ -2,7 +2,7 @@
 
 import ast
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Annotated, Any, get_args, get_origin
 
@@ -268,6 +268,38 @@ def parse(name: str, text: str) -> Any:
     except (KeyError, ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         raise _wrong_type(name, text) from None
     return check(name, value)
+
+
+def assignments(option: str, pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Texts by name. A pair that is given twice counts once.
+
+    Raises InputError where a name is given two values.
+    """
+    found: dict[str, str] = {}
+    for name, text in pairs:
+        if found.setdefault(name, text) != text:
+            raise InputError(
+                f"{option} gives {name} two values, {found[name]!r} and {text!r}; give"
+                " it one."
+            )
+    return found
+
+
+def equations(option: str, texts: Iterable[str], example: str) -> dict[str, str]:
+    """``("epochs=12",)`` as {"epochs": "12"}.
+
+    Raises InputError for a text without "=", and where a name is given two values.
+    """
+    pairs = []
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise InputError(
+                f"{option} {text!r} has no '='; write NAME=VALUE, as in"
+                f" {option} {example}."
+            )
+        pairs.append((name.strip(), value))
+    return assignments(option, pairs)
 
 
 def _rule(name: str) -> tuple[type[Any], Range | tuple[str, ...] | None]:

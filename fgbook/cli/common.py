@@ -141,38 +141,6 @@ def one_dataset(given: Iterable[str]) -> str | None:
     return different[0] if different else None
 
 
-def assignments(option: str, pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Texts by name. A pair that is given twice counts once.
-
-    Raises InputError where a name is given two values.
-    """
-    found: dict[str, str] = {}
-    for name, text in pairs:
-        if found.setdefault(name, text) != text:
-            raise InputError(
-                f"{option} gives {name} two values, {found[name]!r} and {text!r}; give"
-                " it one."
-            )
-    return found
-
-
-def equations(option: str, texts: Iterable[str], example: str) -> dict[str, str]:
-    """``("epochs=12",)`` as {"epochs": "12"}.
-
-    Raises InputError for a text without "=", and where a name is given two values.
-    """
-    pairs = []
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise InputError(
-                f"{option} {text!r} has no '='; write NAME=VALUE, as in"
-                f" {option} {example}."
-            )
-        pairs.append((name.strip(), value))
-    return assignments(option, pairs)
-
-
 def check_device(name: str | None) -> None:
     """Refuse a device that this machine does not have, before any data are read."""
     if name is None:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from .common import Failed, assignments, examples
+from ..recipe import assignments
+from .common import Failed, examples
 
 
 @click.command(

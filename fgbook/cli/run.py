@@ -1,8 +1,6 @@
 """Commands that train: ``fgbook run``, ``fgbook tune`` and ``fgbook pretrain``."""
 
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -10,16 +8,12 @@ from ..errors import InputError
 from .common import (
     Command,
     check_device,
-    equations,
     examples,
     on_device,
     one_dataset,
     quiet_disk,
 )
 from .results import table
-
-if TYPE_CHECKING:
-    from ..papers.spec import Row
 
 
 def choosing_rows(command: Command) -> Command:
@@ -156,17 +150,17 @@ def run(
     lines = [about.row(name) for name in dict.fromkeys(rows)]
     overrides = {
         name: recipe.parse(name, text)
-        for name, text in equations("--set", changes, "epochs=12").items()
+        for name, text in recipe.equations("--set", changes, "epochs=12").items()
     }
     dataset = one_dataset(datasets)
     check_device(device)
 
-    from ..evidence import runs
+    from ..evidence import plan, runs
     from ..training import devices
 
     names = [line.name for line in lines] or None
     numbers = list(dict.fromkeys(chosen)) or list(range(seeds or 1))
-    changed = parsed_options(lines or about.rows_at(profile), options)
+    changed = plan.typed_options(lines or about.rows_at(profile), options)
     wanted = (paper, names, profile, dataset, numbers)
     planned = runs.planned(*wanted, overrides, changed)
     if dry_run:
@@ -231,10 +225,10 @@ def tune(
     dataset = one_dataset(datasets)
     check_device(device)
 
-    from ..evidence import tuning
+    from ..evidence import plan, tuning
     from ..training import devices
 
-    changed = parsed_options(lines, options)
+    changed = plan.typed_options(lines, options)
     for line in lines:
         with quiet_disk():
             found = tuning.tune(
@@ -263,20 +257,6 @@ def attempt(record: dict) -> str:
     said = ", ".join(f"{name}={value}" for name, value in changes(record).items())
     top1 = record["metrics"]["val"]["top1"]
     return f"  {100 * top1:5.1f} % top-1 on validation   {said or 'as it is'}"
-
-
-def parsed_options(lines: Iterable["Row"], texts: tuple[str, ...]) -> dict:
-    """``("m=4",)`` as {"m": 4}, checked against the methods of all rows that are asked
-    for.
-    """
-    from .. import methods
-
-    given = equations("--option", texts, "m=4")
-    values = {}
-    for method in dict.fromkeys(line.method for line in lines):
-        for name, text in given.items():
-            values[name] = methods.parse_option(method, name, text)
-    return values
 
 
 def publish_all(found: list[dict]) -> None:

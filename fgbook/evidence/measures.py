@@ -265,12 +265,14 @@ def wanted(run: Run) -> set[str]:
     in whatever chapter. Whoever comes first runs it for all.
     """
     told = run.recipe.as_dict()
+    # as the recipe has them: those of a record are of JSON's types
+    overrides = {name: told[name] for name in run.overrides if name in told}
     stage_before = run.after.row if run.after else None
     found: set[str] = set()
     for name in papers.names():
         for row in papers.get(name).rows_at(run.profile):
             # with the changes that this run was asked for with
-            recipe = row.recipes[run.profile].as_dict() | run.overrides
+            recipe = row.recipes[run.profile].as_dict() | overrides
             options = row.options | run.option_changes
             same_method = (row.method, options) == (run.method, run.options)
             if same_method and row.after == stage_before and recipe == told:

@@ -6,6 +6,7 @@ recipe, weights, data, seed, the stage before, and the versions of method and lo
 """
 
 import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -15,7 +16,7 @@ from .. import backbones, data, methods, papers, paths
 from ..data.dataset import DataSet
 from ..errors import InputError, unknown
 from ..papers.spec import PROFILES, Row
-from ..recipe import Recipe
+from ..recipe import Recipe, equations
 from ..training import loop
 from . import records
 
@@ -257,11 +258,11 @@ def planned(
     dataset: str | None = None,
     seeds: int | list[int] = 1,
     overrides: dict | None = None,
-    options: dict | None = None,
+    options: dict | str | None = None,
 ) -> list[Run]:
     """The runs that :func:`rows` finds or makes, in its order; rows and seeds that are
-    given twice count once. Raises InputError for wrong names and values, so that
-    nothing is trained before.
+    given twice count once. `options` by name, or as a person types them: "m=4 box=0.3".
+    Raises InputError for wrong names and values, so that nothing is trained before.
     """
     if profile not in PROFILES:
         raise unknown("profile", profile, PROFILES)
@@ -271,6 +272,9 @@ def planned(
             f"{paper} has no row at profile {profile!r}; choose another profile:"
             f" {', '.join(PROFILES)}."
         )
+    if isinstance(options, str):
+        lines = [papers.get(paper).row(name) for name in names]
+        options = typed_options(lines, options.split())
     numbers = list(range(seeds)) if isinstance(seeds, int) else seeds
     look = Look()
     changes = overrides or {}, options or {}
@@ -279,6 +283,18 @@ def planned(
         for name in dict.fromkeys(names):
             found.append(_resolve(paper, name, profile, dataset, seed, *changes, look))
     return found
+
+
+def typed_options(lines: Iterable[Row], texts: Iterable[str]) -> dict:
+    """``["m=4"]`` as {"m": 4}, checked against the methods of all rows that are asked
+    for. Raises InputError for a name or a value that one of them does not have.
+    """
+    given = equations("option", texts, "m=4")
+    values = {}
+    for method in dict.fromkeys(line.method for line in lines):
+        for name, text in given.items():
+            values[name] = methods.parse_option(method, name, text)
+    return values
 
 
 def of(record: dict) -> Run:

@@ -95,7 +95,7 @@ def rows(
     seeds: int | list[int] = 1,
     *,
     overrides: dict | None = None,
-    options: dict | None = None,
+    options: dict | str | None = None,
     device: str | None = None,
     budget_minutes: float | None = None,
     progress: bool = True,
@@ -105,7 +105,8 @@ def rows(
     """Records of several rows (None: all) over seeds (a count, or a list), seed by
     seed, so that a cut-off series is still comparable.
 
-    When the time budget ends first, the records that are there. All else as for
+    When the time budget ends first, the records that are there. `options` of the
+    method by name, or as a person types them: "m=4 box=0.3". All else as for
     :func:`resolve` and :func:`execute`.
     """
     todo = planned(paper, rows, profile, dataset, seeds, overrides, options)

@@ -9,7 +9,7 @@ from .. import data, methods, papers
 from ..errors import InputError
 from ..papers.spec import Paper
 from ..recipe import Recipe
-from .plan import Run
+from .plan import Look, Run
 from .runs import execute
 
 SEED = 1000  # tuning never uses a seed that is reported
@@ -41,7 +41,8 @@ def tune(
             f" fgbook/papers/{paper}.py."
         )
     chosen = data.absolute(dataset or about.datasets[profile][0])
-    before = _stages(about, line.after, profile, chosen)
+    look = Look()  # all tries see the same pictures
+    before = _stages(about, line.after, profile, chosen, look)
 
     found = []
     for change, recipe, listed in tuning.of(line):
@@ -59,6 +60,7 @@ def tune(
             overrides=change,
             option_changes=changes,
             after=before,
+            look=look,
         )
         record = execute(run, device=device, progress=progress, train=train)
         if record is not None:  # None only where a time budget ends
@@ -79,7 +81,9 @@ def _option_changes(
     return {name: fitting[name] for name in given if fitting[name] != before[name]}
 
 
-def _stages(about: Paper, name: str | None, profile: str, dataset: str) -> Run | None:
+def _stages(
+    about: Paper, name: str | None, profile: str, dataset: str, look: Look
+) -> Run | None:
     """The stages before a row, with their own settings but without the validation
     images.
     """
@@ -96,5 +100,6 @@ def _stages(about: Paper, name: str | None, profile: str, dataset: str) -> Run |
         options=stage.options,
         recipe=stage.recipes[profile].but(train_on="train"),
         purpose="tuning",
-        after=_stages(about, stage.after, profile, dataset),
+        after=_stages(about, stage.after, profile, dataset, look),
+        look=look,
     )

@@ -56,6 +56,30 @@ def test_an_option_changes_the_run_and_its_key(pictures):
     assert changed.key != resolve(pictures, options={"m": 4}).key
 
 
+def test_options_may_be_typed_as_text(pictures):
+    wanted = {"paper": "feng", "rows": ["hybrid"], "dataset": pictures}
+    (typed,) = runs.planned(**wanted, options="m=5  box=0.3")
+    (given,) = runs.planned(**wanted, options={"m": 5, "box": 0.3})
+    assert typed.key == given.key
+    assert typed.option_changes == {"m": 5, "box": 0.3}
+
+
+@pytest.mark.parametrize(
+    ("rows", "text", "says"),
+    [
+        (["hybrid"], "m", "option 'm' has no '='; write NAME=VALUE"),
+        (["hybrid"], "m=two", "focus: m must be a whole number"),
+        (["hybrid"], "m=4 m=5", "option gives m two values"),
+        # the plain row has no options at all
+        (["plain", "hybrid"], "m=4", "unknown option of plain 'm'"),
+    ],
+    ids=["no value", "type", "two values", "of another row"],
+)
+def test_wrong_text_is_refused(pictures, rows, text, says):
+    with pytest.raises(InputError, match=says):
+        runs.planned("feng", rows, dataset=pictures, options=text)
+
+
 def test_an_option_as_the_row_has_it_changes_nothing(pictures):
     own = methods.options_of("focus") | papers.get("feng").row("hybrid").options
     same = resolve(pictures, options={"m": own["m"], "box": own["box"]})
