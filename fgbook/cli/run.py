@@ -160,7 +160,7 @@ def run(
 
     names = [line.name for line in lines] or None
     numbers = list(dict.fromkeys(chosen)) or list(range(seeds or 1))
-    changed = plan.typed_options(lines or about.rows_at(profile), options)
+    changed = plan.typed_options(lines or about.rows_at(profile), options, "--option")
     wanted = (paper, names, profile, dataset, numbers)
     planned = runs.planned(*wanted, overrides, changed)
     if dry_run:
@@ -228,7 +228,7 @@ def tune(
     from ..evidence import plan, tuning
     from ..training import devices
 
-    changed = plan.typed_options(lines, options)
+    changed = plan.typed_options(lines, options, "--option")
     for line in lines:
         with quiet_disk():
             found = tuning.tune(

@@ -285,11 +285,14 @@ def planned(
     return found
 
 
-def typed_options(lines: Iterable[Row], texts: Iterable[str]) -> dict:
+def typed_options(
+    lines: Iterable[Row], texts: Iterable[str], word: str = "option"
+) -> dict:
     """``["m=4"]`` as {"m": 4}, checked against the methods of all rows that are asked
-    for. Raises InputError for a name or a value that one of them does not have.
+    for; `word` is what a person typed before each. Raises InputError for a name or a
+    value that one of them does not have.
     """
-    given = equations("option", texts, "m=4")
+    given = equations(word, texts, "m=4")
     values = {}
     for method in dict.fromkeys(line.method for line in lines):
         for name, text in given.items():
