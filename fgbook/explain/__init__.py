@@ -9,8 +9,8 @@
 The model is taken as it is: put it in eval mode, and the images on its device.
 """
 
+from ..images.enlarge import enlarge
 from .cam import cam
-from .enlarge import enlarge
 from .grad_cam import grad_cam
 from .occlusion import CHUNK, GREY, occlusion
 

@@ -41,9 +41,9 @@ from torch.nn.utils import fuse_conv_bn_eval
 from ..backbones import BatchNorm
 from ..backbones.small import Small
 from ..errors import InputError
+from ..images.enlarge import lines
 from ..methods.method import Method
 from ..methods.plain import Plain
-from .enlarge import lines
 
 WholeNumbers = TypeVar("WholeNumbers", int, Tensor)
 
