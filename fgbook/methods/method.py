@@ -49,7 +49,13 @@ class Method(nn.Module):
         loss = sum(weight[name] * losses[name] for name in losses)
         loss.backward()
 
-    so forward is the only thing that is traced and compiled, and that several processes
+    and one step of the optimiser. A method with ``rounds`` has several optimiser steps
+    a batch: this happens once for each name in there, one after the other and on the
+    same views of the images, with ``model(images, targets, name)``; what forward gives
+    then, ``losses`` makes that one loss of. Parameters that a round does not use stay
+    as they are in it, without momentum or weight decay.
+
+    So forward is the only thing that is traced and compiled, and that several processes
     share; all that has parameters is used there. The host must not wait for a value in
     forward or losses (no ``.item()``, no ``if`` on a tensor). Random choices come from
     torch's generator, which the loop seeds anew at every step. Training and evaluation
@@ -80,6 +86,10 @@ class Method(nn.Module):
     """Whether the backbone never learns and ``head``, itself a Method, reads its maps
     (B, n, h, w) in place of images: then these are computed once and ``head`` alone is
     trained."""
+
+    rounds: tuple[str, ...] = ()
+    """The losses, by name, that each get a forward pass and an optimiser step of their
+    own from every batch, in this order; (), as usual: one step lowers their sum."""
 
     backbone: Backbone  # absent where own_network
 

@@ -201,6 +201,22 @@ def reseed(number: int, device: torch.device) -> None:
         torch.cuda.manual_seed(number)
 
 
+def parallel(
+    model: nn.Module, accelerator: "Accelerator", some_rest: bool
+) -> nn.Module:
+    """What is called in place of the model where several processes share the work;
+    `some_rest`: not every pass uses all parameters. Those that no process used keep no
+    gradient, so that the optimiser leaves them alone, as it does in one process.
+    """
+    if some_rest:
+        from accelerate import DistributedDataParallelKwargs
+
+        accelerator.ddp_handler = DistributedDataParallelKwargs(
+            find_unused_parameters=True
+        )
+    return accelerator.prepare_model(model)
+
+
 def share_buffers(model: nn.Module) -> None:
     """Give all processes the first one's buffers (running statistics), so that they
     evaluate the same network.

@@ -22,7 +22,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -100,8 +100,10 @@ class Outcome:
     # of the best epoch, in [0, 1]; None where nothing was held out
     val_top1: float | None
     seconds: float  # of training and validation, over all calls
-    steps: int  # optimiser steps that led to the present state
-    # Of all completed epochs: the share of steps whose gradient was cut to clip_norm,
+    # batches that led to the present state; each is an optimiser step, or several
+    # where the method has rounds
+    steps: int
+    # Of all completed epochs: the share of updates whose gradient was cut to clip_norm,
     # and the mean of what gradients were multiplied by; None where nothing is cut. Each
     # epoch's are in the log.
     clipped: float | None = None
@@ -141,6 +143,9 @@ def fit(
     -> named means over images, predict(images) -> logits (B, C); targets are labels
     (B,) int64, or class probabilities (B, C) where images are mixed. Its ``backbone``,
     if it has one, learns at lr * backbone_lr_factor. Weight decay is on all parameters.
+    Where it has ``rounds``, each batch gets an optimiser step for each of these (see
+    :class:`fgbook.methods.method.Method`); a step of the schedule, of ema and of the
+    log is a batch with all its rounds.
     The images left over after the last whole batch form a smaller one; a single image
     left over is skipped (BatchNorm cannot normalise it). torch's random generators are
     seeded anew at every step.
@@ -231,10 +236,17 @@ class Trainer:
             self.parts["scaler"] = accelerator.scaler
         self.state = self._resume()
 
+        # What forward is told in each round of a batch, after images and targets; of
+        # most methods there is one round, which is told nothing.
+        self.names: tuple[str, ...] = getattr(model, "rounds", ())
+        self.rounds = [(name,) for name in self.names] or [()]
+
         # what is called in place of the model: compiled, DistributedDataParallel
         if recipe.compile:
             model.compile()
-        self.network = accelerator.prepare_model(model) if self.several else model
+        self.network: nn.Module = model
+        if self.several:
+            self.network = devices.parallel(model, accelerator, len(self.rounds) > 1)
 
         # the first step, over all epochs, whose loss was not finite; see look()
         self.bad_step = torch.tensor(math.inf, dtype=torch.float64, device=self.device)
@@ -306,7 +318,7 @@ class Trainer:
     # ---- a step: nothing here waits for the device
 
     def step(self, batch: Tensor) -> None:
-        """One optimiser step on the images at `batch` (B,) int64."""
+        """Learn from the images at `batch` (B,) int64: one update, or one a round."""
         number = self.state.epoch * self.steps + self.state.step
 
         # the learning rates of this step
@@ -316,26 +328,16 @@ class Trainer:
         process = self.accelerator.process_index
         devices.reseed(key(self.seed, number, process), self.device)
 
-        # Forward and backward, part by part; gradients add up, and processes exchange
-        # them with the last part.
+        # What is learnt from, part by part. Several rounds learn from the same views,
+        # so these are made once; one round makes each when its turn comes.
         parts, shares = batches.parts(batch, self.recipe, self.accelerator)
-        for part, share in zip(parts, shares, strict=True):
-            last = part is parts[-1]
-            exchange = nullcontext() if last else self.accelerator.no_sync(self.network)
-            with exchange:
-                losses, loss = self.forward(part)
-                # times their number, because the processes' mean is taken
-                part_of_whole = loss * share * self.accelerator.num_processes
-                self.accelerator.backward(part_of_whole)
-            self.note(number, losses, loss, share * len(batch))
+        examples: Iterable[tuple[Tensor, Tensor]] = map(self.examples, parts)
+        if len(self.rounds) > 1:
+            examples = list(examples)
 
-        # the update
-        if self.recipe.clip_norm:
-            parameters, clip_norm = self.model.parameters(), self.recipe.clip_norm
-            norm = self.accelerator.clip_grad_norm_(parameters, clip_norm)
-            self.state.clipping += optimiser.clipping(norm, clip_norm)
-        self.optimiser.step()
-        self.optimiser.zero_grad()
+        # the updates
+        for told in self.rounds:
+            self.update(number, examples, shares, len(batch), told)
 
         # the averaged weights begin as those after the first step
         if self.recipe.ema:
@@ -345,9 +347,43 @@ class Trainer:
         self.state.step += 1
         self.bar.update()
 
-    def forward(self, part: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """The losses of the images at `part` (b,) by name, and their weighted sum."""
-        views, targets = batches.examples(
+    def update(
+        self,
+        number: int,
+        examples: Iterable[tuple[Tensor, Tensor]],
+        shares: list[float],
+        images: int,
+        told: tuple[str, ...],
+    ) -> None:
+        """One optimiser step, of step `number`: examples part by part, of a batch of so
+        many images, and the share of it that each part is. `told`: the round.
+        """
+        # Forward and backward; gradients add up, and processes exchange them with the
+        # last part.
+        pairs = zip(examples, shares, strict=True)
+        for place, ((views, targets), share) in enumerate(pairs, 1):
+            last = place == len(shares)
+            exchange = nullcontext() if last else self.accelerator.no_sync(self.network)
+            # memory is measured once, in all rounds of the first step
+            counted = number == 0 and place == 1
+            with exchange:
+                losses, loss = self.forward(views, targets, told, counted)
+                # times their number, because the processes' mean is taken
+                part_of_whole = loss * share * self.accelerator.num_processes
+                self.accelerator.backward(part_of_whole)
+            self.note(number, losses, loss, share * images)
+
+        # the weights
+        if self.recipe.clip_norm:
+            parameters, clip_norm = self.model.parameters(), self.recipe.clip_norm
+            norm = self.accelerator.clip_grad_norm_(parameters, clip_norm)
+            self.state.clipping += optimiser.clipping(norm, clip_norm)
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+
+    def examples(self, part: Tensor) -> tuple[Tensor, Tensor]:
+        """Views of the images at `part` (b,), and their targets."""
+        return batches.examples(
             part,
             self.images,
             self.labels,
@@ -356,19 +392,26 @@ class Trainer:
             self.seed,
             self.state.epoch,
         )
-        # counted once; within a compiled graph nothing can be counted
-        counted = self.state.activations or self.recipe.compile
-        kept = None if counted else memory.Activations(self.model)
+
+    def forward(
+        self, views: Tensor, targets: Tensor, told: tuple[str, ...], counted: bool
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """The losses of these views by name, and their weighted sum; `counted`: what
+        is kept for the backward pass is noted.
+        """
+        kept = None
+        if counted and not self.recipe.compile:  # nothing can be counted in a graph
+            kept = memory.Activations(self.model)
         with (
             self.accelerator.autocast(),
             kept or nullcontext(),
             _batchnorm_explained(self.recipe),
         ):
-            logits = self.network(views, targets)
+            logits = self.network(views, targets, *told)
             losses = self.model.losses(logits, targets, self.criterion)
-            loss = _total(losses, self.recipe)
+            loss = _total(losses, self.recipe, self.names)
         if kept:
-            self.state.activations = kept.bytes
+            self.state.activations = max(self.state.activations, kept.bytes)
         return losses, loss
 
     def note(
@@ -709,14 +752,17 @@ def _identity(model: nn.Module, data: DataSet, recipe: Recipe, seed: int) -> dic
 # ---- losses and numbers
 
 
-def _total(losses: dict[str, Tensor], recipe: Recipe) -> Any:
+def _total(
+    losses: dict[str, Tensor], recipe: Recipe, names: tuple[str, ...] = ()
+) -> Any:
     """The sum of a model's losses with the recipe's weights (1 where it names none);
-    raises InputError when the recipe names one that the model does not have.
+    raises InputError when the recipe names one that the model does not have. `names`:
+    all that it has, where these are the losses of one round.
     """
     weights = dict(recipe.loss_weights)
     for name in weights if losses else ():
-        if name not in losses:
-            raise unknown("loss in loss_weights", name, losses)
+        if name not in (names or losses):
+            raise unknown("loss in loss_weights", name, names or losses)
     return sum(weights.get(name, 1.0) * loss for name, loss in losses.items())
 
 

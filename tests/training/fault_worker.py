@@ -70,6 +70,24 @@ class Tiny(nn.Module):
         return self(images)["image"]
 
 
+class InTurns(Tiny):
+    """A second head; each has an optimiser step of its own on every batch."""
+
+    rounds = ("image", "second")
+
+    def __init__(self, norm: bool = True, dropout: float = 0.2):
+        super().__init__(norm, dropout)
+        self.second = nn.Linear(8, 3)
+
+    def forward(self, images, targets=None, only=None):
+        heads = {"image": self.head, "second": self.second}
+        features = self.dropout(self.backbone(images).mean((2, 3)))
+        return {name: heads[name](features) for name in ([only] if only else heads)}
+
+    def losses(self, logits, targets, criterion):
+        return {name: criterion(value, targets) for name, value in logits.items()}
+
+
 def split(count: int, seed: int, size: int = 10) -> Split:
     labels = torch.arange(count) % 3
     images = torch.randint(
@@ -95,9 +113,9 @@ def dataset(fingerprint: str = "f00d") -> DataSet:
     )
 
 
-def make(norm: bool = True, dropout: float = 0.2) -> Tiny:
+def make(norm: bool = True, dropout: float = 0.2, in_turns: bool = False) -> Tiny:
     torch.manual_seed(0)
-    return Tiny(norm, dropout)
+    return InTurns(norm, dropout) if in_turns else Tiny(norm, dropout)
 
 
 def train(task: dict) -> None:

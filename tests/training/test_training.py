@@ -721,16 +721,22 @@ EVERYTHING = {
 
 
 @pytest.mark.parametrize(
-    "changes", [{"clip_norm": 1.0}, EVERYTHING], ids=["plain", "everything"]
+    ("make", "changes"),
+    [
+        (Small, {"clip_norm": 1.0}),
+        (Small, EVERYTHING),
+        (tiny.InTurns, {"clip_norm": 1.0, "ema": 0.9}),
+    ],
+    ids=["plain", "everything", "in turns"],
 )
-def test_a_step_reads_nothing_from_the_device(tmp_path, changes):
+def test_a_step_reads_nothing_from_the_device(tmp_path, make, changes):
     counts = []
     for batch in (32, 4):  # 2 and 9 steps an epoch
         with Waits() as waits:
             fit(
                 tmp_path / str(batch),
                 BASE.but(batch_size=batch, epochs=2, **changes),
-                Small(),
+                make(),
             )
         counts.append(waits.count)
     assert counts[0] == counts[1]
@@ -878,8 +884,9 @@ def test_runs_that_are_killed_end_as_if_nothing_had_happened(tmp_path):
             "label_smoothing": 0.1,
         }
     }
+    in_turns = {**averaged, "model": {"in_turns": True}}
     common = {"task": "random", "seed": seed}
-    killed, interrupted, filed = worker(
+    killed, interrupted, filed, turned = worker(
         {
             **common,
             **averaged,
@@ -897,14 +904,24 @@ def test_runs_that_are_killed_end_as_if_nothing_had_happened(tmp_path):
             "signal": signal.SIGINT,
         },
         {**plain, "task": "files", "folder": folder("filed"), "save_seconds": 0.0},
+        {
+            **common,
+            **in_turns,
+            "folder": folder("turned"),
+            "reference": folder("c"),
+            "count": 8,
+            "signal": signal.SIGKILL,
+        },
     )
     assert killed["statuses"] == [-signal.SIGKILL] * 20
+    assert turned["statuses"] == [-signal.SIGKILL] * 8
     assert interrupted["statuses"] == [130] * 5
     assert len(filed["statuses"]) > 15
     ended_as = {
         folder("filed"): "b",
         **dict.fromkeys(killed["folders"], "a"),
         **dict.fromkeys(interrupted["folders"], "b"),
+        **dict.fromkeys(turned["folders"], "c"),
     }
     for ended, reference in ended_as.items():
         assert_same_run(Path(ended), tmp_path / reference)
@@ -917,6 +934,11 @@ def several(tmp_path_factory) -> Path:
     top = tmp_path_factory.mktemp("several")
     # images do not see each other
     apart = {"recipe": {"accumulate": 2}, "model": {"norm": False, "dropout": 0.0}}
+    # two optimiser steps a batch; weight decay tells which weights rest in which
+    turns = {
+        "recipe": {"accumulate": 2, "optimiser": "adamw", "weight_decay": 0.5},
+        "model": {"norm": False, "dropout": 0.0, "in_turns": True},
+    }
     norm = {"recipe": {}, "model": {"dropout": 0.0}}
     together = {
         "recipe": {"sync_batchnorm": True, "recompute": True},
@@ -926,6 +948,9 @@ def several(tmp_path_factory) -> Path:
         ("apart", apart, 1),
         ("apart", apart, 2),
         ("apart", apart, 4),
+        ("turns", turns, 1),
+        ("turns", turns, 2),
+        ("turns", turns, 4),
         ("norm", norm, 1),
         ("norm", norm, 2),
         ("norm-sync", together, 2),
@@ -950,7 +975,13 @@ def several(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize(
     "alone,together",
-    [("apart-1", "apart-2"), ("apart-1", "apart-4"), ("norm-1", "norm-sync-2")],
+    [
+        ("apart-1", "apart-2"),
+        ("apart-1", "apart-4"),
+        ("turns-1", "turns-2"),
+        ("turns-1", "turns-4"),
+        ("norm-1", "norm-sync-2"),
+    ],
 )
 def test_several_processes_give_the_curve_of_one(several, alone, together):
     """Sums are taken in another order, so equality is to 1e-4. The last batch, of 3
