@@ -5,6 +5,13 @@ what was expected and what to do.
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+# How a command ends; 0: all is done.
+FAILED = 1  # the input was right
+WRONG_INPUT = 2
+# Not finished, by the time budget or because the system asked to end (SIGTERM): the
+# same command goes on. The number is EX_TEMPFAIL of sysexits.h, as engines know it.
+AGAIN = 75
+INTERRUPTED = 130  # by Ctrl-C: the same command goes on
 
 class InputError(ValueError):
     """Wrong input from outside (a name, a file, a setting).

@@ -4,15 +4,18 @@ Heavy imports stand inside the commands, so that ``--help``, results and wrong n
 answer at once.
 """
 
+import os
 import signal
 import threading
+import time
 import warnings
 
 import click
 
 from .. import __version__
-from . import data, doctor, notebooks, predict, results, run
-from .common import WIDTH, Commands, examples
+from ..evidence.batch import PARENT
+from . import batch, data, doctor, notebooks, predict, results, run
+from .common import WIDTH, Commands, end_on_request, examples
 
 
 @click.group(
@@ -25,6 +28,7 @@ from .common import WIDTH, Commands, examples
         "fgbook reproduce                             all notebooks, then the book",
         "fgbook run feng --row hybrid                 one row of a paper, no download",
         "fgbook run feng --profile photo --seeds 3    all rows on real photographs",
+        "fgbook batch feng --profile photo --plan     what a whole grid would take",
         "fgbook results feng --verdicts               what came out",
         "fgbook predict bird.jpg --run 3f2a           name the bird in a photograph",
         "fgbook doctor                                what is installed and found here",
@@ -39,6 +43,7 @@ for command in (
     notebooks.reproduce,
     notebooks.book,
     run.run,
+    batch.batch,
     run.tune,
     run.pretrain,
     results.results,
@@ -50,17 +55,34 @@ for command in (
 
 
 def main() -> None:
-    """Entry point: a request to end (SIGTERM, a closed terminal) is treated as Ctrl-C,
-    so that children stop and runs can go on later.
+    """Entry point: a request to end (SIGTERM, a closed terminal) is treated like
+    Ctrl-C, so that children stop and runs can go on later.
     """
     if threading.current_thread() is threading.main_thread():
         for name in ("SIGTERM", "SIGHUP"):
             number = getattr(signal, name, None)  # Windows has no SIGHUP
             # nohup has it ignored, and keeps its meaning
             if number and signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, signal.default_int_handler)
+                signal.signal(number, end_on_request)
+        _end_with_parent()
     warnings.showwarning = _say
     cli(prog_name="fgbook")
+
+
+def _end_with_parent() -> None:
+    """Where a batch started this process: ask ourselves to end when that batch is no
+    more, however it ended.
+    """
+    parent = os.environ.pop(PARENT, None)
+    if parent is None:
+        return
+
+    def watch() -> None:
+        while os.getppid() == int(parent):
+            time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _say(message: Warning | str, *_: object, **__: object) -> None:

@@ -4,15 +4,17 @@ every word that a person gives.
 
 import errno
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from types import FrameType
+from typing import IO, Any, TypeVar
 
 import click
 
 from .. import paths
-from ..errors import InputError, unknown
+from ..errors import AGAIN, FAILED, INTERRUPTED, WRONG_INPUT, InputError, unknown
 
 WIDTH = 88  # columns of the help texts
 
@@ -38,18 +40,51 @@ UNWRITABLE = (
 class Refused(click.ClickException):
     """Wrong input: printed as "Error: ..." on stderr, without a traceback."""
 
-    exit_code = 2
+    exit_code = WRONG_INPUT
 
 
 class Failed(click.ClickException):
     """Right input, but it could not be done: printed in the same way."""
 
-    exit_code = 1
+    exit_code = FAILED
+
+
+class Again(click.ClickException):
+    """Nothing is wrong, but the time budget ended before the work did."""
+
+    exit_code = AGAIN
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print the sentence, which is no error, on stderr."""
+        click.echo(self.message, file=file, err=file is None)
+
+
+def unfinished(done: int, all_of_them: int) -> str:
+    """The sentence when the time budget has ended."""
+    return (
+        f"the time budget ended after {done} of {all_of_them} runs; run the same"
+        " command again to go on."
+    )
+
+
+_requests: list[int] = []  # signals that asked this process to end
+
+
+def end_on_request(number: int, frame: FrameType | None) -> None:
+    """The handler of signals by which a system asks a process to end (SIGTERM, a closed
+    terminal): what Ctrl-C does, at once or between two steps, but noted, because an
+    engine should call again.
+    """
+    _requests.append(number)
+    as_ctrl_c = signal.getsignal(signal.SIGINT)
+    if not callable(as_ctrl_c):  # ignored, as in the background jobs of a shell
+        as_ctrl_c = signal.default_int_handler
+    as_ctrl_c(number, frame)
 
 
 class Commands(click.Group):
-    """A group whose commands end in one sentence: 2 for wrong input, 1 for a failure,
-    130 after Ctrl-C.
+    """A group whose commands end in one sentence, and with a status that an engine can
+    act on: see fgbook/errors.py.
     """
 
     def resolve_command(
@@ -68,11 +103,11 @@ class Commands(click.Group):
             raise Refused(str(error)) from error
         except KeyboardInterrupt:
             click.echo("\nstopped; run the same command again to continue.", err=True)
-            ctx.exit(130)
+            ctx.exit(AGAIN if _requests else INTERRUPTED)
         except BrokenPipeError:  # the reader of our output has gone, as with `| head`
             # else Python complains once more at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            ctx.exit(1)
+            ctx.exit(FAILED)
         except OSError as error:
             if error.errno not in UNWRITABLE:
                 raise
@@ -120,6 +155,12 @@ def on_device(command: Command) -> Command:
     """The option --device, which all commands that compute have."""
     help = "cpu, cuda, cuda:1.  [default: a GPU if there is one]"
     return click.option("--device", help=help)(command)
+
+
+def publishes(command: Command) -> Command:
+    """The option --publish."""
+    help = "Copy the records to the published ones, which the book prints."
+    return click.option("--publish", is_flag=True, help=help)(command)
 
 
 # ---- what a person gives

@@ -6,12 +6,15 @@ import click
 
 from ..errors import InputError
 from .common import (
+    Again,
     Command,
     check_device,
     examples,
     on_device,
     one_dataset,
+    publishes,
     quiet_disk,
+    unfinished,
 )
 from .results import table
 
@@ -58,12 +61,6 @@ def choosing_rows(command: Command) -> Command:
     for option in reversed(options):  # the last one applied is the first one shown
         command = option(command)
     return command
-
-
-def publishes(command: Command) -> Command:
-    """The option --publish."""
-    help = "Copy the records to the published ones, which the book prints."
-    return click.option("--publish", is_flag=True, help=help)(command)
 
 
 @click.command(
@@ -187,11 +184,7 @@ def run(
     if publish:
         publish_all(found)
     if len(found) < len(planned):
-        click.echo(
-            f"the time budget ended after {len(found)} of {len(planned)} runs; run the"
-            " same command again to go on.",
-            err=True,
-        )
+        raise Again(unfinished(len(found), len(planned)))
 
 
 @click.command(epilog=examples("fgbook tune feng --row plain --profile photo"))

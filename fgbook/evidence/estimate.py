@@ -199,26 +199,26 @@ def report(planned: list[runs.Run], device: str | None = None) -> Iterator[str]:
     """
     everything: dict[str, runs.Run] = {}
     for run in planned:
-        for stage in reversed(list(_stages(run))):
+        for stage in reversed(list(stages(run))):
             everything.setdefault(stage.key, stage)
     rows: dict[tuple, list[runs.Run]] = {}
     for run in everything.values():
         rows.setdefault((run.paper, run.row), []).append(run)
 
-    where = _machine(device)
+    where = machine(device)
     left, total = 0, 0.0
     for same in rows.values():
         about = measure(same[0], device)
         yield from _block(same[0], about, where)
         for run in same:
-            state, epochs = _state(run)
-            yield f"  seed {run.seed:<8}{state}"
+            said, epochs = standing(run)
+            yield f"  seed {run.seed:<8}{said}"
             if epochs is not None:
                 left += 1
                 total += _whole(run, about) - epochs * about.epoch_seconds
     yield (
-        f"total: {_count(len(everything), 'run')}, {left} to do, about"
-        f" {_duration(total)} on {where}. Nothing was trained that is kept."
+        f"total: {count(len(everything), 'run')}, {left} to do, about"
+        f" {duration(total)} on {where}. Nothing was trained that is kept."
     )
 
 
@@ -227,7 +227,7 @@ def _block(run: runs.Run, about: Estimate, where: str) -> Iterator[str]:
     recipe = run.recipe
     method = [run.method]
     method += [f"{name}={value}" for name, value in run.options.items()]
-    images = [f"{name} {count:,}" for name, count in about.images.items()]
+    images = [f"{name} {number:,}" for name, number in about.images.items()]
     memory = [f"{name} {size / MIB:.4g} MiB" for name, size in about.memory.items()]
     speed = recipe.batch_size / about.step_seconds
     yield f"{run.paper} {run.row} ({run.profile}, {run.dataset})"
@@ -236,7 +236,7 @@ def _block(run: runs.Run, about: Estimate, where: str) -> Iterator[str]:
     yield f"  images       {', '.join(images)}; {run.data().num_classes} classes"
     yield (
         f"  steps        {about.steps:,} an epoch, {about.steps * recipe.epochs:,}"
-        f" in {_count(recipe.epochs, 'epoch')}"
+        f" in {count(recipe.epochs, 'epoch')}"
     )
     yield (
         f"  network      {about.trained:,} parameters learn, {about.fixed:,} are"
@@ -245,9 +245,9 @@ def _block(run: runs.Run, about: Estimate, where: str) -> Iterator[str]:
     yield f"  memory       {', '.join(memory)}"
     yield (
         f"  speed        {about.step_seconds:.3g} s a step, {speed:.3g} images/s"
-        f" ({_count(about.timed, 'step')} timed, on {where})"
+        f" ({count(about.timed, 'step')} timed, on {where})"
     )
-    yield f"  time         about {_duration(_whole(run, about))} a run"
+    yield f"  time         about {duration(_whole(run, about))} a run"
 
 
 def _whole(run: runs.Run, about: Estimate) -> float:
@@ -255,14 +255,15 @@ def _whole(run: runs.Run, about: Estimate) -> float:
     return about.fixed_seconds + run.recipe.epochs * about.epoch_seconds
 
 
-def _machine(device: str | None) -> str:
+def machine(device: str | None) -> str:
+    """What computes, in words."""
     hardware = records.hardware(device or devices.default_device())
     if "gpu" in hardware:
         return hardware["gpu"]
-    return f"{hardware['cpu']}, {_count(hardware['threads'], 'thread')}"
+    return f"{hardware['cpu']}, {count(hardware['threads'], 'thread')}"
 
 
-def _stages(run: runs.Run | None) -> Iterator[runs.Run]:
+def stages(run: runs.Run | None) -> Iterator[runs.Run]:
     """The run and those it starts from, the last first."""
     while run is not None:
         yield run
@@ -284,26 +285,36 @@ def _recipe(run: runs.Run) -> str:
     return f"{', '.join(said)}; all else as the defaults{changed}"
 
 
-def _state(run: runs.Run) -> tuple[str, int | None]:
+def standing(run: runs.Run) -> tuple[str, int | None]:
     """What is there of a run, and how many of its epochs are done (None: all, there is
     nothing to do).
     """
     if records.find(run.key) is not None:
         return f"has a record: {run.key}", None
-    if not (run.folder / "checkpoint.pt").is_file():
+    epochs = epochs_done(run)
+    if epochs is None:
         return "to do", 0
-    log = run.folder / "log.jsonl"  # a line an epoch
-    epochs = log.read_bytes().count(b"\n") if log.is_file() else 0
     done = f"{epochs} of {run.recipe.epochs} epochs done"
     return f"has a checkpoint, {done}: {run.folder}", epochs
 
 
-def _count(number: int, name: str) -> str:
+def epochs_done(run: runs.Run) -> int | None:
+    """Whole epochs of a run that is not finished; None where it was never begun."""
+    if not (run.folder / "checkpoint.pt").is_file():
+        return None
+    log = run.folder / "log.jsonl"  # a line an epoch
+    return log.read_bytes().count(b"\n") if log.is_file() else 0
+
+
+def count(number: int, name: str) -> str:
+    """``count(2, "run")`` is "2 runs"."""
     return f"{number:,} {name}" + ("s" if number != 1 else "")
 
 
-def _duration(seconds: float) -> str:
-    for size, name in ((3600, "hours"), (60, "minutes")):
+def duration(seconds: float) -> str:
+    """Seconds in the unit that a person would use, two digits."""
+    number, name = seconds, "seconds"
+    for size, longer in ((60, "minutes"), (3600, "hours")):
         if seconds >= 2 * size:
-            return f"{seconds / size:.2g} {name}"
-    return f"{seconds:.2g} seconds" if seconds < 10 else f"{seconds:.0f} seconds"
+            number, name = seconds / size, longer
+    return f"{number:.2g} {name}" if number < 10 else f"{number:.0f} {name}"

@@ -44,6 +44,7 @@ __all__ = [
     "planned",
     "resolve",
     "rows",
+    "under_its_name",
 ]
 
 
@@ -125,7 +126,7 @@ def rows(
 
 def _find(run: Run, device: str | None) -> dict | None:
     record = devices.agree(lambda: records.find(run.key), device)
-    return None if record is None else _under_its_name(run, record)
+    return None if record is None else under_its_name(run, record)
 
 
 def _find_or_make(run: Run, way: Way, train: bool) -> dict | None:
@@ -134,10 +135,10 @@ def _find_or_make(run: Run, way: Way, train: bool) -> dict | None:
         record = None
     if record is None:
         record = _make(run, way)
-    return None if record is None else _under_its_name(run, record)
+    return None if record is None else under_its_name(run, record)
 
 
-def _under_its_name(run: Run, record: dict) -> dict:
+def under_its_name(run: Run, record: dict) -> dict:
     """A record as it was asked for: rows, also of several papers, share a run when
     their keys are equal.
     """
@@ -308,6 +309,7 @@ def _record(
         "paper": run.paper,
         "row": run.row,
         "method": run.method,
+        "method_version": methods.METHODS[run.method].VERSION,
         "options": run.options,
         "profile": run.profile,
         "dataset": run.dataset,

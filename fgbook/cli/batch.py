@@ -1,0 +1,232 @@
+"""``fgbook batch``: rows x data sets x seeds in one go."""
+
+import os
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from ..errors import InputError
+from .common import (
+    Again,
+    Failed,
+    check_device,
+    examples,
+    known_records,
+    on_device,
+    publishes,
+    unfinished,
+)
+from .results import aligned
+
+if TYPE_CHECKING:
+    from ..evidence.batch.grid import Entry
+    from ..evidence.batch.pace import Kind, Pace
+
+
+@click.command(
+    epilog=examples(
+        "fgbook batch feng liang --plan",
+        "fgbook batch feng --profile photo --dataset cub50 --budget-minutes 60",
+        "fgbook batch peng --profile photo --seeds 5 --jobs 2 --publish",
+        note="Report, manifest and logs go to a folder below runs/batches, which is"
+        " named at the end. Ends with 0 when all runs are finished, 75 when the same"
+        " command is to be called again, 1 when some failed, 130 after Ctrl-C.",
+    )
+)
+@click.argument("names", metavar="PAPER...", nargs=-1, required=True)
+@click.option(
+    "--row",
+    "rows",
+    multiple=True,
+    help="A row of their tables; repeatable.  [default: all]",
+)
+@click.option("--profile", default="quick", show_default=True, help="As of `run`.")
+@click.option(
+    "--dataset",
+    "datasets",
+    multiple=True,
+    help="A data set; repeatable.  [default: all that a paper names for the profile]",
+)
+@click.option(
+    "--seeds",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Seeds 0 .. N-1.  [default: those that a paper's file fixes]",
+)
+@click.option(
+    "--seed",
+    "chosen",
+    type=click.IntRange(0),
+    multiple=True,
+    metavar="SEED",
+    help="This seed; repeatable.",
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Runs at a time; they share the cores (or take turns with the GPUs).",
+)
+@on_device
+@click.option(
+    "--budget-minutes",
+    type=click.FloatRange(0, min_open=True),
+    metavar="N",
+    help="Stop cleanly after N minutes; run again to go on.",
+)
+@click.option("--plan", "only_plan", is_flag=True, help="Only say what there is to do.")
+@publishes
+def batch(
+    names: tuple[str, ...],
+    rows: tuple[str, ...],
+    profile: str,
+    datasets: tuple[str, ...],
+    seeds: int | None,
+    chosen: tuple[int, ...],
+    jobs: int,
+    device: str | None,
+    budget_minutes: float | None,
+    only_plan: bool,
+    publish: bool,
+) -> None:
+    """Make many runs: rows x data sets x seeds of PAPERs.
+
+    Says first what there is and what it will take. A run that fails does not stop the
+    others; what is finished is not run again, and what was stopped goes on. With
+    --publish a row's records are published when all of its seeds are finished.
+    """
+    from .. import papers
+
+    if seeds and chosen:
+        raise InputError(
+            "--seeds N and --seed SEED exclude each other; use one of them."
+        )
+    about = [papers.get(name) for name in dict.fromkeys(names)]
+    began = time.monotonic()
+    check_device(device)
+
+    from ..evidence.batch import grid, pace, pool, report, telling
+
+    numbers = list(chosen) or list(range(seeds or 0))
+    entries = grid.grid(about, profile, rows, datasets, numbers)
+    threads = threads_each(jobs)
+    paces = pace.expect(entries, known_records(), device, threads, say)
+    hardware = pace.hardware(device, threads)
+    for line in plan(entries, paces, jobs, pace.in_words(hardware)):
+        say(line)
+    if only_plan:
+        return
+
+    end = None if budget_minutes is None else began + 60 * budget_minutes
+    story = report.Story(typed(), report.now(), hardware, jobs)
+    logs = report.folder(entries) / "logs"
+    teller = telling.Teller(entries, story, publish)
+    way = pool.Way(logs, jobs, threads, device, end)
+    try:
+        pool.make(entries, way, teller.ended, teller.look)
+    except KeyboardInterrupt:
+        teller.over("interrupted")
+        raise
+    teller.over(state(entries))
+    finish(entries)
+
+
+def state(entries: list["Entry"]) -> str:
+    """What became of a batch that was not interrupted."""
+    states = {entry.state for entry in entries}
+    if states - {"done", "finished", "failed"}:
+        return "stopped"
+    return "failed" if "failed" in states else "finished"
+
+
+def finish(entries: list["Entry"]) -> None:
+    """Say what failed, and end with the status of the whole."""
+    failed = [entry for entry in entries if entry.state == "failed"]
+    for entry in failed:
+        say(f"failed: {entry.title}: {entry.why}\n    log: {entry.log}")
+    if state(entries) == "stopped":
+        done = sum(entry.record is not None for entry in entries)
+        raise Again(unfinished(done, len(entries)))
+    if failed:
+        raise Failed(f"{len(failed)} of {len(entries)} runs failed; see above.")
+
+
+def say(line: str) -> None:
+    """Print at once, also into a pipe."""
+    click.echo(line)
+    sys.stdout.flush()
+
+
+def typed() -> str:
+    """The command that is being run, as a person would type it."""
+    return shlex.join(["fgbook", *sys.argv[1:]])
+
+
+def threads_each(jobs: int) -> int:
+    """Of as many runs at a time: what the person set, else a share of the cores."""
+    from ..evidence import records
+
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    return int(told) if told.isdigit() else max(1, records.cores() // jobs)
+
+
+# ---- the plan
+
+COLUMNS = ("paper", "row", "data set", "done", "to do", "each", "in all", "from")
+
+
+def plan(
+    entries: list["Entry"],
+    paces: dict["Kind", "Pace"],
+    jobs: int,
+    where: str,
+) -> Iterator[str]:
+    """A line for each row and data set, with its seeds; and a total."""
+    from ..evidence.batch.grid import kinds
+    from ..evidence.estimate import count, duration
+
+    lines = []
+    for (paper, row, dataset), same in kinds(entries).items():
+        left = [entry for entry in same if entry.left]
+        done = " ".join(str(entry.run.seed) for entry in same if not entry.left)
+        to_do = " ".join(seed_to_do(entry) for entry in left)
+        times = ("", "", "")
+        if left:
+            pace = paces[paper, row, dataset]
+            each = duration(pace.seconds(left[0].run.recipe.epochs))
+            times = each, duration(sum(entry.expected for entry in left)), pace.source
+        lines.append((paper, row_in_words(row, same[0]), dataset, done, to_do, *times))
+    yield aligned([COLUMNS, *lines])
+
+    left = [entry for entry in entries if entry.left]
+    total = sum(entry.expected for entry in left)
+    said = f"{count(len(entries), 'run')}: {len(entries) - len(left)} done"
+    said += f", {len(left)} to do"
+    if left:
+        said += f", about {duration(total / min(jobs, len(left)))}"
+        said += f" with {jobs} at a time on {where}"
+    yield f"{said}."
+
+
+def row_in_words(row: str, entry: "Entry") -> str:
+    """A row, with the others that share its runs; a stage that no one asked for is
+    marked.
+    """
+    if not entry.names:
+        return f"{row} (a stage)"
+    others = [f"{one.paper} {one.row}" for one in entry.names[1:]]
+    return f"{row} (= {', '.join(others)})" if others else row
+
+
+def seed_to_do(entry: "Entry") -> str:
+    """Its number, and what is there of it."""
+    if entry.state == "begun":
+        return f"{entry.run.seed} (epoch {entry.epochs} of {entry.run.recipe.epochs})"
+    if entry.state == "needed":
+        return f"{entry.run.seed} (for its weights)"
+    return str(entry.run.seed)
