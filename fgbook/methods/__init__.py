@@ -15,11 +15,15 @@ from ..errors import InputError, unknown
 from ..recipe import Recipe
 from . import options as values
 from .attention import Attention
+from .cal import CAL
 from .flrdf import Flrdf
 from .focus import Focus
 from .levels import Levels
+from .macnn import MACNN
 from .method import Method
+from .partnet import PartNet
 from .plain import Plain
+from .racnn import RACNN
 from .semantic import Semantic
 from .simple import Simple
 from .simsiam import SimSiam
@@ -37,6 +41,10 @@ METHODS: dict[str, type[Method]] = {
     "flrdf": Flrdf,
     "semantic": Semantic,
     "simsiam": SimSiam,
+    "racnn": RACNN,
+    "macnn": MACNN,
+    "partnet": PartNet,
+    "cal": CAL,
 }
 
 

@@ -1,0 +1,232 @@
+"""CAL. Rao, Chen, Lu, Zhou: Counterfactual attention learning for fine-grained visual
+categorization and re-identification (ICCV 2021), on WS-DAN (Hu et al., "See better
+before looking closer", arXiv 1901.09891). Good attention changes the answer.
+
+    model = CAL(create("resnet101"), num_classes=200)
+    outputs = model(images, targets)
+    # of the image, its crop and what is left without a part: {"views": (B, 3, C),
+    # "effect": (B, 3, C)}, and {"centre": (B, m * n)}
+    losses = model.losses(outputs, targets)
+    probabilities = model.eval().predict(images).softmax(1)
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..backbones import Backbone
+from ..errors import InputError
+from ..images import components, regions
+from ..images.enlarge import enlarge
+from .heads import linear
+from .inputs import side_of
+from .method import Criterion, Method
+
+# What the authors' code sets (models/cal.py, utils.py, train_distributed.py).
+EPSILON = 1e-6  # under roots
+BETA = 0.05  # how far a class's centre follows one of its images
+COUNTERFACTUAL = 2.0  # random attention lies between 0 and this
+CROP, MARGIN = (0.4, 0.6), 0.1  # levels of the crop's mask; margin, of the image's side
+DROP = (0.2, 0.5)  # levels of the mask that is dropped
+TEST_MARGIN = 0.05
+VIEWS = 3  # the image, its crop, and the image with a part dropped
+
+
+def attention_pooling(maps: Tensor, attention: Tensor) -> Tensor:
+    """Bilinear attention pooling: maps (B, n, h, w), attention (B, m, h, w) -> V (B,
+    m * n): the mean over places of each attention map times each map, signed square
+    roots of these, length 1.
+    """
+    places = maps.shape[-2] * maps.shape[-1]
+    v = torch.einsum("bmhw,bnhw->bmn", attention, maps).flatten(1) / places
+    roots = v.sign() * (v.abs() + EPSILON).sqrt()
+    return F.normalize(roots, dim=1)
+
+
+def drawn(attention: Tensor, count: int) -> Tensor:
+    """`count` of each image's maps (B, m, h, w), drawn by the square roots of their
+    sums, one more than once or not at all: (B, count, h, w).
+    """
+    strength = (attention.sum((2, 3)).float() + EPSILON).sqrt()  # (B, m)
+    which = torch.multinomial(strength, count, replacement=True)  # (B, count)
+    image = torch.arange(len(attention), device=attention.device)
+    return attention[image[:, None], which]
+
+
+class CAL(Method):
+    """The whole method. Images are squares (B, 3, S, S), float in [0, 1]; C classes, n
+    channels, m attention maps.
+
+    m: attention maps (M in the paper). The head has m * n * C weights.
+    effect: whether the effect of attention, what it changes in the logits against
+        random attention, is classified too; False is WS-DAN.
+    scale: of V, which has length 1, before the head. WS-DAN's 100 is made for SGD; the
+        steps of Adam do not shrink with the gradient, and want 5 to 10.
+    level: where the mean attention reaches this share of its maximum, the crop looks
+        that predicts together with the image.
+
+    Choices where paper and code differ, or neither says: the image alone is V's head,
+    without a GAP head. Code: cells are enlarged from corner to corner; here from where
+    they look. Code: of several images of a class in a batch one moves its centre; here
+    all do. The code's final test takes eight views (three crops, mirrored); here, as in
+    its validation, two. A part is dropped to the backbone's mean colour, which is the
+    code's 0 after normalisation. With several processes the centres are moved by the
+    images of the first, like running statistics.
+
+    Raises InputError for an option out of range.
+    """
+
+    VARIANTS = ({}, {"m": 4, "effect": False, "scale": 10.0})
+    centres: Tensor  # (C, m * n)
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        num_classes: int,
+        *,
+        m: int = 32,
+        effect: bool = True,
+        scale: float = 100.0,
+        level: float = 0.1,
+    ):
+        super().__init__()
+        if not (m >= 1 and scale > 0 and 0 <= level < 1):
+            raise InputError(
+                "cal: m >= 1, scale > 0 and 0 <= level < 1 are needed, not m"
+                f" {m}, scale {scale}, level {level}."
+            )
+        self.effect = effect
+        self.scale = scale
+        self.level = level
+        self.backbone = backbone
+        n = backbone.channels
+        self.view_head = linear(m * n, num_classes)
+        self.attention = nn.Sequential(
+            nn.Conv2d(n, m, 1, bias=False), nn.BatchNorm2d(m), nn.ReLU()
+        )
+        self.register_buffer("centres", torch.zeros(num_classes, m * n))
+
+    def forward(
+        self, images: Tensor, targets: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Logits of the three views, the effect of attention on each, and, where
+        targets are given, how far V of the image lies from its class's centre. In
+        training this centre then moves.
+        """
+        attention, v, logits, effect = self._look(images)
+        views = self._augmented(images, attention)  # (2B, 3, S, S)
+        _, _, more_logits, more_effect = self._look(views)
+        outputs = {"views": _by_view(logits, more_logits)}
+        if self.effect:
+            outputs["effect"] = _by_view(effect, more_effect)
+        if targets is not None:
+            outputs["centre"] = self._from_centre(v, targets)
+        return outputs
+
+    def losses(
+        self,
+        logits: dict[str, Tensor],
+        targets: Tensor,
+        criterion: Criterion = F.cross_entropy,
+    ) -> dict[str, Tensor]:
+        """The softmax losses of the views and of the effects, each averaged over the
+        three views (the code's 1/3 + 2/3 and 1), and "centre": the mean squared
+        distance from the centres.
+        """
+        each = targets.repeat_interleave(VIEWS, 0, output_size=len(targets) * VIEWS)
+        losses = {}
+        for name in ("views", "effect"):
+            if name in logits:
+                losses[name] = criterion(logits[name].flatten(0, 1), each)
+        if "centre" in logits:
+            losses["centre"] = logits["centre"].square().sum(1).mean()
+        return losses
+
+    def predict(self, images: Tensor) -> Tensor:
+        """Logits (B, C): the mean of the image's and of its crop's."""
+        attention, _, logits, _ = self._look(images)
+        boxes = self._box(attention.mean(1), images, self.level, TEST_MARGIN)
+        crops = regions.crop_zoom(images, boxes[:, None], images.shape[-1])[:, 0]
+        return (logits + self._look(crops)[2]) / 2
+
+    @torch.no_grad()
+    def locate(self, images: Tensor) -> dict[str, Tensor]:
+        """{"crop": boxes (B, 4) that predict looks at}, xyxy in input pixels. Call it
+        in eval mode.
+        """
+        mean = self.attention(self.backbone(images)).mean(1)
+        return {"crop": self._box(mean, images, self.level, TEST_MARGIN)}
+
+    # ---- the steps
+
+    def _look(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Attention (B, m, h, w), V (B, m * n), logits and effect (B, C)."""
+        maps = self.backbone(images)
+        attention = self.attention(maps)
+        v = attention_pooling(maps, attention)
+        logits = self.view_head(self.scale * v)
+
+        # What attention that knows nothing would have said; at test time uniform.
+        other = torch.ones_like(attention)
+        if self.training:
+            other = COUNTERFACTUAL * torch.rand_like(attention)
+        without = self.view_head(self.scale * attention_pooling(maps, other))
+        return attention, v, logits, logits - without
+
+    @torch.no_grad()
+    def _augmented(self, images: Tensor, attention: Tensor) -> Tensor:
+        """The crops round one attention map each, then the images without another:
+        (2B, 3, S, S).
+        """
+        batch = len(images)
+        to_crop, to_drop = drawn(attention, 2).unbind(1)  # (B, h, w) each
+
+        level = _uniform(batch, CROP, images)
+        boxes = self._box(to_crop, images, level, MARGIN)
+        crops = regions.crop_zoom(images, boxes[:, None], images.shape[-1])[:, 0]
+
+        dropped = self._mask(to_drop, images, _uniform(batch, DROP, images))
+        rest = torch.where(dropped[:, None], self.backbone.mean, images)
+        return torch.cat([crops, rest])
+
+    def _mask(self, of: Tensor, images: Tensor, level: Tensor | float) -> Tensor:
+        """Where an attention map (B, h, w), enlarged, reaches `level`, (B,) or one, of
+        its maximum: (B, S, S). In float32 also under mixed precision.
+        """
+        size = side_of(images, "cal")
+        depth = self.backbone.depth_at(size)
+        with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+            of = of.float()
+            limit = level * of.amax((1, 2))
+            over = enlarge(of, size, depth.stride, depth.first)
+            return over >= limit[:, None, None]
+
+    def _box(
+        self, of: Tensor, images: Tensor, level: Tensor | float, margin: float
+    ) -> Tensor:
+        """The box round that mask with a margin, within the image: (B, 4) xyxy."""
+        size = images.shape[-1]
+        edges = components.bounding_box(self._mask(of, images, level))
+        outwards = torch.tensor([-1.0, -1.0, 1.0, 1.0], device=images.device)
+        return (edges + margin * size * outwards).clamp(0, size)
+
+    def _from_centre(self, v: Tensor, targets: Tensor) -> Tensor:
+        """V minus its class's centre, which has length 1: (B, m * n). A mixed image is
+        one of the class that it shows most of.
+        """
+        labels = targets.argmax(1) if targets.ndim == 2 else targets
+        offset = v.float() - F.normalize(self.centres[labels], dim=1)
+        if self.training:
+            self.centres.index_add_(0, labels, BETA * offset.detach())
+        return offset
+
+
+def _by_view(of_image: Tensor, of_views: Tensor) -> Tensor:
+    """(B, C) and (2B, C) -> (B, 3, C)."""
+    return torch.stack([of_image, *of_views.chunk(2)], 1)
+
+
+def _uniform(count: int, ends: tuple[float, float], like: Tensor) -> Tensor:
+    """(count,) random numbers between two ends, on the device of `like`."""
+    low, high = ends
+    return low + (high - low) * torch.rand(count, device=like.device)
