@@ -167,15 +167,10 @@ def test_recipes_say_what_the_paper_says():
             "efficientnet": "efficientnet_b0",
             "vit": "vit_b_16",
         }.get(row.name, "resnet50")
-    tuned = feng.PAPER.row("plain").recipes
+    quick = feng.PAPER.row("plain").recipes["quick"]
+    assert PAPER.row("plain").recipes["quick"] == quick
     for profile in ("quick", "photo"):
         plain, adam = (PAPER.row(name).recipes[profile] for name in ("plain", "adam"))
-        given = {
-            name: getattr(tuned[profile], name)
-            for name in ("image_size", "store_size", "train_on", "backbone_lr_factor")
-        }
-        assert plain.but(**given) == tuned[profile]
-        assert plain.train_on == "train"
         assert (adam.optimiser, adam.schedule, adam.epochs) == (
             "adam",
             "cyclic",

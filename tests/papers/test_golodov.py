@@ -111,7 +111,7 @@ def test_every_network_of_the_paper_builds_and_predicts():
 def test_a_frozen_row_goes_from_pictures_to_a_record_and_back(found):
     record = next(r for r in found if r["row"] == "adam")
     assert record["metrics"]["test"]["n"] == 18
-    assert record["metrics"]["val"]
+    assert record["metrics"]["val"] is None  # these images were trained on too
     assert record["flops"] > 1e6
     run = runs.of(record)
     assert run.key == record["key"]

@@ -1,0 +1,49 @@
+"""The photo profile: the one recipe that the rows of all papers start from when they
+are run on real photographs with an everyday machine.
+
+What was decided for all papers alike, on validation images and by cost, before any of
+its runs was published:
+
+* EfficientNet-Lite0 with its official ImageNet weights, which anybody can have: they
+  come with a package. A step costs less than with any other network of its accuracy.
+* 193 pixels, 32 k + 1: the 7 x 7 cells of the last map lie evenly from border to
+  border.
+* The stages up to stride 16 and all of BatchNorm's statistics stay as they are. This
+  saves a third of a step; accuracy on validation differed by less than its noise.
+* Gradients are not clipped: losses that share one fixed length of a step would fight
+  over it.
+* Twelve epochs, after which validation accuracy no longer rises.
+* Settings are chosen on the validation images (`Paper.tuning`); then the rows train on
+  these too, and the last epoch counts. No run chooses an epoch by looking.
+"""
+
+from ..recipe import Recipe
+
+BACKBONE = "timm:tf_efficientnet_lite0"
+
+PHOTO = Recipe(
+    image_size=193,
+    store_size=224,
+    crop_scale=0.5,
+    backbone=BACKBONE,
+    batchnorm="frozen",
+    frozen_stages=3,
+    epochs=12,
+    batch_size=16,
+    optimiser="adamw",
+    lr=0.003,
+    backbone_lr_factor=0.1,
+    weight_decay=0.05,
+    schedule="onecycle",
+    label_smoothing=0.1,
+    train_on="train+val",
+)
+
+# What is tried for the plain backbone and for every whole method alike, before its own
+# options: the same rates and lengths. Changes to PHOTO.
+TRIES: tuple[dict, ...] = (
+    {},
+    {"lr": 0.006},
+    {"lr": 0.0015},
+    {"epochs": 8},
+)
