@@ -14,15 +14,18 @@ from .. import backbones
 from ..errors import InputError, unknown
 from ..recipe import Recipe
 from . import options as values
+from .apinet import APINet
 from .attention import Attention
 from .cal import CAL
 from .flrdf import Flrdf
 from .focus import Focus
 from .levels import Levels
 from .macnn import MACNN
+from .mcloss import MCLoss
 from .method import Method
 from .partnet import PartNet
 from .plain import Plain
+from .pmg import PMG
 from .racnn import RACNN
 from .semantic import Semantic
 from .simple import Simple
@@ -45,6 +48,9 @@ METHODS: dict[str, type[Method]] = {
     "macnn": MACNN,
     "partnet": PartNet,
     "cal": CAL,
+    "pmg": PMG,
+    "apinet": APINet,
+    "mcloss": MCLoss,
 }
 
 

@@ -148,7 +148,8 @@ def fit(
     log is a batch with all its rounds.
     The images left over after the last whole batch form a smaller one; a single image
     left over is skipped (BatchNorm cannot normalise it). torch's random generators are
-    seeded anew at every step.
+    seeded anew at every step. A model that is ``solved`` learns without steps, by its
+    ``solve``.
 
     Raises InputError (data or folder unusable, run_dir holds another run, disk full),
     NonFiniteLoss, KeyboardInterrupt (after a checkpoint; a second Ctrl-C does not wait
@@ -170,6 +171,8 @@ def fit(
     if earlier is not None:
         model.eval()
         return Outcome(**earlier)
+    if getattr(model, "solved", False):
+        return _solve(model, data, recipe, folder, accelerator)
     trainer = Trainer(model, data, recipe, seed, folder, accelerator)
     return trainer.run(deadline, progress)
 
@@ -239,7 +242,7 @@ class Trainer:
         # What forward is told in each round of a batch, after images and targets; of
         # most methods there is one round, which is told nothing.
         self.names: tuple[str, ...] = getattr(model, "rounds", ())
-        self.rounds = [(name,) for name in self.names] or [()]
+        self.rounds: list[tuple[str, ...]] = [(name,) for name in self.names] or [()]
 
         # what is called in place of the model: compiled, DistributedDataParallel
         if recipe.compile:
@@ -699,6 +702,49 @@ def _logits(
     ordered = torch.empty_like(values)
     ordered[index] = values
     return ordered
+
+
+# ---- in place of steps
+
+
+def _solve(
+    model: "Method",
+    data: DataSet,
+    recipe: Recipe,
+    folder: Folder,
+    accelerator: "Accelerator",
+) -> Outcome:
+    """What :func:`fit` does with a model that is solved: one epoch of one step. A run
+    that was killed begins again. Every process finds the same.
+    """
+    begun = time.monotonic()
+    place = accelerator.device
+    held_out = _all_examples(data.val, place) if len(data.val) else None
+    refit = recipe.train_on == "train+val"
+    losses = model.solve(_all_examples(data.train, place), held_out, refit)
+    model.eval()
+
+    top1 = None
+    if not refit:
+        images = Images(data.val.images, place)
+        logits = _logits(model, images, recipe, accelerator, "high")
+        top1 = (logits.argmax(1) == data.val.labels).double().mean().item()
+    seconds = time.monotonic() - begun
+    outcome = Outcome(True, 1, 1, top1, seconds, 1)
+    line = {"epoch": 1, "losses": losses, "val_top1": top1, "seconds": seconds}
+    folder.log(State(log=[line]))
+    folder.finish(model, asdict(outcome))
+    accelerator.wait_for_everyone()
+    return outcome
+
+
+def _all_examples(split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The features of a split, those of mirrored images among them, and their labels,
+    on the device.
+    """
+    maps = split.images.transpose(0, 1).flatten(0, 1)  # (V * N, n, h, w)
+    labels = split.labels.repeat(split.images.shape[1])
+    return maps.float().to(device), labels.to(device)
 
 
 # ---- before the first step
