@@ -17,31 +17,47 @@ def centre_boxes(
     h: int,
     w: int,
     image_size: int,
-    box_size: float,
+    box_size: float | tuple[float, float],
     stride: int,
     first: float,
     device: torch.device | str | None = None,
 ) -> Tensor:
-    """The constant boxes of a map: (h * w, 4) float32, row by row, one square of side
-    `box_size` for each cell.
+    """The constant boxes of a map: (h * w, 4) float32, row by row, one for each cell:
+    `box_size` is the side of a square, or height and width.
 
     Cell (y, x) looks at the input round (first + y * stride, first + x * stride). A box
     that would leave the square image of side `image_size` is shifted inside, not cut,
     so that all boxes show the same scale. Raises InputError if the box is larger than
     the image.
     """
-    if not 0 < box_size <= image_size:
-        raise InputError(
-            f"a box of {box_size:g} pixels does not fit into an image of {image_size};"
-            " choose a smaller box."
-        )
+    height, width = box_size if isinstance(box_size, tuple) else (box_size, box_size)
+    for side in (height, width):
+        if not 0 < side <= image_size:
+            raise InputError(
+                f"a box of {side:g} pixels does not fit into an image of {image_size};"
+                " choose a smaller box."
+            )
 
-    def starts(cells: int) -> Tensor:
+    def starts(cells: int, side: float) -> Tensor:
         centres = first + torch.arange(cells, device=device) * stride
-        return (centres - box_size / 2).clamp(0, image_size - box_size)
+        return (centres - side / 2).clamp(0, image_size - side)
 
-    top, left = torch.meshgrid(starts(h), starts(w), indexing="ij")  # (h, w) each
-    boxes = torch.stack([left, top, left + box_size, top + box_size], -1)
+    top, left = torch.meshgrid(starts(h, height), starts(w, width), indexing="ij")
+    boxes = torch.stack([left, top, left + width, top + height], -1)  # (h, w, 4)
+    return boxes.flatten(0, 1)
+
+
+def windows(
+    h: int, w: int, height: int, width: int, device: torch.device | str | None = None
+) -> Tensor:
+    """All windows of height x width cells within a map: (N, 4) int64 xyxy in cells,
+    where cell i covers [i, i + 1], in the order in which ``avg_pool2d`` with stride 1
+    gives their means.
+    """
+    tops = torch.arange(h - height + 1, device=device)
+    lefts = torch.arange(w - width + 1, device=device)
+    top, left = torch.meshgrid(tops, lefts, indexing="ij")
+    boxes = torch.stack([left, top, left + width, top + height], -1)
     return boxes.flatten(0, 1)
 
 

@@ -17,12 +17,15 @@ from . import options as values
 from .apinet import APINet
 from .attention import Attention
 from .cal import CAL
+from .dcl import DCL
 from .flrdf import Flrdf
 from .focus import Focus
 from .levels import Levels
 from .macnn import MACNN
 from .mcloss import MCLoss
 from .method import Method
+from .mmal import MMAL
+from .ntsnet import NTSNet
 from .partnet import PartNet
 from .plain import Plain
 from .pmg import PMG
@@ -51,6 +54,9 @@ METHODS: dict[str, type[Method]] = {
     "pmg": PMG,
     "apinet": APINet,
     "mcloss": MCLoss,
+    "ntsnet": NTSNet,
+    "dcl": DCL,
+    "mmal": MMAL,
 }
 
 
