@@ -211,3 +211,30 @@ def test_nothing_asks_the_device_for_a_value():
         chosen = boxes[regions.select(scores, regions.iou_matrix(boxes), 6, 0.25)]
         crops = regions.crop_zoom(torch.rand(4, 3, 72, 72), chosen, 36)
         assert crops.shape == (4, 6, 3, 36, 36)
+
+
+# ---- oblong boxes and windows of cells
+
+
+def test_oblong_boxes_lie_inside_and_are_centred_where_they_can():
+    boxes = regions.centre_boxes(5, 5, 80, (40.0, 10.0), 16, 0.5)
+    sides = boxes[:, 2:] - boxes[:, :2]
+    assert torch.equal(sides, torch.tensor([10.0, 40.0]).expand(25, 2))
+    assert boxes.min() >= 0
+    assert boxes.max() <= 80
+    # cell (2, 3) looks at (32.5, 48.5)
+    assert boxes[2 * 5 + 3].tolist() == [43.5, 12.5, 53.5, 52.5]
+    assert boxes[0].tolist() == [0, 0, 10, 40]  # shifted, not cut
+    with pytest.raises(InputError, match="a box of 90 pixels"):
+        regions.centre_boxes(5, 5, 80, (10.0, 90.0), 16, 0.5)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 3), (3, 2), (5, 7)])
+def test_windows_are_in_the_order_of_average_pooling(shape):
+    maps = torch.rand(1, 1, 5, 7)
+    windows = regions.windows(5, 7, *shape)
+    means = torch.nn.functional.avg_pool2d(maps, shape, 1).flatten()
+    assert len(windows) == len(means)
+    for (left, top, right, bottom), mean in zip(windows.tolist(), means, strict=True):
+        assert (bottom - top, right - left) == shape
+        torch.testing.assert_close(maps[0, 0, top:bottom, left:right].mean(), mean)

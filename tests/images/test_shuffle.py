@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 
 from fgbook.errors import InputError
-from fgbook.images.shuffle import shuffle_patches
+from fgbook.images.shuffle import move_patches, near_places, shuffle_patches
 
 
 def numbered(count, n, side):
@@ -93,3 +93,56 @@ def test_a_remainder_stays_where_it_is():
 def test_more_patches_than_pixels_are_refused():
     with pytest.raises(InputError, match="24 patches a side do not fit into 23 pixels"):
         shuffle_patches(torch.rand(1, 3, 23, 23), 24)
+
+
+# ---- moved by a few places
+
+
+@pytest.mark.parametrize(("n", "k"), [(7, 2), (7, 1), (4, 1), (5, 3), (3, 0), (1, 1)])
+def test_near_places_are_permutations_within_reach(n, k):
+    torch.manual_seed(0)
+    source = near_places(500, n, k)
+    own = torch.arange(n * n)
+    assert torch.equal(source.sort(1).values, own.expand(500, -1))
+    rows, columns = source // n - own // n, source % n - own % n
+    furthest = max(rows.abs().max(), columns.abs().max())
+    assert furthest < 2 * k or furthest == 0
+    if k > 0 and 2 * k <= n:
+        assert furthest == 2 * k - 1  # and as far as that
+        assert len(source.unique(dim=0)) > 100  # each image by itself
+
+
+def slow_near_places(rows, columns, n):
+    """Sorts each row by its numbers, then each column, patch by patch."""
+    places = [[y * n + x for x in range(n)] for y in range(n)]
+    for y in range(n):
+        order = sorted(range(n), key=lambda x: rows[y][x])
+        places[y] = [places[y][x] for x in order]
+    for x in range(n):
+        order = sorted(range(n), key=lambda y: columns[x][y])
+        column = [places[y][x] for y in order]
+        for y in range(n):
+            places[y][x] = column[y]
+    return [place for row in places for place in row]
+
+
+def test_near_places_are_rows_and_then_columns_sorted_by_hand():
+    n, k = 7, 2
+    torch.manual_seed(4)
+    found = near_places(20, n, k)
+    torch.manual_seed(4)
+    line = torch.arange(n)
+    rows = (line + k * (2 * torch.rand(20, n, n) - 1)).tolist()
+    columns = (line + k * (2 * torch.rand(20, n, n) - 1)).tolist()
+    for image in range(20):
+        expected = slow_near_places(rows[image], columns[image], n)
+        assert found[image].tolist() == expected
+
+
+def test_the_inverse_restores_the_image_bit_by_bit():
+    torch.manual_seed(0)
+    images = torch.rand(6, 3, 193, 193)
+    source = near_places(6, 7, 2)
+    destroyed = move_patches(images, source, 7)
+    assert not torch.equal(destroyed, images)
+    assert torch.equal(move_patches(destroyed, source.argsort(1), 7), images)
