@@ -134,7 +134,7 @@ class CAL(Method):
         distance from the centres.
         """
         each = targets.repeat_interleave(VIEWS, 0, output_size=len(targets) * VIEWS)
-        losses = {}
+        losses: dict[str, Tensor] = {}
         for name in ("views", "effect"):
             if name in logits:
                 losses[name] = criterion(logits[name].flatten(0, 1), each)

@@ -141,7 +141,7 @@ class RACNN(Method):
         summed over scales.
         """
         losses = {}
-        rank, peak = torch.zeros_like(logits["image"][0, 0]), 0.0
+        rank = peak = torch.zeros((), device=targets.device)
         reference = _of_truth(logits["image"], targets)
         for name, of_head in logits.items():
             if name.startswith("peak"):
