@@ -30,20 +30,24 @@ LIMITS = {"focus": 1.15}
 def training_step(
     model: nn.Module, images: torch.Tensor, targets: torch.Tensor, autocast
 ):
-    """One step of SGD on a batch, as a function; weights that do not learn are left
-    alone.
+    """One step of SGD on a batch, or all of a method's rounds, as a function; weights
+    that do not learn are left alone.
     """
     optimiser = torch.optim.SGD(
         [p for p in model.parameters() if p.requires_grad], 1e-4, momentum=0.9
     )
 
+    # what forward is told: of methods with several optimiser steps a batch, which one
+    rounds = [(name,) for name in getattr(model, "rounds", ())] or [()]
+
     def step() -> None:
         model.train()
-        optimiser.zero_grad(set_to_none=True)
-        with autocast():
-            losses = model.losses(model(images, targets), targets)
-        sum(losses.values()).backward()
-        optimiser.step()
+        for told in rounds:
+            optimiser.zero_grad(set_to_none=True)
+            with autocast():
+                losses = model.losses(model(images, targets, *told), targets)
+            sum(losses.values()).backward()
+            optimiser.step()
 
     return step
 
