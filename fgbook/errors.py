@@ -12,12 +12,22 @@ WRONG_INPUT = 2
 # same command goes on. The number is EX_TEMPFAIL of sysexits.h, as engines know it.
 AGAIN = 75
 INTERRUPTED = 130  # by Ctrl-C: the same command goes on
+BUDGET_ENDED = "the time budget ended after"
+"""How the sentence begins that says so, also in the output of a notebook."""
+
 
 class InputError(ValueError):
     """Wrong input from outside (a name, a file, a setting).
 
     The command line prints its message and exits with 2.
     """
+
+
+def unfinished(done: int, wanted: int) -> str:
+    """The sentence when the time budget ended before all runs did."""
+    return (
+        f"{BUDGET_ENDED} {done} of {wanted} runs; run the same command again to go on."
+    )
 
 
 def listed(names: Iterable[object], limit: int) -> str:

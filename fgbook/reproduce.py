@@ -30,7 +30,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
 from importlib.util import find_spec
@@ -41,7 +41,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from . import papers, paths
-from .errors import InputError, unknown
+from .errors import BUDGET_ENDED, InputError, unknown
 from .evidence import records
 from .papers.spec import PROFILES
 
@@ -99,9 +99,19 @@ class Job:
         return self._in("running")
 
     @property
+    def log(self) -> Path:
+        """What its process says meanwhile."""
+        return self.running.with_suffix(".log")
+
+    @property
     def failed(self) -> Path:
         """Where the copy goes when a cell fails."""
         return self._in("failed")
+
+    def clear(self) -> None:
+        """Remove what lies in ``_build/running``."""
+        self.running.unlink(missing_ok=True)
+        self.log.unlink(missing_ok=True)
 
     def _in(self, folder: str) -> Path:
         return self.where / "_build" / folder / f"{self.name}.ipynb"
@@ -112,7 +122,9 @@ class Result:
     """What became of a notebook."""
 
     name: str
-    state: str  # "done", "kept" (its copy was there already), "failed"
+    # "done", "kept" (its copy was there already), "stopped" (its time budget ended
+    # before all of its runs did), "failed"
+    state: str
     seconds: float = 0.0
     message: str = ""  # of a failure: cell and error
 
@@ -332,9 +344,9 @@ def execute(
     common = _determinants()
     for job in todo:
         job.key = records.key({**common, **_content(job)})
-    with _alone(where):
-        # left by a run that was killed
-        shutil.rmtree(where / "_build" / "running", ignore_errors=True)
+    with _alone(where, [job.name for job in todo]):
+        for job in todo:
+            job.clear()  # what a run that was killed has left
         # With parameters a run may have been stopped by its time budget: executing
         # again goes on, and finds what is finished by its record.
         results = {
@@ -357,7 +369,8 @@ def execute(
         limit = minutes or (LONG_MINUTES if parameters else MINUTES)
         for result in _pool(queue, at_once, threads, limit):
             results[result.name] = result
-        shutil.rmtree(where / "_build" / "running", ignore_errors=True)
+        for job in todo:
+            job.clear()
     return [results[job.name] for job in todo]
 
 
@@ -424,7 +437,7 @@ class _Child:
         self.minutes = minutes
         self.retry = retry
         self.started = time.monotonic()
-        self.log = job.running.with_suffix(".log")
+        self.log = job.log
         job.running.parent.mkdir(parents=True, exist_ok=True)
         spec = {
             "parent": os.getpid(),
@@ -458,8 +471,10 @@ class _Child:
         job = self.job
         seconds = time.monotonic() - self.started
         if self.process.returncode == 0:
+            stopped = _budget_ended(job.running)
             _finish(job, seconds)
-            return Result(job.name, "done", seconds)
+            state = "stopped" if stopped else "done"
+            return Result(job.name, state, seconds, stopped)
         message = self._why() or _error(job.running) or self._last_line()
         if job.running.is_file():
             job.failed.parent.mkdir(parents=True, exist_ok=True)
@@ -543,6 +558,18 @@ def _finish(job: Job, seconds: float) -> None:
     job.failed.unlink(missing_ok=True)
 
 
+def _budget_ended(copy: Path) -> str:
+    """What a notebook says when its time budget ended before its runs did; empty where
+    it does not.
+    """
+    for cell in _cells(copy):
+        for output in cell.get("outputs", []):
+            for line in "".join(output.get("text", "")).splitlines():
+                if BUDGET_ENDED in line:
+                    return line[line.index(BUDGET_ENDED) :]
+    return ""
+
+
 def _done(job: Job) -> bool:
     """Whether there is a complete copy with the job's key."""
     try:
@@ -606,23 +633,24 @@ def _tree(folder: Path) -> str:
 
 
 @contextmanager
-def _alone(where: Path) -> Iterator[None]:
-    """Held while ``_build`` is written; the system releases it when the process ends,
-    however it ends.
+def _alone(where: Path, names: Sequence[str]) -> Iterator[None]:
+    """Held while these are made in ``_build``: copies of notebooks by name, or the
+    book. Several commands may be at work in a clone, as in a job array, but not on the
+    same. The system releases what is held when the process ends, however it ends.
     """
-    (where / "_build").mkdir(exist_ok=True)
-    lock = FileLock(where / "_build" / "lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise InputError(
-            f"another fgbook reproduce or fgbook book is at work in {where}; wait until"
-            " it ends."
-        ) from None
-    try:
+    folder = where / "_build" / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as held:
+        for name in sorted(names):
+            lock = FileLock(folder / f"{name}.lock")
+            try:
+                held.enter_context(lock.acquire(timeout=0))
+            except Timeout:
+                raise InputError(
+                    f"another fgbook reproduce or fgbook book is at work on {name} in"
+                    f" {where}; wait until it ends."
+                ) from None
         yield
-    finally:
-        lock.release()
 
 
 def _child(spec: dict) -> None:
@@ -672,7 +700,7 @@ def build_book(where: Path, *, force: bool = False) -> Path:
         raise InputError(
             f"not executed yet: {', '.join(missing)}; run `fgbook reproduce` first."
         )
-    with _alone(where):
+    with _alone(where, ["book"]):
         source = _gather(where, copies)
         key = _book_key(source)
         if not force and _is_whole(html, key):

@@ -8,17 +8,19 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
+from click.exceptions import Exit
 
-from ..errors import InputError
+from ..errors import AGAIN, unfinished
 from .common import (
-    Again,
     Failed,
     check_device,
     examples,
     known_records,
+    numbers_of,
     on_device,
+    over_seeds,
     publishes,
-    unfinished,
+    within_budget,
 )
 from .results import aligned
 
@@ -51,20 +53,7 @@ if TYPE_CHECKING:
     multiple=True,
     help="A data set; repeatable.  [default: all that a paper names for the profile]",
 )
-@click.option(
-    "--seeds",
-    type=click.IntRange(1),
-    metavar="N",
-    help="Seeds 0 .. N-1.  [default: those that a paper's file fixes]",
-)
-@click.option(
-    "--seed",
-    "chosen",
-    type=click.IntRange(0),
-    multiple=True,
-    metavar="SEED",
-    help="This seed; repeatable.",
-)
+@over_seeds("those that a paper's file fixes, else 1")
 @click.option(
     "--jobs",
     type=click.IntRange(1),
@@ -73,12 +62,7 @@ if TYPE_CHECKING:
     help="Runs at a time; they share the cores (or take turns with the GPUs).",
 )
 @on_device
-@click.option(
-    "--budget-minutes",
-    type=click.FloatRange(0, min_open=True),
-    metavar="N",
-    help="Stop cleanly after N minutes; run again to go on.",
-)
+@within_budget
 @click.option("--plan", "only_plan", is_flag=True, help="Only say what there is to do.")
 @publishes
 def batch(
@@ -102,17 +86,13 @@ def batch(
     """
     from .. import papers
 
-    if seeds and chosen:
-        raise InputError(
-            "--seeds N and --seed SEED exclude each other; use one of them."
-        )
+    numbers = numbers_of(seeds, chosen)
     about = [papers.get(name) for name in dict.fromkeys(names)]
     began = time.monotonic()
     check_device(device)
 
     from ..evidence.batch import grid, pace, pool, report, telling
 
-    numbers = list(chosen) or list(range(seeds or 0))
     entries = grid.grid(about, profile, rows, datasets, numbers)
     threads = threads_each(jobs)
     paces = pace.expect(entries, known_records(), device, threads, say)
@@ -151,7 +131,8 @@ def finish(entries: list["Entry"]) -> None:
         say(f"failed: {entry.title}: {entry.why}\n    log: {entry.log}")
     if state(entries) == "stopped":
         done = sum(entry.record is not None for entry in entries)
-        raise Again(unfinished(done, len(entries)))
+        click.echo(unfinished(done, len(entries)), err=True)
+        raise Exit(AGAIN)
     if failed:
         raise Failed(f"{len(failed)} of {len(entries)} runs failed; see above.")
 

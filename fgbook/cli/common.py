@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
@@ -47,24 +47,6 @@ class Failed(click.ClickException):
     """Right input, but it could not be done: printed in the same way."""
 
     exit_code = FAILED
-
-
-class Again(click.ClickException):
-    """Nothing is wrong, but the time budget ended before the work did."""
-
-    exit_code = AGAIN
-
-    def show(self, file: IO[Any] | None = None) -> None:
-        """Print the sentence, which is no error, on stderr."""
-        click.echo(self.message, file=file, err=file is None)
-
-
-def unfinished(done: int, all_of_them: int) -> str:
-    """The sentence when the time budget has ended."""
-    return (
-        f"the time budget ended after {done} of {all_of_them} runs; run the same"
-        " command again to go on."
-    )
 
 
 _requests: list[int] = []  # signals that asked this process to end
@@ -155,6 +137,48 @@ def on_device(command: Command) -> Command:
     """The option --device, which all commands that compute have."""
     help = "cpu, cuda, cuda:1.  [default: a GPU if there is one]"
     return click.option("--device", help=help)(command)
+
+
+def over_seeds(default: str) -> Callable[[Command], Command]:
+    """The options --seeds and --seed, for :func:`numbers_of`."""
+
+    def add(command: Command) -> Command:
+        one = click.option(
+            "--seed",
+            "chosen",
+            type=click.IntRange(0),
+            multiple=True,
+            help="Train with this seed; repeatable.",
+            metavar="SEED",
+        )
+        many = click.option(
+            "--seeds",
+            type=click.IntRange(1),
+            help=f"Train with seeds 0 .. N-1.  [default: {default}]",
+            metavar="N",
+        )
+        return many(one(command))
+
+    return add
+
+
+def numbers_of(seeds: int | None, chosen: Iterable[int]) -> list[int]:
+    """The seeds that are asked for; empty where none are."""
+    if seeds and chosen:
+        raise InputError(
+            "--seeds N and --seed SEED exclude each other; use one of them."
+        )
+    return list(dict.fromkeys(chosen)) or list(range(seeds or 0))
+
+
+def within_budget(command: Command) -> Command:
+    """The option --budget-minutes."""
+    return click.option(
+        "--budget-minutes",
+        type=click.FloatRange(0, min_open=True),
+        help="Stop cleanly after N minutes; run again to go on.",
+        metavar="N",
+    )(command)
 
 
 def publishes(command: Command) -> Command:

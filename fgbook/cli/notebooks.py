@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import click
+from click.exceptions import Exit
 
+from ..errors import AGAIN
 from ..recipe import assignments
 from .common import Failed, examples
 
@@ -70,6 +72,8 @@ def reproduce(
         )
     if given:
         click.echo(f"executed copies: {where / '_build' / 'batch'}")
+    if any(result.state == "stopped" for result in results):
+        raise Exit(AGAIN)
     if not (names or given or no_book):
         build(where, force)
 

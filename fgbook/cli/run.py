@@ -1,22 +1,28 @@
 """Commands that train: ``fgbook run``, ``fgbook tune`` and ``fgbook pretrain``."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+from click.exceptions import Exit
 
-from ..errors import InputError
+from ..errors import AGAIN, InputError
 from .common import (
-    Again,
     Command,
     check_device,
     examples,
+    numbers_of,
     on_device,
     one_dataset,
+    over_seeds,
     publishes,
     quiet_disk,
-    unfinished,
+    within_budget,
 )
 from .results import table
+
+if TYPE_CHECKING:
+    from ..evidence.plan import Run
 
 
 def choosing_rows(command: Command) -> Command:
@@ -71,31 +77,14 @@ def choosing_rows(command: Command) -> Command:
         "fgbook run feng --row plain --set epochs=12 --set lr=0.02",
         "fgbook run feng --row hybrid --option m=4 --option box=0.3",
         "fgbook run feng --profile photo --seeds 3 --dry-run",
+        "fgbook run feng --row plain --seed 0 --record plain-0.json",
         note="On several GPUs, `torchrun --nproc-per-node 4 -m fgbook run feng"
         " --profile paper --set sync_batchnorm=true` shares the work of each run.",
     )
 )
 @choosing_rows
-@click.option(
-    "--seeds",
-    type=click.IntRange(1),
-    help="Train with seeds 0 .. N-1.  [default: 1]",
-    metavar="N",
-)
-@click.option(
-    "--seed",
-    "chosen",
-    type=click.IntRange(0),
-    multiple=True,
-    help="Train with this seed; repeatable.",
-    metavar="SEED",
-)
-@click.option(
-    "--budget-minutes",
-    type=click.FloatRange(0, min_open=True),
-    help="Stop cleanly after N minutes; run again to go on.",
-    metavar="N",
-)
+@over_seeds("1")
+@within_budget
 @click.option(
     "--set",
     "changes",
@@ -115,6 +104,19 @@ def choosing_rows(command: Command) -> Command:
     is_flag=True,
     help="Only say what it would take: settings, memory, time. Keeps nothing.",
 )
+@click.option(
+    "--keys",
+    is_flag=True,
+    help="With --dry-run: only a line for each run, with its key, whether it is done,"
+    " and its command, separated by tabs.",
+)
+@click.option(
+    "--record",
+    "copy",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Also write the record of the one run that is asked for to this file (.json),"
+    " and its predictions beside it (.npz).",
+)
 def run(
     paper: str,
     rows: tuple[str, ...],
@@ -130,6 +132,8 @@ def run(
     tensorboard: bool,
     publish: bool,
     dry_run: bool,
+    keys: bool,
+    copy: Path | None,
 ) -> None:
     """Train and measure rows of a PAPER.
 
@@ -138,10 +142,9 @@ def run(
     """
     from .. import papers, recipe
 
-    if seeds and chosen:
-        raise InputError(
-            "--seeds N and --seed SEED exclude each other; use one of them."
-        )
+    numbers = numbers_of(seeds, chosen) or [0]
+    if keys and not dry_run:
+        raise InputError("--keys only says something with --dry-run; give both.")
     # all that is wrong in what was typed is said before torch is imported
     about = papers.get(paper)
     lines = [about.row(name) for name in dict.fromkeys(rows)]
@@ -156,15 +159,13 @@ def run(
     from ..training import devices
 
     names = [line.name for line in lines] or None
-    numbers = list(dict.fromkeys(chosen)) or list(range(seeds or 1))
     changed = plan.typed_options(lines or about.rows_at(profile), options, "--option")
     wanted = (paper, names, profile, dataset, numbers)
     planned = runs.planned(*wanted, overrides, changed)
+    if copy is not None:
+        check_copy(copy, len(planned))
     if dry_run:
-        from ..evidence import estimate
-
-        for said in estimate.report(planned, device):
-            click.echo(said)
+        foresee(planned, keys, device)
         return
 
     with quiet_disk():
@@ -183,8 +184,42 @@ def run(
     click.echo(table(found))
     if publish:
         publish_all(found)
+    if copy is not None and found:
+        write_copy(found[0], copy)
     if len(found) < len(planned):
-        raise Again(unfinished(len(found), len(planned)))
+        raise Exit(AGAIN)  # runs.rows has said why
+
+
+def foresee(planned: list["Run"], keys: bool, device: str | None) -> None:
+    """Say what runs would take, or only their keys."""
+    from ..evidence import estimate, records
+
+    if not keys:
+        for said in estimate.report(planned, device):
+            click.echo(said)
+        return
+    for one in planned:
+        state = "to do" if records.find(one.key) is None else "done"
+        click.echo("\t".join([one.key, state, one.command]))
+
+
+def check_copy(path: Path, runs: int) -> None:
+    """Refuse a --record that cannot be, before anything is trained."""
+    if runs != 1:
+        raise InputError(
+            f"--record writes the record of one run, and {runs} are asked for; choose"
+            " one --row and one --seed."
+        )
+    if path.suffix != ".json":
+        raise InputError(f"--record {path} must end in .json.")
+
+
+def write_copy(record: dict, path: Path) -> None:
+    """The record, with its predictions, in a place that the person has named."""
+    from ..evidence import records
+
+    predictions = records.load_predictions(record) if record["predictions"] else None
+    records.save(record, predictions, path)
 
 
 @click.command(epilog=examples("fgbook tune feng --row plain --profile photo"))

@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 
 from .. import methods, papers, paths
 from ..data.dataset import DataSet
-from ..errors import InputError
+from ..errors import InputError, unfinished
 from ..methods import Method
 from ..training import devices, features, loop
 from . import measures, models, records
@@ -106,7 +106,8 @@ def rows(
     """Records of several rows (None: all) over seeds (a count, or a list), seed by
     seed, so that a cut-off series is still comparable.
 
-    When the time budget ends first, the records that are there. `options` of the
+    When the time budget ends first, the records that are there, with a warning.
+    `options` of the
     method by name, or as a person types them: "m=4 box=0.3". All else as for
     :func:`resolve` and :func:`execute`.
     """
@@ -121,6 +122,8 @@ def rows(
             record = _find_or_make(run, way, train)
         if record is not None:
             found.append(record)
+    if len(found) < len(todo) and devices.first():
+        records.warn(unfinished(len(found), len(todo)))
     return found
 
 

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from click.testing import CliRunner
 
 import samples
 from fgbook import paths, reproduce
-from fgbook.errors import InputError
+from fgbook.cli import cli
+from fgbook.errors import InputError, unfinished
 
 PARAMETERS = """profile: str = "quick"  # which recipe
 seeds: int = 1  # how many
@@ -194,7 +196,7 @@ def test_wrong_parameters_are_refused_before_any_kernel_starts(clone):
     assert error.startswith("Error: ")
     assert error.count("\n") == 1
     assert not (clone / "started").exists()
-    assert not (clone / "_build" / "running").exists()
+    assert not list((clone / "_build" / "running").iterdir())
 
 
 # ---- executing
@@ -222,7 +224,7 @@ def test_a_batch_survives_a_failure(clone, bad, monkeypatch, capsys):
     executed = clone / "_build" / "executed"
     assert [path.name for path in executed.iterdir()] == ["good.ipynb"]
     assert (clone / "_build" / "failed" / "bad.ipynb").is_file()
-    assert not (clone / "_build" / "running").exists()
+    assert not list((clone / "_build" / "running").iterdir())
 
     copy = nbformat.read(executed / "good.ipynb", 4)
     assert "measured quick 1" in printed(executed / "good.ipynb")
@@ -397,12 +399,37 @@ def wait_for(condition, seconds: float = 600) -> None:
         time.sleep(0.05)
 
 
-def test_two_batches_at_once_are_refused(clone):
+def test_the_same_notebook_twice_at_once_is_refused(clone):
     with (
-        reproduce._alone(clone),
-        pytest.raises(InputError, match="another fgbook reproduce"),
+        reproduce._alone(clone, ["good"]),
+        pytest.raises(InputError, match="another fgbook reproduce.* on good in"),
     ):
         reproduce.execute(clone, [clone / "notebooks" / "good.ipynb"])
+
+
+def test_other_notebooks_of_a_clone_can_be_executed_at_once(clone, monkeypatch):
+    """As the jobs of an array do; what another one is writing stays."""
+    monkeypatch.setattr(reproduce, "_determinants", dict)
+    other = clone / "_build" / "running" / "other.ipynb"
+    other.parent.mkdir(parents=True)
+    other.write_text("being written")
+    with reproduce._alone(clone, ["other"]):
+        (result,) = reproduce.execute(clone, [clone / "notebooks" / "good.ipynb"])
+    assert result.state == "done"
+    assert other.read_text() == "being written"
+
+
+def test_a_notebook_whose_budget_ended_is_not_done(clone, monkeypatch):
+    """Its copy is kept, and the command ends with the status "call again"."""
+    monkeypatch.setattr(reproduce, "_determinants", dict)
+    monkeypatch.chdir(clone)
+    said = unfinished(1, 3)
+    source = f"import warnings\nwarnings.warn({said!r}, RuntimeWarning)"
+    write(clone / "notebooks" / "cut.ipynb", source)
+    result = CliRunner().invoke(cli, ["reproduce", "cut"])
+    assert result.exit_code == 75, result.output
+    assert said in result.output
+    assert (clone / "_build" / "executed" / "cut.ipynb").is_file()
 
 
 # ---- the book

@@ -34,8 +34,12 @@ FOLLOWED = {
     "stopped; run the same command again to continue": (
         "tests/cli/test_run.py::test_ctrl_c_ends_a_run_so_that_it_can_go_on"
     ),
-    "the time budget ended after": (
+    "{BUDGET_ENDED} {done} of": (
         "tests/cli/test_run.py::test_ctrl_c_ends_a_run_so_that_it_can_go_on"
+    ),
+    "it left no record of key": (
+        "tests/evidence/test_batch.py"
+        "::test_a_run_whose_package_changed_meanwhile_is_told_and_can_be_planned_again"
     ),
     "Stop cleanly after N minutes; run again": (
         "tests/cli/test_run.py::test_ctrl_c_ends_a_run_so_that_it_can_go_on"
@@ -52,7 +56,16 @@ FOLLOWED = {
         "tests/evidence/test_faults.py"
         "::test_pictures_that_change_in_the_middle_of_a_run_never_change_its_result"
     ),
+    "<code>{_text(story.command)}": (
+        "tests/cli/test_batch.py::test_what_is_finished_is_not_run_again"
+    ),
     # commands by name
+    "With --dry-run: only a line for each run": (
+        "tests/cli/test_run.py::test_the_key_of_a_run_is_told_before_it_is_made"
+    ),
+    "--keys only says something with --dry-run": (
+        "tests/cli/test_run.py::test_the_key_of_a_run_is_told_before_it_is_made"
+    ),
     "says how to get it": f"{HERE}::test_data_list_names_a_command_that_tells",
     "lists them": f"{HERE}::test_what_is_left_out_is_listed_by_the_command_named",
     "run `fgbook data get": f"{HERE}::test_what_is_missing_can_be_fetched_as_is_said",

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,36 @@ def test_publish_copies_records_to_the_published_ones(words, with_run, tmp_path)
     assert kept["key"] == with_run["key"]
     labels = records.load_predictions(kept)["label"]
     assert len(labels) == with_run["metrics"]["test"]["n"]
+
+
+# ---- outputs that can be named beforehand
+
+
+def test_the_key_of_a_run_is_told_before_it_is_made(words, with_run):
+    asked = [*words, *"--set epochs=4 --seeds 2 --dry-run --keys".split()]
+    first, second = fgbook(*asked).stdout.splitlines()
+    key, state, command = first.split("\t")
+    assert (key, state) == (with_run["key"], "done")
+    assert command == with_run["command"]
+    key, state, command = second.split("\t")
+    assert state == "to do"
+    (again,) = fgbook(*command.split()[1:], "--dry-run", "--keys").stdout.splitlines()
+    assert again == second
+
+
+def test_a_record_is_also_written_where_it_is_asked_for(words, with_run, tmp_path):
+    path = tmp_path / "engine" / "plain.json"
+    asked = [*words, "--set", "epochs=4", "--record", str(path)]
+    assert fgbook(*asked).exit_code == 0
+    copy = records.load(path)
+    assert copy["key"] == with_run["key"]
+    assert copy["metrics"] == with_run["metrics"]
+    labels = records.load_predictions(copy)["label"]
+    assert len(labels) == with_run["metrics"]["test"]["n"]
+
+    refused(fgbook(*asked, "--seeds", "2"), "one run, and 2 are asked for")
+    refused(fgbook(*words, "--record", str(tmp_path / "a.txt")), "must end in .json")
+    refused(fgbook(*words, "--keys"), "--dry-run")
 
 
 # ---- options of the method
@@ -220,6 +251,25 @@ print("found", *[record["key"] for record in found])
 # ---- interrupted
 
 
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)]
+)
+def test_a_request_to_end_leaves_a_checkpoint_of_that_step(
+    words, tmp_path, number, status
+):
+    """Not only the one of minutes before: an engine that ends a job, or a person."""
+    running = process(*words, "--set", "epochs=5000", runs=tmp_path)
+    wait_for(lambda: list(tmp_path.glob("*/log.jsonl")) or running.poll() is not None)
+    (log,) = tmp_path.glob("*/log.jsonl")
+    wait_for(lambda: log.read_text().count("\n") > 1)
+    before = time.time()
+    running.send_signal(number)
+    _, error = running.communicate(timeout=600)
+    assert running.returncode == status, error
+    assert "Traceback" not in error
+    assert (log.parent / "checkpoint.pt").stat().st_mtime > before
+
+
 def test_ctrl_c_ends_a_run_so_that_it_can_go_on(words, tmp_path):
     long = [*words, "--set", "epochs=5000"]
     running = process(*long, runs=tmp_path)
@@ -239,8 +289,8 @@ def test_ctrl_c_ends_a_run_so_that_it_can_go_on(words, tmp_path):
     before = log.read_text().splitlines()
     again = process(*long, "--budget-minutes", "0.05", runs=tmp_path)
     _, error = again.communicate(timeout=600)
-    assert again.returncode == 0, error
-    assert "the time budget ended after 0 of 1 runs" in error
+    assert again.returncode == 75, error
+    assert error.count("the time budget ended after 0 of 1 runs") == 1
     after = log.read_text().splitlines()
     assert after[: len(before)] == before  # it went on, and did not begin anew
 

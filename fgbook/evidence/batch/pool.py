@@ -87,7 +87,29 @@ class Child:
         elif code in (AGAIN, INTERRUPTED) or (self.asked and code != WRONG_INPUT):
             entry.state = "stopped"
         else:
-            entry.state, entry.why = "failed", _why(code, Path(entry.log))
+            entry.state, entry.why = "failed", self._why()
+
+    def _why(self) -> str:
+        """One sentence about a failure: what the process said last, or what killed
+        it.
+        """
+        code = self.process.returncode
+        if code == 0:
+            return (
+                f"it left no record of key {self.entry.run.key}: the package or the"
+                " data have changed since the batch was planned; run the same command"
+                " again."
+            )
+        if code < 0:
+            name = signal.Signals(-code).name
+            hint = "; most often the memory is full" if name == "SIGKILL" else ""
+            return f"its process was killed by signal {-code} ({name}){hint}."
+        log = Path(self.entry.log).read_text(encoding="utf-8", errors="replace")
+        lines = log.strip().splitlines()
+        for line in reversed(lines):
+            if line.startswith("Error: "):
+                return line.removeprefix("Error: ")
+        return lines[-1] if lines else f"its process ended with exit status {code}."
 
 
 def words(entry: Entry, way: Way, place: int) -> list[str]:
@@ -115,19 +137,6 @@ def _environment(threads: int) -> dict[str, str]:
         PARENT: str(os.getpid()),
     }
     return dict(os.environ, **told)
-
-
-def _why(code: int, log: Path) -> str:
-    """One sentence about a failure: what the process said last, or what killed it."""
-    if code < 0:
-        name = signal.Signals(-code).name
-        hint = "; most often the memory is full" if name == "SIGKILL" else ""
-        return f"its process was killed by signal {-code} ({name}){hint}."
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    for line in reversed(lines):
-        if line.startswith("Error: "):
-            return line.removeprefix("Error: ")
-    return lines[-1] if lines else f"its process ended with exit status {code}."
 
 
 def make(
