@@ -15,6 +15,7 @@ from torch import Tensor
 from ..backbones import Backbone, SecondStatistics
 from ..errors import InputError
 from ..images import regions
+from .constants import Constants
 from .heads import linear
 from .method import Criterion, Method
 from .options import check_choice
@@ -99,8 +100,7 @@ class Focus(Method):
         self.region_head = linear(n, num_classes)  # one for all regions
         hybrid = heads == "hybrid"
         self.hybrid_head = linear((1 + l) * n, num_classes) if hybrid else None
-        # (boxes, overlaps) of a map and an image size, see _geometry
-        self._constants: dict[tuple, tuple[Tensor, Tensor]] = {}
+        self._constants = Constants()
 
     # ---- what the loop calls
 
@@ -214,22 +214,19 @@ class Focus(Method):
     ) -> tuple[Tensor, Tensor]:
         """All boxes (h * w, 4) and their overlaps (h * w, h * w).
 
-        The same for all images of a size, so they are made once and kept. A compiled
-        forward has them within its graph: a tensor of its tracing must not be kept.
+        The same for all images of a size, so they are made once and kept.
         """
-        compiling = torch.compiler.is_compiling()
-        key = (h, w, size, self.box, device)
-        if key in self._constants and not compiling:
-            return self._constants[key]
-        depth = self.backbone.depth_at(size)
-        side = self.box * size
-        boxes = regions.centre_boxes(
-            h, w, size, side, depth.stride, depth.first, device
-        )
-        constants = boxes, regions.iou_matrix(boxes)
-        if not compiling:
-            self._constants[key] = constants
-        return constants
+
+        def make() -> tuple[Tensor, Tensor]:
+            depth = self.backbone.depth_at(size)
+            side = self.box * size
+            boxes = regions.centre_boxes(
+                h, w, size, side, depth.stride, depth.first, device
+            )
+            return boxes, regions.iou_matrix(boxes)
+
+        boxes, iou = self._constants.get((h, w, size, self.box, device), make)
+        return boxes, iou
 
     def _second_look(self, images: Tensor, boxes: Tensor) -> Tensor:
         """Cut out, zoom in, same backbone, GAP: boxes (B, count, 4) -> F^R (B, count,

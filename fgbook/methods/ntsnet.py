@@ -128,9 +128,8 @@ class NTSNet(Method):
         steps.
         """
         of_parts = logits["part"].flatten(0, 1)  # (B * m, C)
-        each = targets.repeat_interleave(
-            self.m, 0, output_size=len(targets) * self.m
-        )  # with the size told, a GPU need not count
+        # with the size told, a GPU need not count
+        each = targets.repeat_interleave(self.m, 0, output_size=len(of_parts))
         teacher = F.cross_entropy(of_parts.detach(), each, reduction="none")
         return {
             "image": criterion(logits["image"], targets),
