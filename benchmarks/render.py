@@ -13,7 +13,7 @@ import time
 import common
 import torch
 
-from fgbook.data import fieldguide, species
+from fgbook.data import fieldguide, scenery, species
 
 WANTED = 150  # images a second
 
@@ -27,15 +27,13 @@ def main() -> None:
     chosen, device = common.options(parser)
     table = species.table("target", 20)
     index = torch.arange(chosen.images, device=device)
-    values, siblings, differ = (
-        v.to(device)[index % 20] for v in (table.values, table.siblings, table.differ)
-    )
-    key = fieldguide.keys(0, "target", "train", index)
+    birds = species.Species(*(v.to(device) for v in table.of(index.cpu() % 20)))
+    scene = scenery.Scene(fieldguide.keys(0, "target", "train", index))
     work = []
 
     def draw() -> None:
         begin = time.process_time()
-        fieldguide.render(values, siblings, differ, key, chosen.size)
+        fieldguide.render(scene, birds, chosen.size)
         common.wait(device)
         work.append(time.process_time() - begin)
 

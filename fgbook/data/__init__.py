@@ -9,8 +9,14 @@ from . import aircraft, cars, cub, dogs, files, flowers, folder, imagewoof, phot
 from .dataset import SPLITS, DataSet
 from .photos import Photos
 
-DRAWN = {"fieldguide": "target", "fieldguide-source": "source"}
-"""Drawn data sets -> their pool of species."""
+DRAWN: dict[str, dict] = {
+    "fieldguide": {},
+    "fieldguide-source": {"pool": "source"},
+    "fieldguide-shortcut50": {"shortcut": 0.5},
+    "fieldguide-shortcut90": {"shortcut": 0.9},
+    "fieldguide-shortcut100": {"shortcut": 1.0},
+}
+"""Drawn data sets -> their settings of :func:`fgbook.data.fieldguide.load`."""
 
 
 class Reader(Protocol):
@@ -62,7 +68,7 @@ def load(name: str, size: int) -> DataSet:
     if name in DRAWN:
         from . import fieldguide
 
-        return fieldguide.load(size, pool=DRAWN[name])
+        return fieldguide.load(size, **DRAWN[name])
     return photos.load(_photos(name), size)
 
 

@@ -9,6 +9,7 @@ siblings differ in one or two places on the bird. Genera alternate between the p
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -163,6 +164,20 @@ _EPITHETS = (
 # fmt: on
 
 
+class Species(NamedTuple):
+    """The species of B birds."""
+
+    values: Tensor  # (B, A) float32, ATTRIBUTES
+    # (B, 4, A) all siblings of the genus: they are framed alike, and the boxes of their
+    # telling parts agree
+    siblings: Tensor
+    differ: Tensor  # (B, 2) int64: where siblings differ, indices into LOCAL
+
+    def part(self, some: slice) -> "Species":
+        """Those of some of the birds."""
+        return Species(*(rows[some] for rows in self))
+
+
 @dataclass(frozen=True)
 class Table:
     """N species of one pool."""
@@ -177,6 +192,10 @@ class Table:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def of(self, label: Tensor) -> Species:
+        """The species of birds with these labels (B,)."""
+        return Species(self.values[label], self.siblings[label], self.differ[label])
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from fgbook.backbones.small import Small
 from fgbook.backbones.weights import SHIPPED
 from fgbook.data import fieldguide, species
 from fgbook.data.dataset import PART_NAMES
+from fgbook.data.scenery import Scene
 from fgbook.errors import InputError
 
 
@@ -29,10 +30,8 @@ def own_store(tmp_path, monkeypatch):
 def draw(index, size=64, pool="target", count=20, seed=0, split="test"):
     table = species.table(pool, count)
     label = index % count
-    key = fieldguide.keys(seed, pool, split, index)
-    return fieldguide.render(
-        table.values[label], table.siblings[label], table.differ[label], key, size
-    )
+    scene = Scene(fieldguide.keys(seed, pool, split, index))
+    return fieldguide.render(scene, table.of(label), size)
 
 
 def digest(drawing) -> str:
@@ -213,7 +212,7 @@ def test_siblings_differ_only_inside_their_part_boxes(pool):
     size, count = 72, species.limit()
     table = species.table(pool, count)
     key = fieldguide.keys(3, pool, "train", torch.arange(count) // species.SIBLINGS)
-    drawing = fieldguide.render(table.values, table.siblings, table.differ, key, size)
+    drawing = fieldguide.render(Scene(key), table.of(torch.arange(count)), size)
     # (G, 4, 3, S, S)
     images = drawing.images.int().unflatten(0, (-1, species.SIBLINGS))
     boxes = drawing.part_boxes.unflatten(0, (-1, species.SIBLINGS))
