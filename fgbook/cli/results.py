@@ -5,7 +5,7 @@ torch.
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -23,7 +23,7 @@ COLUMNS = (
     "px",
     "seeds",
     "top-1 %",
-    "95 % over seeds",
+    "95 % interval",
     "low-res %",
     "printed",
     "first run",
@@ -73,7 +73,10 @@ def results(paper: str | None, verdicts: bool, as_json: bool) -> None:
 
     if verdicts:
         said = list(judged(about, chosen))
-        click.echo(verdicts_as_json(said) if as_json else verdicts_as_text(said))
+        if as_json:
+            click.echo(verdicts_as_json(said))
+        else:
+            click.echo(verdicts_as_text(said) + left_out(chosen))
     elif as_json:
         click.echo(json.dumps([without_folder(r) for r in chosen], indent=1))
     else:
@@ -92,35 +95,44 @@ def without_folder(record: dict) -> dict:
 
 def table(found: list[dict]) -> str:
     """Records as a table, a line for each row, recipe and data set: mean over seeds and
-    its 95 % interval.
+    its 95 % interval, as the book has them.
     """
+    from ..evidence.current import counted
     from ..recipe import Recipe
 
     if not found:
         return "no results yet; make some with `fgbook run feng`."
+    kept = counted(found).records
     groups: dict[str, list[dict]] = {}
-    for record in found:
+    for record in kept:
         same = {name: record[name] for name in SAME}
         # older records lack the fields that came later
         same["recipe"] = Recipe.of(record["recipe"]).determinants()
         groups.setdefault(json.dumps(same, sort_keys=True), []).append(record)
-    text = aligned([COLUMNS, *(table_line(group) for group in groups.values())])
-    if any(record["profile"] == "quick" for record in found):
+    text = aligned([COLUMNS, *(table_line(each, kept) for each in groups.values())])
+    if any(record["profile"] == "quick" for record in kept):
         text += (
             "\nquick runs are illustrations; they are not comparable with printed"
             " numbers."
         )
-    return text
+    return text + left_out(found)
 
 
-def table_line(group: list[dict]) -> tuple[str, ...]:
-    """The cells of records that differ by seed only."""
+def left_out(found: list[dict]) -> str:
+    """A line that says which records do not count; empty where all do."""
+    from ..evidence.current import counted
+
+    said = counted(found).left_out()
+    return f"\n{said}" if said else ""
+
+
+def table_line(group: list[dict], among: list[dict]) -> tuple[str, ...]:
+    """The cells of records that differ by seed only, among those of all rows."""
     from ..evidence.records import changes
-    from ..evidence.verdicts import summary
+    from ..evidence.verdicts import accuracy
 
     first = min(group, key=lambda record: record["seed"])
-    top1 = summary([100 * record["metrics"]["test"]["top1"] for record in group])
-    interval = f"{top1['low']:.1f} to {top1['high']:.1f}" if len(group) > 1 else ""
+    mean, lower, upper = accuracy(group, "top1", among)
     low = [
         100 * record["metrics"]["test_low"]["top1"]
         for record in group
@@ -136,8 +148,8 @@ def table_line(group: list[dict]) -> tuple[str, ...]:
         first["dataset"],
         str(first["recipe"]["image_size"]),
         str(len(group)),
-        f"{top1['mean']:.1f}",
-        interval,
+        f"{mean:.1f}",
+        f"{lower:.1f} to {upper:.1f}",
         f"{sum(low) / len(low):.1f}" if low else "",
         printed,
         first["key"],
@@ -159,16 +171,22 @@ def aligned(lines: list[tuple[str, ...]]) -> str:
 
 # ---- verdicts
 
-Said = tuple["Paper", str | None, str | None, "Verdict"]
-"""Paper, profile and data set (None: nothing to judge by), and the verdict."""
+
+class Said(NamedTuple):
+    """A verdict, and by what it was judged (None: there was nothing)."""
+
+    paper: "Paper"
+    profile: str | None
+    datasets: tuple[str, ...] | None  # more than one: the mean over them
+    verdict: "Verdict"
 
 
 def judged(about: list["Paper"], found: list[dict]) -> Iterator[Said]:
     """One verdict for each claim, profile and data set; "not run" where there are no
-    records to decide. Quick runs decide nothing, and neither do changed ones.
+    records to decide. Then one for each claim that was decided on several data sets.
+    Quick runs decide nothing, and neither do changed ones.
     """
-    from ..evidence import records
-    from ..evidence.verdicts import verdict
+    from ..evidence import families, records
 
     as_listed = []
     for record in found:
@@ -176,41 +194,58 @@ def judged(about: list["Paper"], found: list[dict]) -> Iterator[Said]:
             as_listed.append(record)
     for paper in about:
         mine = [record for record in as_listed if record["paper"] == paper.key]
-        places = sorted({(record["profile"], record["dataset"]) for record in mine})
-        for profile, dataset in places or [(None, None)]:
-            there = records.select(mine, profile=profile, dataset=dataset)
-            for claim in paper.claims:
-                better = records.select(there, row=claim.better)
-                worse = records.select(there, row=claim.worse)
-                yield paper, profile, dataset, verdict(claim, better, worse)
+        if not mine:
+            for verdict in families.judge(paper, []):
+                yield Said(paper, None, None, verdict)
+        for profile in sorted({record["profile"] for record in mine}):
+            there = records.select(mine, profile=profile)
+            by_dataset = {}
+            for dataset in sorted({record["dataset"] for record in there}):
+                here = records.select(there, dataset=dataset)
+                by_dataset[dataset] = families.judge(paper, here)
+                for verdict in by_dataset[dataset]:
+                    yield Said(paper, profile, (dataset,), verdict)
+            for verdict in families.across(by_dataset):
+                yield Said(paper, profile, tuple(by_dataset), verdict)
 
 
 def verdicts_as_text(said: list[Said]) -> str:
     """Three lines a verdict: what, the claim, and why."""
     lines = []
-    for paper, profile, dataset, found in said:
-        where = f" on {dataset} ({profile})" if dataset else ""
+    for paper, profile, datasets, found in said:
+        where = ""
+        if datasets:
+            where = f" on {' and '.join(datasets)} ({profile})"
         lines += [
             f"{paper.key} {found.claim.key}{where}: {found.outcome}",
             f"    claim: {found.claim.text}",
-            f"    {found.why}",
+            f"    {found.sentence}",
         ]
     return "\n".join(lines)
 
 
 def verdicts_as_json(said: list[Said]) -> str:
     """A list of objects, one a verdict."""
-    entries = [
-        {
-            "paper": paper.key,
-            "claim": found.claim.key,
-            "text": found.claim.text,
-            "profile": profile,
-            "dataset": dataset,
-            "outcome": found.outcome,
-            "effect": asdict(found.effect) if found.effect else None,
-            "why": found.why,
-        }
-        for paper, profile, dataset, found in said
-    ]
+    entries = []
+    for paper, profile, datasets, found in said:
+        effect = None
+        if found.effect:
+            effect = asdict(found.effect) | {"seeds": found.effect.seeds}
+        entries.append(
+            {
+                "paper": paper.key,
+                "claim": found.claim.key,
+                "text": found.claim.text,
+                "profile": profile,
+                "dataset": " and ".join(datasets) if datasets else None,
+                "outcome": found.outcome,
+                "alone": found.alone,
+                "p": found.p,
+                "p_family": found.p_family,
+                "family": found.family,
+                "printed_size": found.printed_size,
+                "effect": effect,
+                "why": found.sentence,
+            }
+        )
     return json.dumps(entries, indent=1)

@@ -1,74 +1,52 @@
 """Rows compared over seeds and test images: effect, 95 % interval, verdict.
 
-The model
----------
-For seed s and test image i let d[s, i] be +1 if only the first row is right, -1 if only
-the second is, else 0. S seeds and N images are crossed random effects,
-
-    d[s, i] = effect + seed[s] + image[i] + rest[s, i],
-
-since both would be others in another study: the seed moves all images at once, an image
-is easy or hard for all seeds. An interval over images alone (as in McNemar's test) or
-over seeds alone leaves out the other.
-
-The interval
-------------
-A two-way analysis of variance without replication gives the mean squares of seeds,
-images and the rest, with expectations
-
-    E MS_seed  = N var(seed) + var(rest),
-    E MS_image = S var(image) + var(rest),
-    E MS_rest  = var(rest).
-
-The variance of the mean over all d has two parts,
-
-    MS_seed / (S N)    and    (MS_image - MS_rest) / (S N),
-
-estimated with S - 1 and about N - 1 degrees of freedom. Each gives a half-width with
-its own Student quantile, and the squares of both add up (Howe, J. Am. Stat. Assoc.
-1974). With few seeds that is wide, because few seeds say little about the spread
-between trainings: at 2 seeds the quantile is 12.7, at 3 it is 4.3, at 5 it is 2.8.
-
-`benchmarks/coverage.py` simulates how often this interval and its rivals
-(Satterthwaite's degrees of freedom, hierarchical bootstraps) contain the truth: at 2 or
-3 seeds the rivals miss it more often than they say, or are wider.
-
-Two choices are conservative
-----------------------------
-* A negative estimate of the images' part counts as 0.
-* The images' mean square is taken as if two images more had been seen, one decided for
-  either row by all seeds.
-
-Without these a small test set with a handful of disagreements gives intervals that are
-too narrow.
+How an interval is computed stands in :mod:`fgbook.evidence.intervals`, what changes
+where several claims are judged at once in :mod:`fgbook.evidence.families`.
+`benchmarks/coverage.py` simulates all of it.
 
 Assumptions
 -----------
 * Seeds are a random sample of trainings, test images one of images.
-* Both rows run with the same seed number share the order of the data, but that pairing
-  is nominal: the rows' networks differ, so a pair has hardly more in common than any
-  two runs. The interval holds either way, because only differences within pairs are
-  used.
+* Rows are trained independently. That both use the same seed numbers is nominal: the
+  networks differ, so a pair has hardly more in common than any two runs.
+* The rows of one paper, data set and profile vary alike between trainings, unless
+  tests of equal spreads say no or the paper's file names a row unstable. What was used
+  is told.
 * Validation and training images are the same in all runs and count as fixed. The
   interval is about this data set, profile and recipe, and says nothing about others.
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
+from .. import papers
 from ..errors import InputError
-from ..papers.spec import Claim
+from ..evaluation.wilson import wilson
+from ..papers.spec import POINTS, Claim
 from ..recipe import Recipe
-from . import records
+from . import intervals, records
+from .intervals import LEVEL, Parts, Spread
 
-LEVEL = 0.95
 # of the other metrics: none
-UNITS = {"top1": "points", "low_top1": "points", "nll": "nats"}
-OUTCOMES = ("holds", "reversed", "inconclusive", "not run")
+UNITS = dict.fromkeys(POINTS, "points") | {"nll": "nats"}
+OUTCOMES = ("holds", "reversed", "no difference", "inconclusive", "not run")
+EQUIVALENCE = 0.90
+"""Level of the interval that must lie within what is negligible: two tests of 5 %, one
+at either end."""
+
+SPREADS = {
+    "pooled": "spread pooled over {rows} rows",
+    "own": "each row's own spread",
+    "partly": "one row's own spread, the other's pooled over {rows} rows",
+    "paired": "differences within the same trainings",
+    "images": "over test images only",
+    "sets": "weighted mean of {rows} data sets",
+}
+"""Where the spread between trainings comes from, in a word and in words."""
 
 
 @dataclass(frozen=True)
@@ -80,73 +58,310 @@ class Effect:
     effect: float
     low: float  # 95 % interval
     high: float
-    seeds: int
+    trainings: tuple[int, ...]  # seeds of either row; of the same networks once
     images: int  # in the test split
-    # standard deviation of the seeds' differences; None for one seed
-    sd_seeds: float | None
+    spread: str  # a key of SPREADS
+    rows: int  # that the spread is estimated from
+    parts: Parts
+
+    @property
+    def seeds(self) -> int:
+        """Of the row that has fewer."""
+        return min(self.trainings)
+
+    @property
+    def seeds_text(self) -> str:
+        """Of both rows, where they differ: "5 and 3"."""
+        return " and ".join(str(number) for number in dict.fromkeys(self.trainings))
+
+    @property
+    def spread_text(self) -> str:
+        """Where the spread between trainings comes from, in words."""
+        return SPREADS[self.spread].format(rows=self.rows)
+
+    def interval(self, level: float = LEVEL) -> tuple[float, float]:
+        """The interval of another level."""
+        half = float(self.parts.half(level))
+        return self.effect - half, self.effect + half
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What records say of a claim."""
+    """What records say of a claim. Where several claims were judged at once, `outcome`
+    is the one that counts, and `alone` what it would be had this been the only one.
+    """
 
     claim: Claim
     outcome: str  # one of OUTCOMES
-    effect: Effect | None  # None when "not run"
-    why: str  # one sentence
+    effect: Effect | None  # None when "not run", unless some seeds are there
+    why: str  # without the numbers
+    alone: str
+    p: float | None = None  # of the interval against its border
+    p_family: float | None = None  # the same among all claims that were judged at once
+    family: int = 1  # how many these are
+
+    @property
+    def printed_size(self) -> str:
+        """Whether the interval excludes the printed effect: "excluded", "compatible",
+        or "not printed"; empty where nothing was decided.
+        """
+        printed = self.claim.printed_effect
+        if self.effect is None or self.outcome == "not run":
+            return ""
+        if printed is None:
+            return "not printed"
+        inside = self.effect.low <= printed <= self.effect.high
+        return "compatible" if inside else "excluded"
+
+    @property
+    def size_text(self) -> str:
+        """The same in words: "positive, but smaller"."""
+        size, about = self.printed_size, self.effect
+        if about is None or size != "excluded":
+            return size
+        if about.low > (self.claim.printed_effect or 0.0):
+            return "larger"
+        return "positive, but smaller" if about.low > 0 else "smaller"
+
+    @property
+    def sentence(self) -> str:
+        """All of it in one sentence, with the numbers."""
+        if self.effect is None or self.outcome == "not run":
+            return self.why
+        said = f"{effect_text(self.effect, self.claim.metric)}; {self.why}"
+        if self.claim.printed_effect is None:
+            return f"{said}."
+        printed = amount(self.claim.printed_effect, self.claim.metric)
+        relation = "with" if self.printed_size == "compatible" else "than"
+        return f"{said}; {self.size_text} {relation} the printed {printed}."
 
 
 # ---- two rows compared
 
 
 def compare(
-    better: Sequence[dict] | NDArray,
-    worse: Sequence[dict] | NDArray,
+    better: Sequence[dict],
+    worse: Sequence[dict],
     metric: str = "top1",
     worse_metric: str | None = None,
+    among: Iterable[dict] = (),
 ) -> Effect:
     """The difference in a metric, better minus worse, with a 95 % interval over seeds
-    and test images.
+    and test images, from the records of two rows, one record a seed.
 
-    Each row is a list of records (paired by seed; seeds that only one row has are left
-    out) or an array (S, N): bool, true where the image is classified correctly, or
-    float. The metrics are those of :class:`fgbook.papers.spec.Claim`; images for which
-    one of the two is not known (NaN) are left out. With one seed the interval covers
+    `among`: records of all rows of the paper, which tell the spread between trainings;
+    those of other papers, profiles, data sets and changes are ignored, and so are those
+    without the metric. Without any the two rows tell it together. A row that is
+    compared with itself, by two metrics, is the same networks twice: then differences
+    within them count.
+
+    The metrics are those of :class:`fgbook.papers.spec.Claim`; images for which one of
+    the two is not known (NaN) are left out. With one seed in a row the interval covers
     images only. Raises InputError if the two cannot be compared: different data, test
-    images or profiles, no seed in common, two records for one seed, fewer than 2
-    images, a metric that a record does not hold.
+    images or profiles, none or two records for one seed, fewer than 2 images, a metric
+    that a record does not hold.
     """
-    if isinstance(better, np.ndarray) and isinstance(worse, np.ndarray):
-        first, second = better, worse
-        if first.shape != second.shape or first.ndim != 2 or first.shape[0] < 1:
-            raise InputError(
-                "two arrays (seeds, images) of one shape are compared, not"
-                f" {first.shape} and {second.shape}."
-            )
-    elif isinstance(better, np.ndarray) or isinstance(worse, np.ndarray):
-        raise InputError("an array and records cannot be compared; give two of a kind.")
-    else:
-        first, second = _paired(
-            _by_seed(better), _by_seed(worse), metric, worse_metric or metric
+    first, second = _by_seed(better), _by_seed(worse)
+    if not first or not second:
+        raise InputError("two rows are compared; one of them has no record.")
+    _same([*first, *second], OF_BOTH)
+    labels = _labels(first[0])
+    other_metric = worse_metric or metric
+    values = [_stacked(first, metric, labels), _stacked(second, other_metric, labels)]
+    if [r["key"] for r in first] == [r["key"] for r in second]:
+        return difference(*values, paired=True)
+
+    def spreads() -> list[Spread]:
+        # without both rows themselves the others' spread would not be theirs
+        everything = [*among, *first, *second]
+        if other_metric == metric:
+            return spreads_of([first, second], metric, everything)
+        one = spreads_of([first], metric, everything)
+        return one + spreads_of([second], other_metric, everything)
+
+    return difference(*values, spreads=spreads)
+
+
+def difference(
+    first: NDArray,
+    second: NDArray,
+    spreads: Callable[[], list[Spread]] | None = None,
+    paired: bool = False,
+) -> Effect:
+    """The same from arrays (S, N) of two rows, the numbers of seeds may differ: bool,
+    true where the image is classified correctly, or float. `spreads` finds how much
+    either row varies between trainings (None: from its own seeds); `paired`: both are
+    measures of the same networks, seed by seed. Raises InputError for other shapes and
+    for fewer than 2 images.
+    """
+    if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1]:
+        raise InputError(
+            "two arrays (seeds, images) over the same images are compared, not"
+            f" {first.shape} and {second.shape}."
         )
     right_or_wrong = first.dtype == bool and second.dtype == bool
     scale = 100 if right_or_wrong else 1  # percentage points
-    difference = scale * (first.astype(np.float64) - second.astype(np.float64))
-    difference = difference[:, np.isfinite(difference).all(0)]  # (S, N)
-    seeds, images = difference.shape
-    if images < 2:
-        raise InputError(f"a comparison needs at least 2 test images, not {images}.")
+    rows = [scale * row.astype(np.float64) for row in (first, second)]
+    known = np.isfinite(rows[0]).all(0) & np.isfinite(rows[1]).all(0)
+    rows = [row[:, known] for row in rows]
+    if known.sum() < 2:
+        raise InputError(
+            f"a comparison needs at least 2 test images, not {known.sum()}."
+        )
 
-    largest = 100.0 if right_or_wrong else float(np.abs(difference).max())
-    mean, half = interval(difference, largest)
-    return Effect(
-        effect=float(mean),
-        low=float(mean - half),
-        high=float(mean + half),
-        seeds=seeds,
-        images=images,
-        sd_seeds=float(difference.mean(1).std(ddof=1)) if seeds > 1 else None,
+    if paired:
+        within = rows[0] - rows[1]
+        unit = 100.0 if right_or_wrong else float(abs(within).max())
+        return _effect([within], None, unit, "paired")
+    unit = 100.0 if right_or_wrong else _largest(*rows)
+    if min(len(row) for row in rows) == 1:
+        return _effect(rows, None, unit, "images")
+    found = spreads() if spreads else [intervals.own(row.mean(1)) for row in rows]
+    return _effect(rows, found, unit, _source(found))
+
+
+def _source(spreads: list[Spread]) -> str:
+    """The word for where spreads come from."""
+    pooled = [spread.rows > 1 for spread in spreads]
+    if all(pooled):
+        return "pooled"
+    return "partly" if any(pooled) else "own"
+
+
+def _largest(first: NDArray, second: NDArray) -> float:
+    """The largest difference of two runs on one image."""
+    above = (first.max(0) - second.min(0)).max()
+    below = (second.max(0) - first.min(0)).max()
+    return float(max(above, below))
+
+
+def _effect(
+    rows: list[NDArray], spreads: list[Spread] | None, unit: float, kind: str
+) -> Effect:
+    """From one row (S, N), or two of which the second is subtracted."""
+    if kind == "paired":
+        if len(rows[0]) == 1:
+            kind = "images"
+        else:
+            spreads = [intervals.own(rows[0].mean(1))]
+    found = intervals.parts(rows, spreads, unit)
+    parts = Parts(
+        float(found.seeds),
+        float(found.seeds_degrees),
+        float(found.images),
+        float(found.images_degrees),
     )
+    mean = float(rows[0].mean() - (rows[1].mean() if len(rows) == 2 else 0.0))
+    half = float(parts.half())
+    return Effect(
+        effect=mean,
+        low=mean - half,
+        high=mean + half,
+        trainings=tuple(len(row) for row in rows),
+        images=rows[0].shape[1],
+        spread=kind,
+        rows=max(spread.rows for spread in spreads) if spreads else 0,
+        parts=parts,
+    )
+
+
+# ---- one row
+
+
+def accuracy(
+    found: Sequence[dict], metric: str = "top1", among: Iterable[dict] = ()
+) -> tuple[float, float, float]:
+    """Mean accuracy of the records of one row (one a seed) in percent, and its 95 %
+    interval over seeds and test images; `metric` "top1", or "low_top1" at low
+    resolution, `among` as for :func:`compare`.
+
+    With one seed it is Wilson's interval, which covers test images only. Raises
+    InputError where there is no record, or two for one seed.
+    """
+    rows = _by_seed(found)
+    if not rows:
+        raise InputError("a mean accuracy needs a record; there is none.")
+    right = _stacked(rows, metric, _labels(rows[0]))
+    return share(right, lambda: spreads_of([rows], metric, [*among, *rows])[0])
+
+
+def share(
+    right: NDArray, spread: Callable[[], Spread] | None = None
+) -> tuple[float, float, float]:
+    """:func:`accuracy` from answers (S, N) bool of S seeds on N images; `spread` finds
+    how much the row varies between trainings (None: from its own seeds).
+    """
+    if len(right) == 1:
+        low, high = wilson(int(right.sum()), right.size)
+        return 100 * float(right.mean()), 100 * low, 100 * high
+    rows = 100 * right.astype(np.float64)
+    found = spread() if spread else intervals.own(rows.mean(1))
+    about = _effect([rows], [found], 100.0, _source([found]))
+    return about.effect, max(0.0, about.low), min(100.0, about.high)
+
+
+# ---- how much a row varies between trainings
+
+
+def spreads_of(
+    rows: Sequence[Sequence[dict]], metric: str, among: Iterable[dict]
+) -> list[Spread]:
+    """The spread of each of `rows` between trainings, from all rows in `among` that are
+    of its kind (:data:`OF_PLACE`), have the metric and 2 seeds or more; a row that its
+    paper's file names unstable stands for itself, as does one that
+    :func:`fgbook.evidence.intervals.spreads` sets apart.
+    """
+    everything = list(among)
+    of_kind: dict[str, dict[str, Spread]] = {}
+    found = []
+    for row in rows:
+        kind = _kind(row[0])
+        if kind not in of_kind:
+            alike = [record for record in everything if _kind(record) == kind]
+            of_kind[kind] = _spreads(alike, metric)
+        own = intervals.own(np.array([_mean(record, metric) for record in row]))
+        found.append(of_kind[kind].get(row[0]["row"], own))
+    return found
+
+
+def _spreads(alike: list[dict], metric: str) -> dict[str, Spread]:
+    """Row -> spread, of the stable rows with 2 seeds or more."""
+    means: dict[str, dict[int, float]] = {}
+    for record in alike:
+        if not _is_unstable(record) and holds(record, metric):
+            of_row = means.setdefault(record["row"], {})
+            of_row[record["seed"]] = _mean(record, metric)
+    rows = {name: list(m.values()) for name, m in means.items() if len(m) > 1}
+    spreads = intervals.spreads([np.array(values) for values in rows.values()])
+    return dict(zip(rows, spreads, strict=True))
+
+
+def _mean(record: dict, metric: str) -> float:
+    """Over the images for which it is known, in the unit of effects."""
+    values = per_image(record, metric)
+    scale = 100 if values.dtype == bool else 1
+    return scale * float(np.nanmean(values.astype(np.float64)))
+
+
+# What rows must share, beside the changes that a person made, to share a spread.
+OF_PLACE = ("paper", "profile", "dataset", "data_fingerprint", "purpose")
+
+
+def _kind(record: dict) -> str:
+    """What a record has in common with those that tell the spread of its row."""
+    place = [record.get(name) for name in OF_PLACE]
+    return json.dumps([place, records.changes(record)], sort_keys=True)
+
+
+def _is_unstable(record: dict) -> bool:
+    """Whether its paper's file names its row unstable."""
+    if record.get("paper") not in papers.names():
+        return False
+    rows = papers.get(record["paper"]).rows
+    return any(row.name == record["row"] and row.unstable for row in rows)
+
+
+# ---- the metrics of one record
 
 
 def per_image(record: dict, metric: str) -> NDArray:
@@ -176,67 +391,106 @@ def holds(record: dict, metric: str) -> bool:
     return name in records.load_predictions(record)
 
 
-def interval(difference: NDArray, unit: float = 1) -> tuple[NDArray, NDArray]:
-    """Mean and half-width of the 95 % interval of differences (..., S, N), which lie in
-    -unit..unit; the module's docstring has the method.
-
-    S >= 1 seeds and N >= 2 images. With one seed the half-width covers images only.
-    """
-    seeds, images = difference.shape[-2:]
-    effect = difference.mean((-2, -1))
-    of_seed = difference.mean(-1) - effect[..., None]  # (..., S)
-    of_image = difference.mean(-2) - effect[..., None]  # (..., N)
-    rest = difference - effect[..., None, None]  # (..., S, N)
-    rest = rest - of_seed[..., None] - of_image[..., None, :]
-
-    # as if two images more had been seen
-    ms_image = seeds * ((of_image**2).sum(-1) + 2 * unit**2) / (images - 1)
-    if seeds == 1:
-        return effect, _t(images - 1) * np.sqrt(ms_image / images)
-    ms_seed = images * (of_seed**2).sum(-1) / (seeds - 1)
-    ms_rest = (rest**2).sum((-2, -1)) / ((seeds - 1) * (images - 1))
-
-    part_of_seeds = _t(seeds - 1) ** 2 * ms_seed
-    part_of_images = _t(images - 1) ** 2 * np.maximum(ms_image - ms_rest, 0)
-    return effect, np.sqrt((part_of_seeds + part_of_images) / (seeds * images))
-
-
 # ---- the verdict
 
 
-def verdict(claim: Claim, better: Sequence[dict], worse: Sequence[dict]) -> Verdict:
+def verdict(
+    claim: Claim,
+    better: Sequence[dict],
+    worse: Sequence[dict],
+    among: Iterable[dict] = (),
+    fixed: tuple[int | None, int | None] = (None, None),
+) -> Verdict:
     """Whether a claim holds, from the records of its two rows (one data set, one
-    profile other than quick).
+    profile other than quick), judged alone.
 
     "holds": the whole interval lies above -margin (0, but for claims of "no worse");
-    "reversed": below; "inconclusive": -margin is in it, or there is only one seed; "not
-    run": a row has no record that holds the metric, the rows share no seed, or there
-    are only quick records, which illustrate and never decide (they are left out in any
-    case). Records with changed settings are for the caller to leave out
-    (:func:`fgbook.evidence.records.own`); mixed with others they are refused. Raises
-    InputError if the records cannot be compared (see :func:`compare`).
-    """
-    first, lacking = _deciding(better, claim.better, claim.metric)
-    if not lacking:
-        other_metric = claim.worse_metric or claim.metric
-        second, lacking = _deciding(worse, claim.worse, other_metric)
-    if not lacking and not _seeds(first) & _seeds(second):
-        lacking = f"the rows {claim.better!r} and {claim.worse!r} share no seed."
-    if lacking:
-        return Verdict(claim, "not run", None, lacking)
+    "reversed": below; "no difference": neither, and the 90 % interval lies within what
+    the claim calls negligible; "inconclusive": else, or a row has only one seed; "not
+    run": a row has no record that holds the metric, or not all of the seeds `fixed`
+    beforehand for the first and the second row (None: any number), or there are only
+    quick records, which illustrate and never decide (they are left out in any case).
 
-    effect = compare(first, second, claim.metric, claim.worse_metric)
-    border = f"-{claim.margin:g}" if claim.margin else "0"
+    `among` as for :func:`compare`. Records with changed settings or of earlier recipes
+    are for the caller to leave out (:func:`fgbook.evidence.families.judge` does); mixed
+    with others they are refused. Raises InputError if the records cannot be compared
+    (see :func:`compare`).
+    """
+    other_metric = claim.worse_metric or claim.metric
+    first, lacking = _deciding(better, claim.better, claim.metric)
+    second, also_lacking = _deciding(worse, claim.worse, other_metric)
+    if lacking or also_lacking:
+        return Verdict(claim, "not run", None, lacking or also_lacking, "not run")
+
+    effect = compare(first, second, claim.metric, claim.worse_metric, among)
+    missing = _missing(claim.better, first, fixed[0])
+    missing = missing or _missing(claim.worse, second, fixed[1])
+    if missing:
+        so_far = f"{missing}; so far {amount(effect.effect, claim.metric)}."
+        return Verdict(claim, "not run", effect, so_far, "not run")
     if effect.seeds == 1:
-        outcome = "inconclusive"
         why = "one seed does not show how much the difference varies between trainings"
-    elif effect.low > -claim.margin:
-        outcome, why = "holds", f"the whole interval lies above {border}"
-    elif effect.high < -claim.margin:
-        outcome, why = "reversed", f"the whole interval lies below {border}"
+        return Verdict(claim, "inconclusive", effect, why, "inconclusive")
+    return decided(claim, effect)
+
+
+def decided(claim: Claim, effect: Effect) -> Verdict:
+    """The verdict on a claim whose seeds are all there, judged alone."""
+    p = float(effect.parts.p_value(abs(effect.effect + claim.margin)))
+    clear = not effect.low <= -claim.margin <= effect.high
+    outcome, why = _outcome(claim, effect, clear)
+    return Verdict(claim, outcome, effect, why, outcome, p, p)
+
+
+def in_family(alone: Verdict, p_family: float, family: int) -> Verdict:
+    """The same verdict among `family` claims that are judged at once, with the p-value
+    that it has there.
+    """
+    effect = alone.effect
+    if effect is None or alone.p is None or family == 1:
+        return alone
+    found = replace(alone, p_family=p_family, family=family)
+    is_clear = p_family < 1 - LEVEL
+    if alone.outcome not in ("holds", "reversed") or is_clear:
+        return found
+    outcome, why = _outcome(alone.claim, effect, False)
+    if outcome == "inconclusive":
+        word = "hold" if alone.outcome == "holds" else "be reversed"
+        why = (
+            f"alone it would {word}, but not among {family} claims judged at once (p ="
+            f" {p_text(alone.p)} alone, {p_text(p_family)} among them)"
+        )
     else:
-        outcome, why = "inconclusive", f"the interval contains {border}"
-    return Verdict(claim, outcome, effect, f"{_said(effect, claim.metric)}; {why}.")
+        why = f"{why} (alone: {alone.outcome})"
+    return replace(found, outcome=outcome, why=why)
+
+
+def _outcome(claim: Claim, effect: Effect, clear: bool) -> tuple[str, str]:
+    """Outcome and reason; `clear`: the border counts as excluded."""
+    border = f"-{claim.margin:g}" if claim.margin else "0"
+    if clear:
+        if effect.effect > -claim.margin:
+            return "holds", f"the whole interval lies above {border}"
+        return "reversed", f"the whole interval lies below {border}"
+    limit = claim.negligible
+    if not claim.margin and limit is not None:
+        low, high = effect.interval(EQUIVALENCE)
+        if -limit < low and high < limit:
+            unit = UNITS.get(claim.metric, "")
+            within = f"within ±{limit:.3g} {unit}".rstrip()
+            return "no difference", f"the 90 % interval lies {within}"
+    return "inconclusive", f"the interval contains {border}"
+
+
+def _missing(row: str, found: list[dict], fixed: int | None) -> str:
+    """What lacks of the seeds fixed beforehand, in words; empty where nothing does."""
+    if fixed is None or len(found) >= fixed:
+        return ""
+    verb = "is" if len(found) == 1 else "are"
+    return (
+        f"{len(found)} of the {fixed} seeds fixed beforehand {verb} there of the row"
+        f" {row!r}"
+    )
 
 
 def _deciding(found: Sequence[dict], row: str, metric: str) -> tuple[list[dict], str]:
@@ -259,52 +513,32 @@ def _deciding(found: Sequence[dict], row: str, metric: str) -> tuple[list[dict],
     return measured, ""
 
 
-def _seeds(found: list[dict]) -> set[int]:
-    return {record["seed"] for record in found}
+# ---- in words
 
 
-def _said(effect: Effect, metric: str) -> str:
-    """An effect in words: value, interval, how many seeds and images."""
+def amount(value: float, metric: str) -> str:
+    """A difference with its unit: "+1.2 points"."""
     unit = UNITS.get(metric, "")
     digits = 1 if unit == "points" else 3
-    value = f"{effect.effect:+.{digits}f}" + (f" {unit}" if unit else "")
+    return f"{value:+.{digits}f} {unit}".rstrip()
+
+
+def effect_text(effect: Effect, metric: str) -> str:
+    """An effect in words: value, interval, how many seeds and images, and where the
+    spread between trainings comes from.
+    """
+    digits = 1 if UNITS.get(metric) == "points" else 3
     low, high = f"{effect.low:+.{digits}f}", f"{effect.high:+.{digits}f}"
-    seeds = "one seed" if effect.seeds == 1 else f"{effect.seeds} seeds"
+    seeds = "one seed" if effect.seeds_text == "1" else f"{effect.seeds_text} seeds"
     return (
-        f"{value}, 95 % interval {low} to {high} ({seeds}, {effect.images} test images)"
+        f"{amount(effect.effect, metric)}, 95 % interval {low} to {high} ({seeds},"
+        f" {effect.images} test images; {effect.spread_text})"
     )
 
 
-# ---- one row
-
-
-def summary(values: ArrayLike) -> dict[str, float | int | None]:
-    """Mean, standard deviation and 95 % t-interval over seeds: values (n,) of one row
-    -> mean, sd, low, high, n, in the values' unit.
-
-    For one value sd, low and high are None. Raises InputError for none at all or one
-    that is not finite.
-    """
-    values = np.asarray(values, dtype=np.float64)
-    if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
-        raise InputError(
-            "a summary needs one or more finite numbers in one dimension, not"
-            f" {values.tolist()}."
-        )
-    n, mean = len(values), float(values.mean())
-    if n == 1:
-        return {"mean": mean, "sd": None, "low": None, "high": None, "n": 1}
-    sd = float(values.std(ddof=1))
-    half = float(_t(n - 1)) * sd / n**0.5
-    return {"mean": mean, "sd": sd, "low": mean - half, "high": mean + half, "n": n}
-
-
-def _t(degrees: int) -> float:
-    """Two-sided Student quantile."""
-    # takes as long to import as all else that `fgbook results` needs
-    from scipy.special import stdtrit
-
-    return stdtrit(degrees, (1 + LEVEL) / 2)
+def p_text(p: float) -> str:
+    """A p-value: two digits, or that it is tiny."""
+    return f"{p:.2g}" if p >= 0.001 else "< 0.001"
 
 
 # ---- which records are of one kind
@@ -315,8 +549,8 @@ OF_ROW = ("row", "method", "options", "recipe", "weights")
 OF_BOTH = ("dataset", "profile", "data_fingerprint")
 
 
-def _by_seed(found: Sequence[dict]) -> dict[int, dict]:
-    """Records of one row by seed; refuses what is not one row."""
+def _by_seed(found: Sequence[dict]) -> list[dict]:
+    """Records of one row in the order of their seeds; refuses what is not one row."""
     by_seed: dict[int, dict] = {}
     for record in found:
         if record["seed"] in by_seed:
@@ -326,8 +560,9 @@ def _by_seed(found: Sequence[dict]) -> dict[int, dict]:
                 f" ({keys}); keep one."
             )
         by_seed[record["seed"]] = record
-    _same(list(by_seed.values()), OF_ROW + OF_BOTH)
-    return by_seed
+    ordered = [by_seed[seed] for seed in sorted(by_seed)]
+    _same(ordered, OF_ROW + OF_BOTH)
+    return ordered
 
 
 def _same(found: list[dict], names: tuple[str, ...]) -> None:
@@ -351,39 +586,23 @@ def _value(record: dict, name: str) -> str:
     return json.dumps(value, sort_keys=True)
 
 
-def _paired(
-    better: dict[int, dict], worse: dict[int, dict], metric: str, worse_metric: str
-) -> tuple[NDArray, NDArray]:
-    """The metrics, (S, N) for either row, over the seeds that both have."""
-    seeds = sorted(better.keys() & worse.keys())
-    if not seeds:
-        raise InputError(
-            f"the two rows share no seed: {sorted(better)} and {sorted(worse)}."
-        )
-    first = [better[seed] for seed in seeds]
-    second = [worse[seed] for seed in seeds]
-    _same(first + second, OF_BOTH)
-    labels = _labels(first[0])
-
-    def stacked(chosen: list[dict], of: str) -> NDArray:
-        """The metric of all test images, which must be those of `labels`."""
-        values = []
-        for record in chosen:
-            value, label = per_image(record, of), _labels(record)
-            if value.shape != label.shape or label.ndim != 1:
-                raise InputError(
-                    f"the predictions of record {record['key']} do not fit its labels;"
-                    " run its row again."
-                )
-            if not np.array_equal(label, labels):
-                raise InputError(
-                    f"records {first[0]['key']} and {record['key']} cannot be compared:"
-                    " their test images differ."
-                )
-            values.append(value)
-        return np.stack(values)
-
-    return stacked(first, metric), stacked(second, worse_metric)
+def _stacked(found: list[dict], metric: str, labels: NDArray) -> NDArray:
+    """The metric of all test images (S, N), which must be those of `labels`."""
+    values = []
+    for record in found:
+        value, label = per_image(record, metric), _labels(record)
+        if value.shape != label.shape or label.ndim != 1:
+            raise InputError(
+                f"the predictions of record {record['key']} do not fit its labels; run"
+                " its row again."
+            )
+        if not np.array_equal(label, labels):
+            raise InputError(
+                f"record {record['key']} and another one cannot be compared: their"
+                " test images differ."
+            )
+        values.append(value)
+    return np.stack(values)
 
 
 def _labels(record: dict) -> NDArray:

@@ -24,7 +24,7 @@ from .regions import (
 from .summary import accuracy, setting
 from .tables import (
     accuracy_table,
-    judge,
+    across_table,
     printed_table,
     recipe_table,
     tuning_table,
@@ -36,6 +36,7 @@ __all__ = [
     "Shown",
     "accuracy",
     "accuracy_table",
+    "across_table",
     "attention_figure",
     "curves_figure",
     "effects_figure",
@@ -44,7 +45,6 @@ __all__ = [
     "ground_truth",
     "hits_figure",
     "hits_table",
-    "judge",
     "measured",
     "pictures",
     "printed_table",

@@ -167,6 +167,8 @@ def measured(
     it comes from (and, for a difference, those compared with).
     """
     keys = _keys(found)
+    # whose rows tell how much trainings differ
+    paper = next((record["paper"] for record in found if "paper" in record), "")
     title = f"{field} of record{'s' if len(found) + len(other) > 1 else ''} {keys}"
     versus = ""
     if other:
@@ -175,6 +177,7 @@ def measured(
     return (
         f'<span class="fgbook-measured" data-field="{html.escape(field)}"'
         f' data-records="{html.escape(keys)}"{versus}'
+        f' data-paper="{html.escape(paper)}"'
         f' title="{html.escape(title)}">{text}</span>'
     )
 

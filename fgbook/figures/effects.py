@@ -7,10 +7,10 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..evidence.families import judge
 from ..evidence.verdicts import UNITS, Effect, Verdict
 from ..papers.spec import Paper
 from .base import OKABE_ITO, WIDTH, Shown, figure, signed, signed_between, styled
-from .tables import judge
 
 
 def effect_text(effect: Effect, digits: int = 1) -> str:
@@ -111,8 +111,9 @@ def effects_figure(paper: Paper, found: list[dict]) -> Shown:
     caption = "Effects of the claims: as printed (diamonds)"
     if any_measured:
         caption += (
-            " and as measured on photographs with their 95 % intervals (dots). A claim"
-            " holds when its whole interval lies right of zero."
+            " and as measured on photographs with their 95 % intervals (dots), each for"
+            " itself. A claim holds when its interval lies right of zero, also with"
+            " allowance for how many claims are judged at once."
         )
     else:
         caption += "; not measured yet."

@@ -44,7 +44,6 @@ from .summary import (
     measured_where,
     of_row,
     setting,
-    share,
     shared_seeds,
     unchanged,
     with_seeds,
@@ -95,7 +94,7 @@ def scores_table(paper: Paper, found: list[dict]) -> Shown:
     lines = []
     for name in shown:
         line = {"row": html.escape(paper.row(name).title)}
-        lines.append(line | _scores_line(rows.get(name, [])))
+        lines.append(line | _scores_line(rows.get(name, []), found))
     return _show(
         lines,
         {"row": "–", "accuracy, measured %": "not run"},
@@ -113,8 +112,8 @@ def _in_main(found: list[dict]) -> list[dict]:
     return [record for record in found if record["row"] in gautam.MAIN]
 
 
-def _scores_line(found: list[dict]) -> dict[str, object]:
-    """The numbers of one row's records."""
+def _scores_line(found: list[dict], among: list[dict]) -> dict[str, object]:
+    """The numbers of one row's records, among those of all rows."""
     line: dict[str, object] = {
         "accuracy, measured %": "not run",
         "95 % interval": "–",
@@ -126,7 +125,7 @@ def _scores_line(found: list[dict]) -> dict[str, object]:
     if not found:
         return line
 
-    line["accuracy, measured %"], line["95 % interval"] = accuracy_cells(found)
+    line["accuracy, measured %"], line["95 % interval"] = accuracy_cells(found, among)
     for field, title in SCORES.items():
         values = [record["metrics"]["test"][field] for record in found]
         score = f"{100 * np.mean(values):.1f}"
@@ -157,15 +156,13 @@ class Difference:
 def difference(
     found: list[dict], better: str, worse: str, metric: str = "top1"
 ) -> Difference | None:
-    """How two rows differ over the seeds that both have; None where no seed of both
-    holds the metric.
-    """
+    """How two rows differ; None where no record of one of them holds the metric."""
+    found = unchanged(found)
     first, second = _holding(found, better, metric), _holding(found, worse, metric)
-    shared = shared_seeds(first, second)
-    if not shared:
+    if not first or not second:
         return None
-    first, second = with_seeds(first, shared), with_seeds(second, shared)
-    return Difference(verdicts.compare(first, second, metric), first, second)
+    effect = verdicts.compare(first, second, metric, among=found)
+    return Difference(effect, first, second)
 
 
 def _holding(found: list[dict], row: str, metric: str) -> list[dict]:
@@ -576,7 +573,7 @@ def kinds_figure(found: list[dict]) -> Shown:
         drawn = Figure(figsize=(WIDTH, height))
         axes = drawn.subplots()
         for i, (row, about) in enumerate(against.items()):
-            effects = _in_points(about, list(titles))
+            effects = _in_points(about, list(titles), found)
             # The rows' dots stand one below the other, round the line's middle.
             shift = (i - (len(against) - 1) / 2) * 0.8 / len(against)
             _draw_effects(axes, row, effects, shift)
@@ -597,16 +594,13 @@ def kinds_figure(found: list[dict]) -> Shown:
     )
 
 
-def _in_points(about: Difference, metrics: list[str]) -> list[Effect]:
+def _in_points(
+    about: Difference, metrics: list[str], among: list[dict]
+) -> list[Effect]:
     """The effects on several metrics that are shares, in percentage points."""
-    # Predictions are read once, not for each metric.
-    ours = [records.load_predictions(record) for record in about.better]
-    plain = [records.load_predictions(record) for record in about.worse]
     effects = []
     for metric in metrics:
-        first = np.stack([kept[metric] for kept in ours])
-        second = np.stack([kept[metric] for kept in plain])
-        effect = verdicts.compare(first, second)
+        effect = verdicts.compare(about.better, about.worse, metric, among=among)
         effects.append(
             replace(
                 effect,
@@ -646,7 +640,7 @@ def occlusion_figure(found: list[dict]) -> Shown:
     """Accuracy over the share of the image that is covered, with 95 % intervals."""
     points: dict[str, Points] = {}
     for row, answers in _answers_by_row(found).items():
-        points[row] = [share(right) for right in _levels(answers, "occlusion")]
+        points[row] = [verdicts.share(right) for right in _levels(answers, "occlusion")]
     covered = [0, *(100 * level for level in corruptions.SEVERITIES["occlusion"])]
     return _curves(
         points,
@@ -668,12 +662,13 @@ def fractions_figure(found: list[dict]) -> Shown:
     """Accuracy over the share of the training images, plain backbone and whole system,
     with 95 % intervals.
     """
+    found = unchanged(found)
     sizes = gautam.FRACTIONS | {"": 1.0}
     points: dict[str, Points] = {"plain": [], "all": []}
     for part in sizes:
         for row, name in zip(points, _part_rows(part), strict=True):
             here = of_row(found, name)
-            points[row].append(accuracy(here) if here else NOTHING)
+            points[row].append(accuracy(here, found) if here else NOTHING)
     run = {row: values for row, values in points.items() if np.isfinite(values).any()}
     return _curves(
         run,
@@ -743,6 +738,7 @@ def fractions_table(found: list[dict]) -> Shown:
     """What the whole system adds to the plain backbone with each share of the training
     images, in points of accuracy with its 95 % interval.
     """
+    found = unchanged(found)
     lines: list[dict] = []
     used: list[dict] = []
     for part, size in (gautam.FRACTIONS | {"": 1.0}).items():
@@ -751,7 +747,8 @@ def fractions_table(found: list[dict]) -> Shown:
         for row, name in (("plain", plain), ("all", whole)):
             here = of_row(found, name)
             used += here
-            line[f"{row}, measured %"] = accuracy_cells(here)[0] if here else "not run"
+            cell = accuracy_cells(here, found)[0] if here else "not run"
+            line[f"{row}, measured %"] = cell
         gain, interval = _cells(difference(found, whole, plain))
         line["all minus plain, measured"] = gain
         line["95 % interval"] = interval

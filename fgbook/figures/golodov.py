@@ -35,9 +35,7 @@ from .summary import (
     measured_where,
     of_row,
     setting,
-    shared_seeds,
     unchanged,
-    with_seeds,
 )
 
 # fmt: off
@@ -117,8 +115,9 @@ def pretraining_table(found: list[dict]) -> Shown:
         here = records.select(found, dataset=dataset, row=row)
         if not here:
             continue
-        mean, interval = accuracy_cells(here)
-        scratch = records.select(found, dataset=dataset, row="gap")
+        there = records.select(found, dataset=dataset)
+        mean, interval = accuracy_cells(here, there)
+        scratch = records.select(there, row="gap")
         lines.append(
             {
                 "data set": dataset,
@@ -127,7 +126,7 @@ def pretraining_table(found: list[dict]) -> Shown:
                 "measured, %": mean,
                 "95 % interval": interval,
                 "measured gain over scratch": (
-                    "–" if row == "gap" else _gain(here, scratch)
+                    "–" if row == "gap" else _gain(here, scratch, there)
                 ),
             }
         )
@@ -145,13 +144,12 @@ def pretraining_table(found: list[dict]) -> Shown:
     )
 
 
-def _gain(here: list[dict], scratch: list[dict]) -> str:
-    """The difference to the network from scratch, over the seeds that both have."""
-    seeds = shared_seeds(here, scratch)
-    if not seeds:
+def _gain(here: list[dict], scratch: list[dict], among: list[dict]) -> str:
+    """The difference to the network from scratch."""
+    if not scratch:
         return "–"
-    rows = with_seeds(here, seeds), with_seeds(scratch, seeds)
-    return measured(signed(verdicts.compare(*rows).effect), "effect", *rows)
+    effect = verdicts.compare(here, scratch, among=among).effect
+    return measured(signed(effect), "effect", here, scratch)
 
 
 def pretraining_figure(found: list[dict]) -> Shown:
@@ -174,7 +172,7 @@ def pretraining_figure(found: list[dict]) -> Shown:
         grid = drawn.subplots(len(panels), sharex=True, squeeze=False)
         for axes, (dataset, rows) in zip(grid.flat, panels.items(), strict=True):
             for place, (row, here) in enumerate(rows.items()):
-                mean, low, high = accuracy(here)
+                mean, low, high = accuracy(here, found)
                 _draw_accuracy(axes, row, place, mean, low, high)
                 said.append(
                     f"{dataset}, {KINDS[row]}: {mean:.1f} ({between(low, high)})"

@@ -29,7 +29,7 @@ from .base import (
     count as counted,
 )
 from .photos import bare, device_of, photo, spread
-from .summary import image_mean, is_quick, of_row, setting, shared_seeds, unchanged
+from .summary import image_mean, is_quick, of_row, setting, unchanged
 
 if TYPE_CHECKING:
     from matplotlib.image import AxesImage
@@ -135,17 +135,18 @@ def statistics_table(
     titles: tuple[str, str] = ("high, then low", "low only"),
 ) -> Shown:
     """The measures of two rows over the sampled test images, and their difference on
-    the same images and seeds, for records of one profile.
+    the same images, for records of one profile.
     """
+    found = unchanged(found)
     first, second = of_row(found, better), of_row(found, worse)
     used = [*first, *second]
-    quick = is_quick(unchanged(found))
+    quick = is_quick(found)
     lines = []
     for name, title in MEASURES.items():
         line: dict[str, object] = {"measure": title}
         for column, here in zip(titles, (first, second), strict=True):
             line[column] = _mean_cell(here, name)
-        lines.append(line | _difference(first, second, name))
+        lines.append(line | _difference(first, second, name, found))
     note = ""
     if quick:
         note = (
@@ -155,7 +156,7 @@ def statistics_table(
     return table(
         lines,
         "Heat maps of low-resolution test images, means, and differences on the same"
-        " images and seeds with their 95 % intervals over seeds and images."
+        " images with their 95 % intervals over seeds and images."
         f" {setting(used)}{note}",
         used,
         illustration=quick,
@@ -168,16 +169,18 @@ def _mean_cell(found: list[dict], name: str) -> str:
     return measured(f"{image_mean(found, name):.3f}", f"mean {name}", found)
 
 
-def _difference(first: list[dict], second: list[dict], name: str) -> dict[str, object]:
-    if not shared_seeds(first, second):
+def _difference(
+    first: list[dict], second: list[dict], name: str, among: list[dict]
+) -> dict[str, object]:
+    if not first or not second:
         return {"difference": "–", "95 % interval": "–", "seeds": 0, "images": 0}
-    effect = verdicts.compare(first, second, name)
+    effect = verdicts.compare(first, second, name, among=among)
     field = f"effect {name}"
     interval = signed_between(effect.low, effect.high, digits=3)
     return {
         "difference": measured(signed(effect.effect, 3), field, first, second),
         "95 % interval": measured(interval, f"{field} interval", first, second),
-        "seeds": effect.seeds,
+        "seeds": effect.seeds_text,
         "images": effect.images,
     }
 

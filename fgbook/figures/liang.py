@@ -23,7 +23,7 @@ from .curves import Curves, Panel, read_log, sweep_figure
 from .effects import bars, effect_text
 from .photos import TRUTH, class_names, lit, outline, photo, seen, seen_box, spread
 from .regions import located, located_cell
-from .summary import is_quick, of_row, setting, shared_seeds
+from .summary import is_quick, of_row, setting, unchanged
 
 # fmt: off
 # What is compared: (row, which of its maps), what that is, and in short.
@@ -180,12 +180,13 @@ def patches_figure(found: list[dict]) -> Shown:
     """Accuracy by patches a side, as the difference to one patch on the same test
     images.
     """
+    found = unchanged(found)
     whole = of_row(found, "n1")
     effects: dict[str, Effect] = {}
     for row, title in PATCHES.items():
         here = of_row(found, row)
-        if row != "n1" and shared_seeds(here, whole):
-            effects[title] = verdicts.compare(here, whole)
+        if row != "n1" and here and whole:
+            effects[title] = verdicts.compare(here, whole, among=found)
     if not effects:
         return Shown(
             "<p>Not run yet: the row n1 and another one are needed.</p>", "Not run yet."
@@ -222,7 +223,7 @@ def patches_figure(found: list[dict]) -> Shown:
         "Differences in accuracy to n = 1 in percentage points, by patches a side."
         f" {'; '.join(said)}.",
         "Accuracy by the number of patches a side, as the difference to n = 1 (square)"
-        f" on the same test images and seeds, with its 95 % interval{one_seed}. Not"
+        f" on the same test images, with its 95 % interval{one_seed}. Not"
         " looked at: the third branch is left out.",
     )
 

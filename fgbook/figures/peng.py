@@ -34,7 +34,6 @@ from .summary import (
     is_quick,
     of_row,
     setting,
-    shared_seeds,
     unchanged,
 )
 from .tables import recipe_table
@@ -58,8 +57,9 @@ def resolution_table(
     found = unchanged(found)
     quick = is_quick(found)
     about = next(t for t in paper.tables if t.columns[0] == printed)
+    labels = _labels(paper, about)
     lines = []
-    for label, name in _labels(paper, about).items():
+    for label, name in labels.items():
         if quick and name is None:
             continue
         title = paper.row(name).title if name else label
@@ -68,18 +68,19 @@ def resolution_table(
         for column, (resolution, metric) in enumerate(METRICS.items()):
             if not quick:
                 line[f"{resolution}, printed %"] = _printed_cell(about, label, column)
-            cell = "–" if name is None else _measured_cell(here, metric)
+            cell = "–" if name is None else _measured_cell(here, found, metric)
             line[f"{resolution}, measured %"] = cell
         line["seeds"] = "–" if name is None else len(here)
         lines.append(line)
 
+    used = [record for record in found if record["row"] in labels.values()]
     begin = "Top-1" if quick else f"{about.name}: top-1"
     note = QUICK_NOTE if quick else ""
     caption = (
         f"{begin} accuracy on high- and low-resolution test images, measured ones with"
-        f" their 95 % interval. {setting(found)}{note}"
+        f" their 95 % interval. {setting(used)}{note}"
     )
-    return table(lines, caption, found, illustration=quick)
+    return table(lines, caption, used, illustration=quick)
 
 
 def _labels(paper: Paper, about: Table) -> dict[str, str | None]:
@@ -101,10 +102,10 @@ def _printed_cell(about: Table, label: str, column: int) -> str:
     return "–" if value is None else f"{value:.1f}"
 
 
-def _measured_cell(found: list[dict], metric: str) -> str:
-    if not found:
+def _measured_cell(here: list[dict], found: list[dict], metric: str) -> str:
+    if not here:
         return "not run"
-    mean, interval = accuracy_cells(found, metric)
+    mean, interval = accuracy_cells(here, found, metric)
     return f"{mean} ({interval})"
 
 
@@ -207,7 +208,7 @@ def amounts_table(paper: Paper, found: list[dict]) -> Shown:
         line = {"first stage": "both at once" if first == "mixed" else first}
         for low, name in zip(amounts, names, strict=True):
             here = of_row(found, name)
-            line[f"L {low}/8, measured %"] = _low_cell(here)
+            line[f"L {low}/8, measured %"] = _low_cell(here, found)
         lines.append(line)
     used = [record for record in found if record["row"] in peng.grid(record["profile"])]
     note = QUICK_NOTE if is_quick(found) else ""
@@ -222,8 +223,8 @@ def amounts_table(paper: Paper, found: list[dict]) -> Shown:
     )
 
 
-def _low_cell(found: list[dict]) -> str:
-    return accuracy_cells(found, "low_top1")[0] if found else "not run"
+def _low_cell(here: list[dict], found: list[dict]) -> str:
+    return accuracy_cells(here, found, "low_top1")[0] if here else "not run"
 
 
 def _seeds(used: list[dict]) -> str:
@@ -288,7 +289,7 @@ def _measured(found: list[dict]) -> Map:
         for x, name in enumerate(names):
             here = of_row(found, name)
             if here:
-                values[y, x] = accuracy(here, "low_top1")[0]
+                values[y, x] = accuracy(here, found, "low_top1")[0]
     title = f"measured ({found[0]['dataset']})"
     return title, values, list(lines), [f"L {low}/8" for low in amounts]
 
@@ -411,8 +412,8 @@ def _measured_differences(found: list[dict]) -> dict[int, Effect]:
     for amount in _amounts(found):
         staged = of_row(found, peng.staged(amount, amount))
         mixed = of_row(found, peng.mixed(amount))
-        if shared_seeds(staged, mixed):
-            effects[amount] = verdicts.compare(staged, mixed, "low_top1")
+        if staged and mixed:
+            effects[amount] = verdicts.compare(staged, mixed, "low_top1", among=found)
     return effects
 
 

@@ -37,7 +37,8 @@ def scores_table(paper: Paper, names: Sequence[str], found: list[dict]) -> Shown
     time of training, first stages included. Of quick runs only the rows that were run
     are shown.
     """
-    used = [record for record in unchanged(found) if record["row"] in names]
+    found = unchanged(found)
+    used = [record for record in found if record["row"] in names]
     quick = is_quick(used)
     rows = by_row(used, names)
     lines = []
@@ -45,7 +46,7 @@ def scores_table(paper: Paper, names: Sequence[str], found: list[dict]) -> Shown
         here = of_row(used, name)
         mean, interval, time = "not run", "–", "–"
         if here:
-            mean, interval = accuracy_cells(here)
+            mean, interval = accuracy_cells(here, found)
             seconds = [_seconds(record) for record in here]
             time = duration(float(np.mean(seconds)))
         lines.append(

@@ -5,26 +5,34 @@ the conditions under which they were made.
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..evaluation import classification
 from ..evaluation.cost import Cost
 from ..evaluation.latency import Latency
 from ..evidence import verdicts
+from ..evidence.current import counted
 from .base import between, count, distinct, measured
 
 
 def unchanged(found: Iterable[dict]) -> list[dict]:
-    """The records whose method has the options of the paper's file: one with others
-    illustrates a question of its own, and stands for no row of the paper.
+    """The records that stand for rows of their papers: made as the paper's file has the
+    row now, with seeds fixed beforehand; other fields of the recipe are allowed (a
+    reader's short runs), other options of the method are not, because these illustrate
+    a question of their own.
     """
     # Older records do not know the field: nothing could be changed then.
-    return [record for record in found if not record.get("option_changes")]
+    kept = [record for record in found if not record.get("option_changes")]
+    return counted(kept).records
+
+
+def left_out(found: Iterable[dict]) -> str:
+    """What :func:`unchanged` leaves out, as the end of a caption."""
+    said = counted(found).left_out()
+    return f" {said}" if said else ""
 
 
 def of_row(found: Iterable[dict], name: str | None) -> list[dict]:
     """The records of one row, one a seed."""
-    return [record for record in unchanged(found) if record["row"] == name]
+    return unchanged(record for record in found if record["row"] == name)
 
 
 def by_row(found: Iterable[dict], names: Iterable[str]) -> dict[str, list[dict]]:
@@ -104,28 +112,24 @@ def measured_where(timed: Iterable[Cost | Latency], machine: dict) -> str:
 # ---- accuracy
 
 
-def accuracy(found: Sequence[dict], metric: str = "top1") -> tuple[float, float, float]:
+def accuracy(
+    found: Sequence[dict], among: Iterable[dict], metric: str = "top1"
+) -> tuple[float, float, float]:
     """Mean accuracy of the records of one row (one a seed) in percent, and its 95 %
-    interval; `metric`: "top1", or "low_top1" at low resolution.
+    interval; `metric`: "top1", or "low_top1" at low resolution; `among`: the records of
+    all rows, which tell how much trainings differ.
 
     The interval covers seeds and test images, as verdicts do; with one seed it is the
     Wilson interval, which covers test images only.
     """
-    return share(np.stack([verdicts.per_image(record, metric) for record in found]))
+    return verdicts.accuracy(found, metric, among)
 
 
-def share(right: NDArray) -> tuple[float, float, float]:
-    """:func:`accuracy` from answers (S, N) bool of S seeds on N images."""
-    if len(right) == 1:
-        low, high = classification.wilson(int(right.sum()), right.size)
-        return 100 * float(right.mean()), 100 * low, 100 * high
-    mean, half = verdicts.interval(100.0 * right, 100)
-    return float(mean), max(0.0, float(mean - half)), min(100.0, float(mean + half))
-
-
-def accuracy_cells(found: Sequence[dict], metric: str = "top1") -> tuple[str, str]:
+def accuracy_cells(
+    found: Sequence[dict], among: Iterable[dict], metric: str = "top1"
+) -> tuple[str, str]:
     """:func:`accuracy` of the records of one row, and its interval, as HTML."""
-    mean, low, high = accuracy(found, metric)
+    mean, low, high = accuracy(found, among, metric)
     return (
         measured(f"{mean:.1f}", metric, found),
         measured(between(low, high), f"{metric} interval", found),

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..evidence import verdicts
+from ..evidence import families, verdicts
 from ..evidence.records import changes
 from ..papers.spec import PROFILES, Claim, Paper, Row, Table
 from ..recipe import LATER, Recipe
 from .base import Shown, duration, measured, signed, signed_between, table
-from .summary import accuracy, accuracy_cells, is_quick, of_row, setting, unchanged
+from .summary import accuracy_cells, is_quick, left_out, of_row, setting, unchanged
 
 METRICS = {
     "top1": "top-1 accuracy, points",
@@ -42,13 +42,17 @@ METRICS = {
 
 def accuracy_table(paper: Paper, found: list[dict], printed: str = "cub") -> Shown:
     """One line a row of the paper: printed and measured top-1 accuracy with its 95 %
-    interval, for records of one profile and data set.
+    interval, for records of one profile and data set. Those of further rows tell how
+    much trainings differ.
 
     `printed` names the data set whose printed numbers stand beside, except beside quick
     runs: these are illustrations, and say so. Rows without a record are shown as not
     run, those that do not exist at the profile not at all.
     """
-    found = unchanged(found)
+    outside = left_out(found)
+    among = unchanged(found)
+    names = [row.name for row in paper.rows]
+    found = [record for record in among if record["row"] in names]
     quick = is_quick(found)
     profiles = {record["profile"] for record in found}
     lines = []
@@ -58,10 +62,10 @@ def accuracy_table(paper: Paper, found: list[dict], printed: str = "cub") -> Sho
         line = {"row": html.escape(row.title)}
         if not quick:
             line["printed, %"] = paper.printed_text(row.name, printed)
-        lines.append(line | _accuracy_line(of_row(found, row.name)))
+        lines.append(line | _accuracy_line(of_row(found, row.name), among))
 
     caption = "Top-1 accuracy on the test split and its 95 % interval. "
-    caption += setting(found)
+    caption += setting(found) + outside
     if quick:
         caption += (
             " Drawn birds or a network of minutes: it shows how the rows are run and"
@@ -70,7 +74,7 @@ def accuracy_table(paper: Paper, found: list[dict], printed: str = "cub") -> Sho
     return table(lines, caption, found, illustration=quick)
 
 
-def _accuracy_line(records: list[dict]) -> dict[str, object]:
+def _accuracy_line(records: list[dict], among: list[dict]) -> dict[str, object]:
     """What was measured of one row, and what it cost."""
     if not records:
         return {
@@ -80,7 +84,7 @@ def _accuracy_line(records: list[dict]) -> dict[str, object]:
             "training": "–",
             "GFLOP an image": "–",
         }
-    mean, interval = accuracy_cells(records)
+    mean, interval = accuracy_cells(records, among)
     seconds = [record["train"]["seconds"] for record in records]
     return {
         "measured, %": mean,
@@ -107,7 +111,7 @@ def printed_table(about: Table, found: list[dict]) -> Shown:
             )
             if column in datasets:
                 here = [record for record in records if record["dataset"] == column]
-                line[f"{column}, measured"] = _mean_cell(here)
+                line[f"{column}, measured"] = _mean_cell(here, found)
         lines.append(line)
 
     caption = f"{about.name}, {about.unit} as printed. {about.caption} "
@@ -115,25 +119,11 @@ def printed_table(about: Table, found: list[dict]) -> Shown:
     return table(lines, caption, found)
 
 
-def _mean_cell(records: list[dict]) -> str:
-    if not records:
-        return "not run"
-    return measured(f"{accuracy(records)[0]:.1f}", "top1", records)
+def _mean_cell(records: list[dict], among: list[dict]) -> str:
+    return accuracy_cells(records, among)[0] if records else "not run"
 
 
 # ---- claims
-
-
-def judge(paper: Paper, found: list[dict]) -> list[verdicts.Verdict]:
-    """A verdict for each claim of the paper, from records of one profile and data
-    set.
-    """
-    judged = []
-    for claim in paper.claims:
-        better = of_row(found, claim.better)
-        worse = of_row(found, claim.worse)
-        judged.append(verdicts.verdict(claim, better, worse))
-    return judged
 
 
 def effect_field(claim: Claim) -> str:
@@ -150,14 +140,16 @@ def _metrics(claim: Claim) -> tuple[str, str]:
 
 
 def verdict_table(paper: Paper, found: list[dict]) -> Shown:
-    """One line a claim: printed and measured effect, its 95 % interval, and the verdict
-    with its reason. Effects are in percentage points of top-1 accuracy; a column says
-    so where they are not.
+    """One line a claim: the verdict, measured and printed effect, the 95 % interval and
+    whether it excludes what is printed, seeds and images, and how the spread between
+    trainings was estimated; a reason only where it says more than these. Effects are in
+    percentage points of top-1 accuracy; a column says so where they are not.
     """
+    outside = left_out(found)
     found = unchanged(found)
     usual = all(_metrics(claim) == ("top1", "top1") for claim in paper.claims)
     lines = []
-    for verdict in judge(paper, found):
+    for verdict in families.judge(paper, found):
         claim = verdict.claim
         line: dict[str, object] = {
             "claim": f"<b>{claim.key}</b> {html.escape(claim.text)}"
@@ -169,31 +161,129 @@ def verdict_table(paper: Paper, found: list[dict]) -> Shown:
         caption = "Claims, in percentage points of top-1 accuracy."
     else:
         caption = "Claims, each with its metric: larger is better."
-    return table(lines, f"{caption} {setting(found)}", found)
+    caption += _judged_at_once(lines)
+    lines = _narrow(lines)
+    return table(lines, f"{caption} {setting(found)}{outside}", found)
+
+
+def _judged_at_once(lines: list[dict]) -> str:
+    """How many claims share an error of 5 %, as a sentence."""
+    family = max((line["family"] for line in lines), default=1)
+    if family < 2:
+        return ""
+    return f" {family} claims are judged at once."
+
+
+def _narrow(lines: list[dict]) -> list[dict]:
+    """The lines without columns that would say nothing."""
+    empty = {"family"}
+    for name in ("printed", "printed size", "why"):
+        if all(line[name] in ("–", "") for line in lines):
+            empty.add(name)
+    return [{k: v for k, v in line.items() if k not in empty} for line in lines]
+
+
+def across_table(paper: Paper, found: list[dict]) -> Shown:
+    """:func:`verdict_table` of the claims that were decided on several data sets, from
+    records of one profile on all of them: the mean of the effects, weighted by their
+    precision.
+    """
+    found = unchanged(found)
+    judged = {}
+    for dataset in dict.fromkeys(record["dataset"] for record in found):
+        here = [record for record in found if record["dataset"] == dataset]
+        judged[dataset] = families.judge(paper, here)
+    lines = []
+    for verdict in families.across(judged):
+        claim = verdict.claim
+        line: dict[str, object] = {
+            "claim": f"<b>{claim.key}</b> {html.escape(claim.text)}"
+        }
+        for dataset, single in judged.items():
+            line[f"on {dataset}"] = _outcome_on(single, claim)
+        lines.append(line | _across_line(verdict, found))
+    nothing = {"claim": "–", "verdict": "not run on several data sets"}
+    return table(
+        lines or [nothing],
+        "Claims on several data sets: the mean of the effects, each weighted by the"
+        f" inverse of its variance, with its 95 % interval. {setting(found)}",
+        found,
+    )
+
+
+def _outcome_on(judged: list[verdicts.Verdict], claim: Claim) -> str:
+    (found,) = [verdict for verdict in judged if verdict.claim == claim]
+    return html.escape(found.outcome)
+
+
+def _across_line(verdict: verdicts.Verdict, found: list[dict]) -> dict[str, object]:
+    """The verdict over data sets, and the effect that it comes from."""
+    claim, effect = verdict.claim, verdict.effect
+    line: dict[str, object] = {"verdict": f"<b>{html.escape(verdict.outcome)}</b>"}
+    if effect:
+        field = effect_field(claim).replace("effect", "across", 1)
+        digits = _digits(claim)
+        better = _measuring(found, claim.better, claim.metric)
+        worse = _measuring(found, claim.worse, claim.worse_metric or claim.metric)
+        interval = signed_between(effect.low, effect.high, digits)
+        number = signed(effect.effect, digits)
+        line["measured"] = measured(number, field, better, worse)
+        line["95 % interval"] = measured(interval, f"{field} interval", better, worse)
+        line["printed size"] = verdict.size_text
+    return line
+
+
+def _digits(claim: Claim) -> int:
+    return 1 if verdicts.UNITS.get(claim.metric) == "points" else 3
+
+
+# The word for how the spread between trainings was estimated, in a narrow column.
+SPREADS = {"images": "–", "pooled": "pooled over {rows} rows"}
 
 
 def _verdict_line(verdict: verdicts.Verdict, found: list[dict]) -> dict[str, object]:
-    claim = verdict.claim
-    digits = 1 if verdicts.UNITS.get(claim.metric) == "points" else 3
+    claim, digits = verdict.claim, _digits(verdict.claim)
     line: dict[str, object] = {
-        "printed": "–",
+        "verdict": f"<b>{html.escape(verdict.outcome)}</b>",
         "measured": "–",
         "95 % interval": "–",
-        "seeds": 0,
+        "printed": "–",
+        "printed size": "–",
+        "seeds × images": "–",
+        "spread": "–",
+        "why": html.escape(_why(verdict)),
+        "family": verdict.family,
     }
     if claim.printed_effect is not None:
         line["printed"] = signed(claim.printed_effect, digits)
+        line["printed size"] = verdict.size_text or "–"
     if verdict.effect:
         effect, field = verdict.effect, effect_field(claim)
-        rows = of_row(found, claim.better), of_row(found, claim.worse)
+        better = _measuring(found, claim.better, claim.metric)
+        worse = _measuring(found, claim.worse, claim.worse_metric or claim.metric)
         interval = signed_between(effect.low, effect.high, digits)
-        line["measured"] = measured(signed(effect.effect, digits), field, *rows)
-        line["95 % interval"] = measured(interval, f"{field} interval", *rows)
-        line["seeds"] = effect.seeds
-    line["verdict"] = f"<b>{html.escape(verdict.outcome)}</b>"
-    # The numbers before the semicolon stand in the columns.
-    line["why"] = html.escape(verdict.why.partition("; ")[2] or verdict.why)
+        number = signed(effect.effect, digits)
+        line["measured"] = measured(number, field, better, worse)
+        line["95 % interval"] = measured(interval, f"{field} interval", better, worse)
+        line["seeds × images"] = f"{effect.seeds_text} × {effect.images}"
+        word = SPREADS.get(effect.spread, effect.spread)
+        line["spread"] = word.format(rows=effect.rows)
     return line
+
+
+def _why(verdict: verdicts.Verdict) -> str:
+    """The reason where it says more than the columns."""
+    effect = verdict.effect
+    if verdict.outcome == "not run" or effect is None or effect.seeds == 1:
+        return verdict.why
+    if verdict.outcome != verdict.alone or verdict.outcome == "no difference":
+        return verdict.why
+    return "" if not verdict.claim.margin else verdict.why
+
+
+def _measuring(found: list[dict], row: str, metric: str) -> list[dict]:
+    """The records of a row that an effect comes from."""
+    return [r for r in of_row(found, row) if verdicts.holds(r, metric)]
 
 
 # ---- settings

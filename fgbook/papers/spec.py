@@ -6,6 +6,8 @@ from ..errors import unknown
 from ..recipe import Recipe
 
 PROFILES = ("quick", "photo", "paper")
+POINTS = ("top1", "low_top1")
+"""Metrics that are right or wrong for each image: their effects are in points."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,9 @@ class Row:
     # "heat", "robust", "margin", "focus": also measured, and kept beside the
     # predictions (see evidence/measures.py)
     measures: tuple[str, ...] = ()
+    # Its trainings are known to differ far more than those of other rows: then these
+    # say nothing about its spread, nor it about theirs.
+    unstable: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,17 @@ class Claim:
     worse_metric: str | None = None
     # of "no worse than": a difference that would not matter, fixed before any run
     margin: float = 0.0
+
+    @property
+    def negligible(self) -> float | None:
+        """What counts as "no difference", in the metric's unit: half the printed
+        effect, but at least 1 point where the metric is in points. None where nothing
+        is printed in another unit: then no difference is ever small enough.
+        """
+        half = abs(self.printed_effect or 0.0) / 2
+        if self.metric in POINTS:
+            return max(1.0, half)
+        return half or None
 
 
 @dataclass(frozen=True)
@@ -123,6 +139,20 @@ class Tuning:
 
 
 @dataclass(frozen=True)
+class Seeds:
+    """How many trainings a row gets, fixed before any published run: exactly the seeds
+    0, 1, ... below that number count.
+    """
+
+    claimed: int = 3  # of a row that a claim of the paper names
+    others: int = 3
+
+
+def _usual_seeds() -> dict[str, Seeds]:
+    return {"photo": Seeds()}
+
+
+@dataclass(frozen=True)
 class Paper:
     """A paper: what it prints, our rows, what it claims, and which data sets are for
     which profile.
@@ -137,6 +167,16 @@ class Paper:
     claims: tuple[Claim, ...]
     datasets: dict[str, tuple[str, ...]]  # profile -> data sets, the default first
     tuning: dict[str, Tuning] = field(default_factory=dict)  # by profile
+    # by profile; where one is missing, all seeds that were run count
+    seeds: dict[str, Seeds] = field(default_factory=_usual_seeds)
+
+    def seeds_of(self, row: str, profile: str) -> int | None:
+        """How many seeds of a row were fixed beforehand; None where none were."""
+        fixed = self.seeds.get(profile)
+        if fixed is None:
+            return None
+        named = any(row in (claim.better, claim.worse) for claim in self.claims)
+        return fixed.claimed if named else fixed.others
 
     def rows_at(self, profile: str) -> list[Row]:
         """The rows that exist at a profile."""

@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 
 from commandline import fgbook
+from fgbook import figures, papers
 from fgbook.evidence import records
-from fgbook.recipe import Recipe
+
+# fixed beforehand
+SEEDS = papers.get("feng").seeds_of("image", "photo") or 3
 
 
 def save(
@@ -26,19 +29,25 @@ def save(
     correct = np.arange(1000) < round(1000 * top1)
     named = {"row": row, "seed": seed, "profile": profile, "dataset": dataset}
     key = records.key({**named, **more})
+    line = papers.get("feng").row(row)
     record = {
         "key": key,
         "purpose": "result",
         "paper": "feng",
-        "method": "plain",
-        "options": {},
-        "recipe": Recipe().as_dict(),
+        "method": line.method,
+        "options": line.options,
+        "recipe": line.recipes[profile].as_dict(),
         "overrides": {},
         "weights": "none",
         "data_fingerprint": "f",
         "num_classes": 2,
         "metrics": {"val": None, "test": {"top1": top1}},
         "printed": printed,
+        "images": {"train": 9, "val": 3, "test": 1000},
+        "train": {"epochs": 6, "seconds": 3.0},
+        "hardware": {"cpu": "chip", "cores": 2, "threads": 1},
+        "flops": 10**9,
+        "command": f"fgbook run feng --row {row}",
         **named,
         **more,
     }
@@ -81,12 +90,16 @@ def lines(tmp_path) -> dict[str, str]:
     }
 
 
-def test_seeds_share_a_line_with_students_interval(lines):
+def test_seeds_share_a_line_with_their_interval(lines):
     words = lines["paper"].split()
     assert "3" in words
     assert "72.0" in words
-    # 72 +- 4.303 * 2 / sqrt(3)
-    assert "67.0 to 77.0" in lines["paper"]
+    # seeds: 4.303^2 * 2^2 / 3; images: 1.962^2 * (2013 + 20 - rest) / 1000
+    assert "66.3 to 77.7" in lines["paper"]
+
+
+def test_one_seed_has_the_interval_of_its_images(lines):
+    assert "46.9 to 53.1" in lines["quick"]
 
 
 def test_printed_numbers_stand_beside_the_papers_own_profile_only(lines):
@@ -97,7 +110,7 @@ def test_printed_numbers_stand_beside_the_papers_own_profile_only(lines):
 
 def test_changed_options_have_a_line_of_their_own(tmp_path):
     published = tmp_path / "results"
-    save(published, "hybrid", 0, 0.7, options={"m": 6})
+    save(published, "hybrid", 0, 0.7)
     changed = {"options": {"m": 4}, "option_changes": {"m": 4}}
     save(published, "hybrid", 0, 0.8, **changed)
     _, first, second = fgbook("results").stdout.splitlines()
@@ -110,7 +123,7 @@ def test_changed_options_have_a_line_of_their_own(tmp_path):
 def both(tmp_path) -> Path:
     """Published records of two rows of a claim, quick ones and photographs."""
     published = tmp_path / "results"
-    for seed in range(3):
+    for seed in range(SEEDS):
         for profile, dataset in (("quick", "fieldguide"), ("photo", "cub50")):
             save(published, "image", seed, 0.80, profile, dataset)
             save(published, "plain", seed, 0.70, profile, dataset)
@@ -135,11 +148,66 @@ def test_verdicts_never_come_from_quick_numbers(both):
 
 
 def test_verdicts_never_come_from_changed_rows(both):
-    save(both, "image", 3, 0.1, "photo", "cub50", option_changes={"m": 4})
-    save(both, "image", 4, 0.1, "photo", "cub50", overrides={"lr": 1.0})
+    save(both, "image", 8, 0.1, "photo", "cub50", option_changes={"m": 4})
+    save(both, "image", 9, 0.1, "photo", "cub50", overrides={"lr": 1.0})
     assert judged()["B1", "photo"]["effect"]["effect"] == pytest.approx(10)
 
 
 def test_a_verdict_in_words_says_claim_and_place(both):
     text = fgbook("results", "--verdicts").stdout
     assert "feng B1 on cub50 (photo): holds\n    claim: " in text
+
+
+def test_the_book_and_the_command_line_print_the_same_interval(both):
+    """Of a row: its mean. Of a claim: its effect. Other rows tell the spread."""
+    for seed in range(SEEDS):
+        save(both, "hybrid", seed, 0.75 + 0.03 * seed, "photo", "cub50")
+    paper, photo = papers.get("feng"), records.published("feng", "photo")
+
+    (line,) = [x for x in fgbook("results").stdout.splitlines() if " hybrid " in x]
+    mean, *ends = line.split()[6:10]
+    accuracies = figures.accuracy_table(paper, photo).text
+    assert f"{mean} {' '.join(ends)}" in " ".join(accuracies.split())
+
+    said = fgbook("results", "feng", "--verdicts").stdout
+    effect, interval = said.split(" points, 95 % interval ")[0:2]
+    numbers = f"{effect.split()[-1]} {interval.split(' (')[0]}"
+    assert numbers.startswith("+10.0 ")
+    assert numbers in " ".join(figures.verdict_table(paper, photo).text.split())
+
+
+def test_records_that_do_not_count_are_counted(both):
+    earlier = papers.get("feng").row("image").recipes["photo"].but(epochs=77)
+    for seed in range(3):
+        save(both, "image", seed, 0.1, "photo", "cub50", recipe=earlier.as_dict())
+    save(both, "image", 77, 0.1, "photo", "cub50")
+    says = (
+        "3 records of earlier recipes and 1 record of seeds beyond those fixed before"
+        " are left out."
+    )
+    assert judged()["B1", "photo"]["effect"]["effect"] == pytest.approx(10)
+    for words in (("results",), ("results", "--verdicts")):
+        assert fgbook(*words).stdout.rstrip().endswith(says)
+
+
+def test_several_data_sets_have_one_verdict_more(both):
+    for seed in range(SEEDS):
+        save(both, "image", seed, 0.76, "photo", "cars98")
+        save(both, "plain", seed, 0.70, "photo", "cars98")
+    text = fgbook("results", "feng", "--verdicts").stdout
+    about = text.partition("feng B1 on cars98 and cub50 (photo): ")[2].splitlines()
+    assert about[0] == "holds"
+    assert "weighted mean of 2 data sets" in about[2]
+    assert "cars98: holds, cub50: holds" in about[2]
+
+
+def test_a_verdict_tells_itself_alone_and_in_its_family(both):
+    for seed in range(SEEDS):
+        save(both, "hybrid", seed, 0.8, "photo", "cub50")
+    found = judged()["B1", "photo"]
+    assert found["alone"] == found["outcome"] == "holds"
+    assert found["family"] == 3
+    assert found["p"] <= found["p_family"] < 0.05
+    assert found["printed_size"] == "excluded"
+    assert found["effect"]["seeds"] == SEEDS
+    assert found["effect"]["spread"] == "pooled"

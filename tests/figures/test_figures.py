@@ -221,8 +221,12 @@ def heads(paper):
     ("key", "first"), [("feng", ["claim"]), ("peng", ["claim", "metric"])]
 )
 def test_a_column_tells_the_metric_only_where_metrics_differ(key, first):
-    common = ["printed", "measured", "95 % interval", "seeds", "verdict", "why"]
-    assert heads(papers.get(key)) == first + common
+    common = ["verdict", "measured", "95 % interval", "printed", "seeds × images"]
+    assert heads(papers.get(key)) == [*first, *common, "spread", "why"]
+
+
+def test_a_column_for_printed_effects_stands_only_where_some_are():
+    assert "printed" not in heads(papers.get("gautam"))
 
 
 # ---- curves

@@ -116,7 +116,7 @@ def test_a_component_without_its_rows_is_not_run(components, lines):
 
 def test_intervals_of_components_are_those_of_the_comparison(components, lines):
     rows = of_row(components, "attention"), of_row(components, "plain")
-    alone = verdicts.compare(*rows)
+    alone = verdicts.compare(*rows, among=components)
     interval = f"{alone.low:+.1f} to {alone.high:+.1f}"
     table = lines(drawing.components_table(components))
     assert table["attention"]["95 % interval"] == interval
@@ -136,11 +136,11 @@ def overlapping(make):
     return found + [make("mixup", seed, 0.7) for seed in (1, 2)]
 
 
-def test_seeds_that_only_one_row_has_are_left_out(overlapping):
+def test_rows_are_compared_whatever_their_seeds(overlapping):
     about = drawing.difference(overlapping, "mixup", "plain")
-    assert seeds(about.better) == [1]
-    assert seeds(about.worse) == [1]
-    assert about.effect.seeds == 1
+    assert seeds(about.better) == [1, 2]
+    assert seeds(about.worse) == [0, 1]
+    assert about.effect.seeds == 2
 
 
 def test_rows_that_were_not_measured_are_not_compared(overlapping):
@@ -216,7 +216,7 @@ def test_the_error_by_severity_is_said(damaged):
 def test_the_effect_on_each_kind_of_damage_is_said(damaged):
     shown = drawing.kinds_figure(damaged).html
     rows = of_row(damaged, "all"), of_row(damaged, "plain")
-    one = verdicts.compare(*rows, "robust_contrast")
+    one = verdicts.compare(*rows, "robust_contrast", among=damaged)
     effect, low, high = 100 * one.effect, 100 * one.low, 100 * one.high
     assert f"all, contrast: {effect:+.1f} ({low:+.1f} to {high:+.1f})" in shown
     assert "mixup" not in shown

@@ -11,7 +11,7 @@ import torch
 
 import samples
 from fgbook import figures, methods, papers, paths
-from fgbook.evidence import records, runs, verdicts
+from fgbook.evidence import families, records, runs, verdicts
 from fgbook.figures import liang as drawn
 from fgbook.papers.liang import BOXES, PATCHES, QUESTIONS
 from fgbook.training import loop
@@ -238,7 +238,7 @@ def test_a_stopped_run_ends_with_the_same_weights(found, tmp_path, monkeypatch):
 
 
 def test_claims_are_judged(found):
-    judged = {verdict.claim.key: verdict for verdict in figures.judge(PAPER, found)}
+    judged = {verdict.claim.key: verdict for verdict in families.judge(PAPER, found)}
     assert judged["D6 DCL"].outcome == judged["D4 fixed"].outcome == "not run"
     for key, better, worse in (
         ("D1", "foreground", "plain"),
@@ -428,7 +428,7 @@ def test_losses_of_older_records_come_from_the_log(found):
 def test_patches_are_compared_with_one_patch(found):
     said = alt(drawn.patches_figure(found))
     effects = {
-        title: verdicts.compare(of(found, row), of(found, "n1"))
+        title: verdicts.compare(of(found, row), of(found, "n1"), among=found)
         for title, row in (("not looked at", "foreground"), ("4", "flrdf"))
     }
     for title, effect in effects.items():
