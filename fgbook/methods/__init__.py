@@ -16,8 +16,12 @@ from ..recipe import Recipe
 from . import options as values
 from .apinet import APINet
 from .attention import Attention
+from .bilinear import Bilinear
+from .boosted import Boosted
 from .cal import CAL
+from .crossx import CrossX
 from .dcl import DCL
+from .dflcnn import DFLCNN
 from .flrdf import Flrdf
 from .focus import Focus
 from .levels import Levels
@@ -57,6 +61,10 @@ METHODS: dict[str, type[Method]] = {
     "ntsnet": NTSNet,
     "dcl": DCL,
     "mmal": MMAL,
+    "bilinear": Bilinear,
+    "dflcnn": DFLCNN,
+    "crossx": CrossX,
+    "boosted": Boosted,
 }
 
 

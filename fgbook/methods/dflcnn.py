@@ -1,0 +1,117 @@
+"""DFL-CNN (Wang, Morariu and Davis 2018): a bank of filters, some for each class, that
+look for what tells at a single place, beside the usual look at the whole image.
+
+    model = DFLCNN(create("resnet50"), num_classes=200)
+    logits = model(images)  # {"image": (B, C), "filters": (B, C), "side": (B, C)}
+    answers = model.answers(model.backbone.stages(images)[-2])  # (B, C * k)
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..backbones import Backbone
+from ..errors import InputError
+from .heads import linear
+from .method import Criterion, Method
+
+
+class DFLCNN(Method):
+    """Two streams over one backbone (section 3.1). The G-stream is the plain backbone.
+    The P-stream asks each of k filters a class how strongly it answers at its best
+    place, and has a linear head on all answers. The side branch has no weights: a
+    class's score is the mean answer of its own k filters, which is what makes them its
+    own (section 3.2).
+
+    k: filters a class (10).
+    depth: the map that the filters look at, counted from the deepest, 1. 2: the one
+        before it (stride 8 of a VGG, 16 of a ResNet), whose cells see about a patch.
+    side: weight of the side branch in the loss and in the prediction (0.1).
+
+    The filters start as random vectors of length 1. The paper starts them, of length 1
+    too, as the centres of patches of the class with much energy (section 3.3), which
+    needs the training images before the first step; the public code starts them at
+    random too. The G-stream's head is linear on the pooled map: the paper has fully
+    connected layers, the public code C maps with BatchNorm and ReLU, whose logits
+    cannot be negative.
+
+    Raises InputError for an option out of range.
+    """
+
+    VERSION = 1
+    VARIANTS = ({}, {"k": 2, "depth": 1, "side": 1.0})
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        num_classes: int,
+        *,
+        k: int = 10,
+        depth: int = 2,
+        side: float = 0.1,
+    ):
+        super().__init__()
+        if k < 1 or side < 0:
+            raise InputError(
+                f"dflcnn: k >= 1 and side >= 0 are needed, not k {k} and side {side}."
+            )
+        if not 1 <= depth <= len(backbone.depths):
+            raise InputError(
+                f"dflcnn: depth is {depth}; {backbone.name} gives maps at"
+                f" {len(backbone.depths)} depths, so choose 1 (the deepest) to that."
+            )
+        self.k = k
+        self.depth = depth
+        self.side = side
+        self.backbone = backbone
+        self.image_head = linear(backbone.channels, num_classes)  # G-stream
+
+        # P-stream: the filters of class 0, then those of class 1, ...
+        self.bank = nn.Conv2d(backbone.depths[-depth].channels, num_classes * k, 1)
+        with torch.no_grad():
+            drawn = torch.randn_like(self.bank.weight)
+            self.bank.weight.copy_(F.normalize(drawn, dim=1))
+            self.bank.get_parameter("bias").zero_()
+        # It starts at 0: answers are as long as the backbone's maps, and drawn weights
+        # would start far from equal probabilities, drowning what the side branch says.
+        self.filter_head = linear(num_classes * k, num_classes)
+        nn.init.zeros_(self.filter_head.weight)
+
+    def forward(
+        self, images: Tensor, targets: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Logits (B, C) of the G-stream, "image", the P-stream, "filters", and the side
+        branch, "side"; `targets` are not used (other methods do).
+        """
+        stages = self.backbone.stages(images)
+        answers = self.answers(stages[-self.depth])  # (B, C * k)
+        return {
+            "image": self.image_head(stages[-1].mean((2, 3))),
+            "filters": self.filter_head(answers),
+            # cross-channel pooling: (B, C, k) -> (B, C)
+            "side": answers.unflatten(1, (-1, self.k)).mean(2),
+        }
+
+    def answers(self, maps: Tensor) -> Tensor:
+        """Of each filter its answer at its best place: maps (B, n, h, w) -> (B,
+        C * k).
+        """
+        return self.bank(maps).amax((2, 3))
+
+    def losses(
+        self,
+        logits: dict[str, Tensor],
+        targets: Tensor,
+        criterion: Criterion = F.cross_entropy,
+    ) -> dict[str, Tensor]:
+        """A softmax loss for each of the three, the side branch's times `side`;
+        targets (B,) int64 or (B, C) probabilities.
+        """
+        losses = super().losses(logits, targets, criterion)
+        losses["side"] = self.side * losses["side"]
+        return losses
+
+    def predict(self, images: Tensor) -> Tensor:
+        """Logits (B, C), the sum of all three with the weights of their losses."""
+        logits = self(images)
+        return logits["image"] + logits["filters"] + self.side * logits["side"]
