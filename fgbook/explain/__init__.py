@@ -4,7 +4,10 @@
     maps = occlusion(model, images, patch=27, stride=8)  # (B, H, W)
     maps = cam(model, images, classes)  # (B, h, w); a linear head on pooled maps
     maps = grad_cam(model, images, classes, model.backbone)  # (B, h, w); any layer
+    maps = integrated_gradients(model, images, classes)  # (B, H, W)
     maps = enlarge(maps, H, stride, first)  # (B, H, H): maps of cells over the pixels
+
+    all_of_them = offered(model, images[:1]).explanations  # name -> function
 
 The model is taken as it is: put it in eval mode, and the images on its device.
 """
@@ -12,6 +15,19 @@ The model is taken as it is: put it in eval mode, and the images on its device.
 from ..images.enlarge import enlarge
 from .cam import cam
 from .grad_cam import grad_cam
+from .integrated import integrated_gradients
 from .occlusion import CHUNK, GREY, occlusion
+from .offered import Explanation, coverage, offered
 
-__all__ = ["CHUNK", "GREY", "cam", "enlarge", "grad_cam", "occlusion"]
+__all__ = [
+    "CHUNK",
+    "GREY",
+    "Explanation",
+    "cam",
+    "coverage",
+    "enlarge",
+    "grad_cam",
+    "integrated_gradients",
+    "occlusion",
+    "offered",
+]

@@ -1,7 +1,9 @@
-"""Which class an explanation explains: one rule for all of them."""
+"""Which class an explanation explains, and what a network says of it: one rule for all
+of them.
+"""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import InputError
 
@@ -33,3 +35,10 @@ def chosen(classes: Tensor | None, logits: Tensor) -> Tensor:
             " not."
         )
     return classes.to(logits.device, torch.int64).expand(count)
+
+
+def logits_of(model: nn.Module, images: Tensor) -> Tensor:
+    """What any network says at test time, (B, C): its ``predict`` where it has one, as
+    all methods here, else its forward.
+    """
+    return getattr(model, "predict", model)(images)
