@@ -6,7 +6,8 @@
     backbone.depths_at(size)  # what each is, and where its cells look
 
 `backbone` has the class, `geometry` where cells look, `networks`, `small` and
-`timm_networks` the networks, `weights` their weights, `freezing` what does not learn.
+`timm_networks` the networks, `weights` their weights, `freezing` what does not learn,
+`pooled` maps of one cell.
 """
 
 from ..errors import unknown
@@ -15,12 +16,14 @@ from .backbone import Backbone, BatchNorm
 from .freezing import freeze_stages, freeze_statistics
 from .geometry import Depth, geometry
 from .networks import TORCHVISION
+from .pooled import POOLS, pooled
 from .second_statistics import SecondStatistics
 from .timm_networks import PREFIX
 from .weights import find, identity, load
 
 __all__ = [
     "NAMES",
+    "POOLS",
     "Backbone",
     "BatchNorm",
     "Depth",
@@ -29,6 +32,7 @@ __all__ = [
     "freeze_stages",
     "freeze_statistics",
     "geometry",
+    "pooled",
     "untrained",
     "weights_id",
 ]

@@ -92,8 +92,13 @@ def inception(network: "Inception3", x: Tensor) -> list[Tensor]:
 
 
 def vit(network: "VisionTransformer", x: Tensor) -> list[Tensor]:
-    """The patch tokens after the last layer, back in their places; the positional
-    embedding is resized where the image is not 224 px.
+    """The patch tokens after the last layer, back in their places."""
+    return vit_tokens(network, x)[1:]
+
+
+def vit_tokens(network: "VisionTransformer", x: Tensor) -> list[Tensor]:
+    """The class token (B, n) after the last layer, and the map of the patches' tokens;
+    the positional embedding is resized where the image is not 224 px.
     """
     x = network.conv_proj(x)  # (B, n, h, w)
     h, w = x.shape[-2:]
@@ -103,7 +108,7 @@ def vit(network: "VisionTransformer", x: Tensor) -> list[Tensor]:
     tokens = torch.cat([first, patches], 1) + _position(network, h, w)
     tokens = network.encoder.layers(network.encoder.dropout(tokens))
     tokens = network.encoder.ln(tokens)  # (B, 1 + h * w, n)
-    return [tokens[:, 1:].transpose(1, 2).unflatten(2, (h, w))]
+    return [tokens[:, 0], tokens[:, 1:].transpose(1, 2).unflatten(2, (h, w))]
 
 
 def _position(network: "VisionTransformer", h: int, w: int) -> Tensor:

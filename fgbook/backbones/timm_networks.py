@@ -54,14 +54,53 @@ def maps(network: TimmNetwork, x: Tensor, chosen: Sequence[int]) -> list[Tensor]
 
     That comes as (B, C, h, w), as (B, h, w, C), or as tokens (B, prefix + h * w, C).
     """
-    final, found = network.forward_intermediates(x, indices=list(chosen))
+    seen = whole_patches(network, x)
+    final, found = network.forward_intermediates(seen, indices=list(chosen))
     if final.ndim == 3:
-        prefix = getattr(network, "num_prefix_tokens", 0)
-        tokens = final[:, prefix:].transpose(1, 2)  # (B, C, h * w)
-        final = tokens.unflatten(2, found[-1].shape[2:])
+        final = _in_their_places(network, final, found[-1])
     elif getattr(network, "output_fmt", "NCHW") == "NHWC":
         final = final.permute(0, 3, 1, 2)
     return [*found[:-1], final]
+
+
+def tokens(network: TimmNetwork, x: Tensor) -> list[Tensor]:
+    """The class token (B, C) after the last layer, and the map of the patches' tokens
+    (B, C, h, w), of a network that has both.
+    """
+    seen = whole_patches(network, x)
+    final, found = network.forward_intermediates(seen, indices=1)
+    return [final[:, 0], _in_their_places(network, final, found[-1])]
+
+
+def has_class_token(backbone: Backbone) -> bool:
+    """Whether a backbone is one of timm's transformers with a class token."""
+    of_timm = backbone.name.startswith(PREFIX)
+    return of_timm and getattr(backbone.network, "cls_token", None) is not None
+
+
+def whole_patches(network: TimmNetwork, x: Tensor) -> Tensor:
+    """Images without what is left at the right and at the bottom when a transformer
+    has cut them into patches: no convolution that steps from patch to patch sees it.
+    (timm's own refuses such images.) Raises InputError for less than one patch.
+    """
+    if not getattr(network, "dynamic_img_size", False):
+        return x
+    h, w = network.patch_embed.patch_size
+    height, width = x.shape[-2:]
+    if height < h or width < w:
+        raise InputError(
+            f"images of {width} x {height} px are smaller than the patches of {w} x {h}"
+            f" px that {type(network).__name__} cuts them into; choose a larger"
+            " image_size."
+        )
+    return x[..., : height - height % h, : width - width % w]
+
+
+def _in_their_places(network: TimmNetwork, final: Tensor, like: Tensor) -> Tensor:
+    """Tokens (B, prefix + h * w, C), without the first, as a map (B, C, h, w)."""
+    prefix = getattr(network, "num_prefix_tokens", 0)
+    patches = final[:, prefix:].transpose(1, 2)  # (B, C, h * w)
+    return patches.unflatten(2, like.shape[2:])
 
 
 # What has been measured, by name and size of image. (A dictionary, because compiled

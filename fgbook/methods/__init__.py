@@ -33,6 +33,7 @@ from .ntsnet import NTSNet
 from .partnet import PartNet
 from .plain import Plain
 from .pmg import PMG
+from .probe import Probe
 from .racnn import RACNN
 from .semantic import Semantic
 from .simple import Simple
@@ -46,25 +47,26 @@ METHODS: dict[str, type[Method]] = {
     "superres": SuperResolution,
     "simple": Simple,
     "transfer": Transfer,
+    "probe": Probe,
     "levels": Levels,
     "attention": Attention,
     "flrdf": Flrdf,
     "semantic": Semantic,
     "simsiam": SimSiam,
-    "racnn": RACNN,
-    "macnn": MACNN,
-    "partnet": PartNet,
-    "cal": CAL,
-    "pmg": PMG,
-    "apinet": APINet,
-    "mcloss": MCLoss,
     "ntsnet": NTSNet,
     "dcl": DCL,
     "mmal": MMAL,
+    "pmg": PMG,
+    "apinet": APINet,
+    "mcloss": MCLoss,
     "bilinear": Bilinear,
     "dflcnn": DFLCNN,
     "crossx": CrossX,
     "boosted": Boosted,
+    "racnn": RACNN,
+    "macnn": MACNN,
+    "partnet": PartNet,
+    "cal": CAL,
 }
 
 

@@ -31,6 +31,9 @@ from ..backbones import Backbone
 Criterion = Callable[[Tensor, Tensor], Tensor]
 """logits (N, C) and targets, (N,) int64 or (N, C) probabilities -> scalar."""
 
+Examples = tuple[Tensor, Tensor]
+"""What forward reads, (N, ...), and labels (N,) int64."""
+
 
 class Method(nn.Module):
     """A classifier of images: forward, losses and predict.
@@ -91,6 +94,10 @@ class Method(nn.Module):
     """The losses, by name, that each get a forward pass and an optimiser step of their
     own from every batch, in this order; (), as usual: one step lowers their sum."""
 
+    solved: ClassVar[bool] = False
+    """Whether all that learns is found at once, by ``solve``, in place of steps; for
+    the `head` of a frozen backbone."""
+
     backbone: Backbone  # absent where own_network
 
     def forward(
@@ -119,6 +126,15 @@ class Method(nn.Module):
         every head, by the head's name.
         """
         return {name: criterion(of_head, targets) for name, of_head in logits.items()}
+
+    def solve(
+        self, train: Examples, held_out: Examples | None, refit: bool
+    ) -> dict[str, float]:
+        """Learn from all examples at once, where ``solved`` says so. Settings may be
+        chosen by those held out; `refit`: then learn from both. Gives numbers for the
+        log, by name, the losses of the training examples first.
+        """
+        raise NotImplementedError(f"{type(self).__name__} needs a solve.")
 
     def predict(self, images: Tensor) -> Tensor:
         """Logits (B, C), what is used at test time; in evaluation mode, without

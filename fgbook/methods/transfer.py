@@ -11,13 +11,13 @@ classification (2018). A backbone that never learns, and a classifier.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..backbones import Backbone
 from ..errors import InputError
+from .frozen import Frozen
 from .heads import dense
-from .method import Criterion, Method
+from .method import Method
 from .options import check_choice
 
 POOLS = ("flatten", "gap")
@@ -63,13 +63,11 @@ class Classifier(Method):
         return {"image": self.layers(features)}
 
 
-class Transfer(Method):
+class Transfer(Frozen):
     """A pretrained backbone that extracts features (Figure 8), and a classifier that
     alone is trained (Figure 9).
 
-    Images are squares (B, 3, S, S), float in [0, 1]. The backbone is always in eval
-    mode and gets no gradient, so that an image has one feature map, whatever else is in
-    its batch.
+    Images are squares (B, 3, S, S), float in [0, 1].
 
     pool: "flatten" as in the paper (every place of the map has weights of its own; S
         must be `image_size`), or "gap" (their mean over space).
@@ -85,7 +83,6 @@ class Transfer(Method):
     VERSION = 1
     VARIANTS = ({}, {"pool": "gap", "hidden": 0})
     from_recipe = ("image_size",)
-    frozen_backbone = True
 
     def __init__(
         self,
@@ -97,39 +94,15 @@ class Transfer(Method):
         dropout: float = 0.5,
         image_size: int = 224,
     ):
-        super().__init__()
         check_choice("pool", pool, POOLS)
         if hidden < 0 or not 0 <= dropout < 1:
             raise InputError(
                 "transfer: hidden >= 0 and 0 <= dropout < 1 are needed, not hidden"
                 f" {hidden} and dropout {dropout}."
             )
-        self.backbone = backbone.eval().requires_grad_(False)
         with torch.no_grad():
             device = next(backbone.parameters()).device
             empty = torch.zeros(1, 3, image_size, image_size, device=device)
-            _, n, h, w = backbone(empty).shape
-        self.head = Classifier((n, h, w), num_classes, pool, hidden, dropout)
-
-    def train(self, mode: bool = True) -> "Transfer":
-        """As every module's; the backbone stays in evaluation mode."""
-        super().train(mode)
-        self.backbone.eval()
-        return self
-
-    def forward(
-        self, images: Tensor, targets: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        """Logits by head."""
-        with torch.no_grad():
-            maps = self.backbone(images)  # (B, n, h, w)
-        return self.head(maps, targets)
-
-    def losses(
-        self,
-        logits: dict[str, Tensor],
-        targets: Tensor,
-        criterion: Criterion = F.cross_entropy,
-    ) -> dict[str, Tensor]:
-        """{"image": scalar}, the categorical cross-entropy."""
-        return self.head.losses(logits, targets, criterion)
+            _, n, h, w = backbone.eval()(empty).shape
+        head = Classifier((n, h, w), num_classes, pool, hidden, dropout)
+        super().__init__(backbone, head)

@@ -61,18 +61,19 @@ def cached(
         short = short.removesuffix(".safetensors").removeprefix(f"{recipe.backbone}-")
 
     # what the features depend on, and where they are kept
+    reader = getattr(backbone, "name", recipe.backbone)
     about = {
         "version": VERSION,
         "data": dataset.fingerprint,
         "stored": dataset.size,
         "image": recipe.image_size,
         "views": views,
-        "backbone": recipe.backbone,
+        "backbone": reader,
         "weights": weights,
     }
     fingerprint = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
     sizes = f"{dataset.size}-{recipe.image_size}-{views}"
-    name = f"features-{dataset.name}-{sizes}-{recipe.backbone}-{short}"
+    name = f"features-{dataset.name}-{sizes}-{reader}-{short}"
 
     splits = {split: dataset.split(split) for split in SPLITS}
     pictures = [split.images for split in splits.values()]
