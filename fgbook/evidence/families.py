@@ -36,9 +36,9 @@ def judge(paper: Paper, found: Sequence[dict]) -> list[Verdict]:
 
     Only records count that are of their row as the paper's file has it now, with the
     seeds fixed beforehand (:mod:`fgbook.evidence.current`), and none with changed
-    options of the method; those with changed recipes are for the caller to leave out. The claims of the paper are one
-    family, also where `paper.claims` are but some of them; other questions that are
-    asked together are another.
+    options of the method; those with changed recipes are for the caller to leave out.
+    The claims of the paper are one family, also where `paper.claims` are but some of
+    them; other questions that are asked together are another.
     """
     kept = counted(r for r in found if not r.get("option_changes")).records
     original = papers.get(paper.key)

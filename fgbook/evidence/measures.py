@@ -26,6 +26,12 @@ if TYPE_CHECKING:
     from .plan import Run
 
 
+VERSION = 1
+"""Of the code that measures, here and in evaluation/: one more when the same model
+gives other numbers, by more than rounding. Part of a run's key once it is above 1.
+"""
+
+
 @dataclass
 class Trained:
     """A run when its training is done."""

@@ -2,7 +2,8 @@
 and checked before anything is.
 
 A run's key is a hash of everything that determines its result: method, options,
-recipe, weights, data, seed, the stage before, and the versions of method and loop.
+recipe, weights, data, seed, the stage before, and the versions of method, loop and
+measures.
 """
 
 import shlex
@@ -18,7 +19,7 @@ from ..errors import InputError, unknown
 from ..papers.spec import PROFILES, Row
 from ..recipe import Recipe, equations
 from ..training import loop
-from . import records
+from . import measures, records
 
 # ---- data sets, as they are when runs are looked up
 
@@ -110,6 +111,9 @@ class Run:
         }
         if self.after:
             determinants["after"] = self.after.key
+        # the first version is left out: it came after the first published records
+        if measures.VERSION > 1:
+            determinants["measures"] = measures.VERSION
         return records.key(determinants)
 
     @property

@@ -12,7 +12,7 @@ from PIL import Image
 import samples
 from fgbook import methods, papers, recipe
 from fgbook.errors import InputError
-from fgbook.evidence import records, runs, tuning, verdicts
+from fgbook.evidence import measures, records, runs, tuning, verdicts
 from fgbook.papers.spec import Claim, Row, Tuning
 from fgbook.recipe import Recipe
 
@@ -239,6 +239,25 @@ def test_seeds_and_rows_that_are_given_twice_count_once(pictures):
         (0, "hybrid"),
         (0, "plain"),
     ]
+
+
+def test_code_that_measures_otherwise_makes_another_run(pictures, monkeypatch):
+    """The first version is no part of the key: it came after published records."""
+    run = resolve(pictures)
+    assert measures.VERSION == 1
+    determinants = {
+        "method": run.method,
+        "options": run.options,
+        "recipe": run.recipe.determinants(),
+        "weights": run.weights,
+        "data": run.fingerprint,
+        "seed": run.seed,
+        "purpose": run.purpose,
+        "versions": [methods.METHODS[run.method].VERSION, runs.loop.VERSION],
+    }
+    assert run.key == records.key(determinants)
+    monkeypatch.setattr(measures, "VERSION", 2)
+    assert resolve(pictures).key == records.key(determinants | {"measures": 2})
 
 
 def test_a_folder_means_the_same_from_everywhere(pictures, monkeypatch):
