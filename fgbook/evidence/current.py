@@ -50,7 +50,7 @@ def counted(found: Iterable[dict]) -> Counted:
     """
     everything = list(found)
     newest = _newest_weights(everything)
-    by_key = {record.get("key"): record for record in everything}
+    by_key = {str(record.get("key")): record for record in everything}
     kept, outdated, further = [], 0, 0
     for record in everything:
         if not own(record):

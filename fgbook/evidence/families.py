@@ -16,7 +16,7 @@ A claim that was measured on several data sets gets one more verdict, from the
 fixed-effect mean of the differences: each counts by the inverse of its variance.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -155,7 +155,7 @@ def dunnett(deviations: NDArray, shares: NDArray, degrees: float) -> NDArray:
     z, of_z = _grid(-8.0, 8.0, lambda z: -(z**2) / 2)
     ends = [np.sqrt(chdtri(degrees, p) / degrees) for p in (1 - 1e-12, 1e-12)]
     spread, of_spread = _grid(
-        *ends, lambda s: (degrees - 1) * np.log(s) - degrees * s**2 / 2
+        ends[0], ends[1], lambda s: (degrees - 1) * np.log(s) - degrees * s**2 / 2
     )
     of_baseline = np.sqrt(shares)[:, None, None]
     of_other = np.sqrt(1 - shares)[:, None, None]
@@ -185,7 +185,7 @@ def _grid(
 # ---- one claim on several data sets
 
 
-def across(judged: dict[str, Sequence[Verdict]]) -> list[Verdict]:
+def across(judged: Mapping[str, Sequence[Verdict]]) -> list[Verdict]:
     """One verdict for each claim that was decided on two data sets or more, from the
     verdicts on each (data set -> verdicts of one paper and profile). Together these are
     a family.
@@ -196,9 +196,9 @@ def across(judged: dict[str, Sequence[Verdict]]) -> list[Verdict]:
             if found.p is not None:
                 by_claim.setdefault(found.claim, {})[dataset] = found
     combined = []
-    for claim, found in by_claim.items():
-        if len(found) > 1:
-            effects = [one.effect for one in found.values() if one.effect]
+    for claim, on_each in by_claim.items():
+        if len(on_each) > 1:
+            effects = [one.effect for one in on_each.values() if one.effect]
             combined.append(decided(claim, fixed_effect(effects)))
     several = []
     for one in together(combined):

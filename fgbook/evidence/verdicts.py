@@ -167,9 +167,10 @@ def compare(
     _same([*first, *second], OF_BOTH)
     labels = _labels(first[0])
     other_metric = worse_metric or metric
-    values = [_stacked(first, metric, labels), _stacked(second, other_metric, labels)]
+    of_first = _stacked(first, metric, labels)
+    of_second = _stacked(second, other_metric, labels)
     if [r["key"] for r in first] == [r["key"] for r in second]:
-        return difference(*values, paired=True)
+        return difference(of_first, of_second, paired=True)
 
     def spreads() -> list[Spread]:
         # without both rows themselves the others' spread would not be theirs
@@ -179,7 +180,7 @@ def compare(
         one = spreads_of([first], metric, everything)
         return one + spreads_of([second], other_metric, everything)
 
-    return difference(*values, spreads=spreads)
+    return difference(of_first, of_second, spreads)
 
 
 def difference(

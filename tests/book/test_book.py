@@ -17,7 +17,7 @@ from filelock import FileLock
 
 import samples
 from fgbook import papers, paths, reproduce
-from fgbook.evidence import records, runs, verdicts
+from fgbook.evidence import families, records, runs, verdicts
 from fgbook.images import corruptions
 
 SMALL = {
@@ -268,6 +268,10 @@ def expected(span: dict) -> str:
         return WITH_NAME[name](found, rest)
     if name == "effect":
         return effect(span, rest.split())
+    if name == "across":
+        return across(span, rest.split())
+    if name in ("top1", "low_top1") and rest:
+        return accuracy_interval(span, name)
     if name == "corruption":
         return corruption_error(span)
     raise AssertionError(f"no independent way to compute {field!r}")
@@ -304,18 +308,52 @@ def localisation(found: list[dict], rest: str) -> str:
     return f"{np.mean([one[name] for one in about]):.2f}"
 
 
+def of_span(span: dict, keys: str) -> list[dict]:
+    """Records as the chapter has them: rows of several papers may share a run."""
+    found = [records.find(key) for key in span[keys].split()]
+    return [{**record, "paper": span["data-paper"]} for record in found]
+
+
+def others(found: list[dict]) -> list[dict]:
+    """The published records of all rows there, which tell how much trainings differ."""
+    here = found[0]
+    known = records.published(here["paper"], here["profile"])
+    return records.select(known, dataset=here["dataset"])
+
+
+def compared(better: list[dict], worse: list[dict], metrics: list[str]):
+    among = others(better)
+    return verdicts.compare(better, worse, metrics[0], metrics[-1], among)
+
+
 def effect(span: dict, words: list[str]) -> str:
     metrics = [word for word in words if word != "interval"] or ["top1"]
     in_points = metrics[0] in ("top1", "low_top1")
     scale, digits = (100.0, 1) if in_points else (1.0, 3)
-    better = values(span["data-records"], metrics[0])
-    worse = values(span["data-versus"], metrics[-1])
-    difference = scale * better - scale * worse
-    difference = difference[:, np.isfinite(difference).all(0)]
+    if "interval" in words:
+        better, worse = of_span(span, "data-records"), of_span(span, "data-versus")
+        about = compared(better, worse, metrics)
+        return f"{about.low:+.{digits}f} to {about.high:+.{digits}f}"
+    better = scale * values(span["data-records"], metrics[0])
+    worse = scale * values(span["data-versus"], metrics[-1])
+    known = np.isfinite(better).all(0) & np.isfinite(worse).all(0)
+    return f"{better[:, known].mean() - worse[:, known].mean():+.{digits}f}"
+
+
+def across(span: dict, words: list[str]) -> str:
+    """The mean of the effects on several data sets, by their precision."""
+    metrics = [word for word in words if word != "interval"] or ["top1"]
+    digits = 1 if metrics[0] in ("top1", "low_top1") else 3
+    better, worse = of_span(span, "data-records"), of_span(span, "data-versus")
+    effects = []
+    for dataset in sorted({record["dataset"] for record in better}):
+        pair = [records.select(rows, dataset=dataset) for rows in (better, worse)]
+        effects.append(compared(*pair, metrics))
+    weights = np.array([1 / (e.parts.seeds + e.parts.images) for e in effects])
+    mean = np.average([e.effect for e in effects], weights=weights)
     if "interval" not in words:
-        return f"{difference.mean():+.{digits}f}"
-    unit = scale if in_points else np.abs(difference).max()
-    mean, half = verdicts.interval(difference, unit)
+        return f"{mean:+.{digits}f}"
+    half = families.fixed_effect(effects).parts.half()
     return f"{mean - half:+.{digits}f} to {mean + half:+.{digits}f}"
 
 
@@ -361,18 +399,20 @@ def loss(found: list[dict]) -> str:
 
 def accuracy(metric: str):
     def of(found: list[dict], rest: str) -> str:
-        by_seed = sorted(found, key=lambda record: record["seed"])
-        right = np.stack([of_images(record, metric) for record in by_seed])
-        if not rest:
-            return f"{100 * right.sum() / right.size:.1f}"
-        if len(right) == 1:
-            low, high = wilson(int(right.sum()), right.size)
-        else:
-            mean, half = verdicts.interval(100.0 * right, 100)
-            low, high = max(mean - half, 0), min(mean + half, 100)
-        return f"{low:.1f} to {high:.1f}"
+        right = np.stack([of_images(record, metric) for record in found])
+        return f"{100 * right.sum() / right.size:.1f}"
 
     return of
+
+
+def accuracy_interval(span: dict, metric: str) -> str:
+    found = of_span(span, "data-records")
+    if len(found) == 1:
+        right = of_images(found[0], metric)
+        low, high = wilson(int(right.sum()), right.size)
+    else:
+        _, low, high = verdicts.accuracy(found, metric, others(found))
+    return f"{low:.1f} to {high:.1f}"
 
 
 def noise_ratio(field: str):
