@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING
 import click
 from click.exceptions import Exit
 
-from ..errors import AGAIN, unfinished
+from ..errors import AGAIN, InputError, unfinished
 from .common import (
     Failed,
     check_device,
     examples,
+    key_line,
     known_records,
     numbers_of,
     on_device,
     over_seeds,
     publishes,
+    with_keys,
     within_budget,
 )
 from .results import aligned
@@ -64,6 +66,7 @@ if TYPE_CHECKING:
 @on_device
 @within_budget
 @click.option("--plan", "only_plan", is_flag=True, help="Only say what there is to do.")
+@with_keys("--plan")
 @publishes
 def batch(
     names: tuple[str, ...],
@@ -76,6 +79,7 @@ def batch(
     device: str | None,
     budget_minutes: float | None,
     only_plan: bool,
+    keys: bool,
     publish: bool,
 ) -> None:
     """Make many runs: rows x data sets x seeds of PAPERs.
@@ -87,6 +91,8 @@ def batch(
     from .. import papers
 
     numbers = numbers_of(seeds, chosen)
+    if keys and not only_plan:
+        raise InputError("--keys only says something with --plan; give both.")
     about = [papers.get(name) for name in dict.fromkeys(names)]
     began = time.monotonic()
     check_device(device)
@@ -94,6 +100,10 @@ def batch(
     from ..evidence.batch import grid, pace, pool, report, telling
 
     entries = grid.grid(about, profile, rows, datasets, numbers)
+    if keys:
+        for entry in entries:
+            say(key_line(entry.run, entry.state, entry.command))
+        return
     threads = threads_each(jobs)
     paces = pace.expect(entries, known_records(), device, threads, say)
     hardware = pace.hardware(device, threads)

@@ -9,12 +9,15 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from .. import paths
 from ..errors import AGAIN, FAILED, INTERRUPTED, WRONG_INPUT, InputError, unknown
+
+if TYPE_CHECKING:
+    from ..evidence.plan import Run
 
 WIDTH = 88  # columns of the help texts
 
@@ -179,6 +182,23 @@ def within_budget(command: Command) -> Command:
         help="Stop cleanly after N minutes; run again to go on.",
         metavar="N",
     )(command)
+
+
+def with_keys(beside: str) -> Callable[[Command], Command]:
+    """The option --keys, which needs another one."""
+    return click.option(
+        "--keys",
+        is_flag=True,
+        help=f"With {beside}: only a line for each run, for programs: its key, its"
+        " state, the key of the stage before it or -, and its command, separated by"
+        " tabs.",
+    )
+
+
+def key_line(run: "Run", state: str, command: str) -> str:
+    """What --keys says of a run."""
+    before = run.after.key if run.after else "-"
+    return "\t".join([run.key, state, before, command])
 
 
 def publishes(command: Command) -> Command:

@@ -11,12 +11,14 @@ from .common import (
     Command,
     check_device,
     examples,
+    key_line,
     numbers_of,
     on_device,
     one_dataset,
     over_seeds,
     publishes,
     quiet_disk,
+    with_keys,
     within_budget,
 )
 from .results import table
@@ -104,12 +106,7 @@ def choosing_rows(command: Command) -> Command:
     is_flag=True,
     help="Only say what it would take: settings, memory, time. Keeps nothing.",
 )
-@click.option(
-    "--keys",
-    is_flag=True,
-    help="With --dry-run: only a line for each run, with its key, whether it is done,"
-    " and its command, separated by tabs.",
-)
+@with_keys("--dry-run")
 @click.option(
     "--record",
     "copy",
@@ -200,7 +197,7 @@ def foresee(planned: list["Run"], keys: bool, device: str | None) -> None:
         return
     for one in planned:
         state = "to do" if records.find(one.key) is None else "done"
-        click.echo("\t".join([one.key, state, one.command]))
+        click.echo(key_line(one, state, one.command))
 
 
 def check_copy(path: Path, runs: int) -> None:

@@ -23,7 +23,7 @@ from fgbook.data.photos import Photos
 from fgbook.evidence import runs
 
 ROOT = paths.REPOSITORY
-PAGES = ["README.md", "book/developing.md", "book/reproduce.md"]
+PAGES = ["README.md", "book/developing.md", "book/reproduce.md", "book/batches.md"]
 
 
 def read(page: str) -> str:
@@ -41,7 +41,7 @@ def cells(text: str) -> list[list[str]]:
 
 def named_paths() -> list[tuple[str, str]]:
     """Every path of the repository that a page names in code or in a link."""
-    tops = "fgbook|tests|benchmarks|notebooks|book|results"
+    tops = "fgbook|tests|benchmarks|notebooks|book|results|workflow"
     found = set()
     for page in PAGES:
         for path in re.findall(rf"`((?:{tops})/[\w./-]*)`", read(page)):

@@ -99,6 +99,19 @@ def test_a_plan_trains_nothing_and_says_what_is_there(finished, monkeypatch):
     assert len(list(runs.glob("*/record.json"))) == 2
 
 
+def test_keys_name_every_run_and_stage_of_a_plan(pictures):
+    asked = ["peng", "--row", "low-high", "--dataset", f"folder:{pictures}"]
+    said = fgbook("batch", *asked, "--plan", "--keys").stdout
+    stage, last = [line.split("\t") for line in said.splitlines()]
+    assert stage[2] == "-"
+    assert last[2] == stage[0]
+    assert stage[1] == last[1] == "to do"
+    for key, *_, command in (stage, last):
+        again = fgbook(*command.split()[1:], "--dry-run", "--keys").stdout
+        assert again.split("\t")[0] == key
+    refused(fgbook("batch", *asked, "--keys"), "--plan")
+
+
 def test_rows_are_published_when_all_their_seeds_are_there(
     finished, tmp_path, monkeypatch
 ):

@@ -81,10 +81,10 @@ def test_publish_copies_records_to_the_published_ones(words, with_run, tmp_path)
 def test_the_key_of_a_run_is_told_before_it_is_made(words, with_run):
     asked = [*words, *"--set epochs=4 --seeds 2 --dry-run --keys".split()]
     first, second = fgbook(*asked).stdout.splitlines()
-    key, state, command = first.split("\t")
-    assert (key, state) == (with_run["key"], "done")
+    key, state, before, command = first.split("\t")
+    assert (key, state, before) == (with_run["key"], "done", "-")
     assert command == with_run["command"]
-    key, state, command = second.split("\t")
+    key, state, before, command = second.split("\t")
     assert state == "to do"
     (again,) = fgbook(*command.split()[1:], "--dry-run", "--keys").stdout.splitlines()
     assert again == second

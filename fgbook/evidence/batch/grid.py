@@ -45,6 +45,12 @@ class Entry:
         return f"{self.run.paper} {self.run.row} (a stage)"
 
     @property
+    def command(self) -> str:
+        """The command that makes what is left of it."""
+        train = " --train" if self.state == "needed" else ""
+        return f"{self.run.command}{train}"
+
+    @property
     def left(self) -> bool:
         """Whether it is to be run, or to be gone on with."""
         return self.state in TO_DO

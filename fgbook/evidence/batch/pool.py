@@ -114,9 +114,7 @@ class Child:
 
 def words(entry: Entry, way: Way, place: int) -> list[str]:
     """What comes after `fgbook` to make a run in one of the pool's places."""
-    found = shlex.split(entry.run.command)[1:]
-    if entry.state == "needed":
-        found.append("--train")
+    found = shlex.split(entry.command)[1:]
     device = way.device
     gpus = torch.cuda.device_count()
     if device is None and gpus > 1:
