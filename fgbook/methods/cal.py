@@ -65,13 +65,12 @@ class CAL(Method):
     level: where the mean attention reaches this share of its maximum, the crop looks
         that predicts together with the image.
 
-    Choices where paper and code differ, or neither says: the image alone is V's head,
-    without a GAP head. Code: cells are enlarged from corner to corner; here from where
-    they look. Code: of several images of a class in a batch one moves its centre; here
-    all do. The code's final test takes eight views (three crops, mirrored); here, as in
-    its validation, two. A part is dropped to the backbone's mean colour, which is the
-    code's 0 after normalisation. With several processes the centres are moved by the
-    images of the first, like running statistics.
+    What differs from the authors' code: maps are enlarged from where their cells look
+    (there from corner to corner). All images of a class in a batch move its centre
+    (there one of them). The head has a bias. Two views predict, as in its validation
+    (its final test takes eight: three crops, and all mirrored). What is dropped gets
+    the backbone's mean colour, which is the code's 0 after normalisation. With several
+    processes the first one's images move the centres, like running statistics.
 
     Raises InputError for an option out of range.
     """
@@ -113,12 +112,20 @@ class CAL(Method):
         targets are given, how far V of the image lies from its class's centre. In
         training this centre then moves.
         """
-        attention, v, logits, effect = self._look(images)
+        maps, attention = self._look(images)
+        v = attention_pooling(maps, attention)
+        logits = self.view_head(self.scale * v)
         views = self._augmented(images, attention)  # (2B, 3, S, S)
-        _, _, more_logits, more_effect = self._look(views)
+        more_maps, more_attention = self._look(views)
+        more_logits = self._logits(more_maps, more_attention)
+
         outputs = {"views": _by_view(logits, more_logits)}
         if self.effect:
-            outputs["effect"] = _by_view(effect, more_effect)
+            # the logits less those of attention that knows nothing
+            without = self._logits(maps, self._counterfactual(attention))
+            other = self._counterfactual(more_attention)
+            more_without = self._logits(more_maps, other)
+            outputs["effect"] = outputs["views"] - _by_view(without, more_without)
         if targets is not None:
             outputs["centre"] = self._from_centre(v, targets)
         return outputs
@@ -144,34 +151,37 @@ class CAL(Method):
 
     def predict(self, images: Tensor) -> Tensor:
         """Logits (B, C): the mean of the image's and of its crop's."""
-        attention, _, logits, _ = self._look(images)
+        maps, attention = self._look(images)
         boxes = self._box(attention.mean(1), images, self.level, TEST_MARGIN)
         crops = regions.crop_zoom(images, boxes[:, None], images.shape[-1])[:, 0]
-        return (logits + self._look(crops)[2]) / 2
+        of_crops = self._logits(*self._look(crops))
+        return (self._logits(maps, attention) + of_crops) / 2
 
     @torch.no_grad()
     def locate(self, images: Tensor) -> dict[str, Tensor]:
         """{"crop": boxes (B, 4) that predict looks at}, xyxy in input pixels. Call it
         in eval mode.
         """
-        mean = self.attention(self.backbone(images)).mean(1)
+        _, attention = self._look(images)
+        mean = attention.mean(1)
         return {"crop": self._box(mean, images, self.level, TEST_MARGIN)}
 
     # ---- the steps
 
-    def _look(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Attention (B, m, h, w), V (B, m * n), logits and effect (B, C)."""
+    def _look(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps (B, n, h, w) and attention (B, m, h, w)."""
         maps = self.backbone(images)
-        attention = self.attention(maps)
-        v = attention_pooling(maps, attention)
-        logits = self.view_head(self.scale * v)
+        return maps, self.attention(maps)
 
-        # What attention that knows nothing would have said; at test time uniform.
-        other = torch.ones_like(attention)
+    def _logits(self, maps: Tensor, attention: Tensor) -> Tensor:
+        """Of maps under some attention: (B, C)."""
+        return self.view_head(self.scale * attention_pooling(maps, attention))
+
+    def _counterfactual(self, attention: Tensor) -> Tensor:
+        """Other attention of this shape: random; in evaluation mode uniform."""
         if self.training:
-            other = COUNTERFACTUAL * torch.rand_like(attention)
-        without = self.view_head(self.scale * attention_pooling(maps, other))
-        return attention, v, logits, logits - without
+            return COUNTERFACTUAL * torch.rand_like(attention)
+        return torch.ones_like(attention)
 
     @torch.no_grad()
     def _augmented(self, images: Tensor, attention: Tensor) -> Tensor:

@@ -202,6 +202,8 @@ class MACNN(Method):
         return m, stages[-1].mean((2, 3)), of_parts
 
     def _joined(self, of_image: Tensor, of_parts: Tensor) -> Tensor:
-        """Logits (B, C) from all features."""
+        """Logits (B, C) from all features. These are divided by how many there are: a
+        step of Adam then moves the logits as far as it does those of the image head.
+        """
         features = torch.cat([of_image, of_parts.flatten(1)], 1)
-        return self.joint_head(features.detach())
+        return self.joint_head(features.detach() / (1 + of_parts.shape[1]))

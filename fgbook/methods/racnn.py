@@ -191,8 +191,12 @@ class RACNN(Method):
         return features, boxes, offsets
 
     def _joined(self, features: list[Tensor]) -> Tensor:
-        """Logits (B, C) from the features of all scales."""
-        return self.joint_head(torch.cat(features, 1).detach())
+        """Logits (B, C) from the features of all scales. These are divided by how many
+        there are: a step of Adam then moves the logits as far as it does those of the
+        image head.
+        """
+        together = torch.cat(features, 1).detach()
+        return self.joint_head(together / len(features))
 
     @torch.no_grad()
     def _peak(self, maps: Tensor, view: Tensor, square: Tensor) -> Tensor:
