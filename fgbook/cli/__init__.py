@@ -14,7 +14,7 @@ import click
 
 from .. import __version__
 from ..evidence.batch import PARENT
-from . import batch, data, doctor, notebooks, predict, results, run
+from . import batch, causal, data, doctor, notebooks, predict, results, run
 from .common import WIDTH, Commands, end_on_request, examples
 
 
@@ -49,6 +49,7 @@ for command in (
     results.results,
     data.data,
     predict.predict,
+    causal.causal,
     doctor.doctor,
 ):
     cli.add_command(command)

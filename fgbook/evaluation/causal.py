@@ -30,7 +30,7 @@ genus has. Question 1 to 3 use none of these.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -40,9 +40,10 @@ from ..data import fieldguide, species
 from ..data.counterfactual import CHOICES, counterfactual, sibling
 from ..data.scenery import Nuisance, Scene
 from ..errors import InputError
-from ..explain import Explanation
+from ..explain import Explanation, offered
 from ..explain.classes import logits_of
 from ..images.augment import centre_offset
+from ..methods import Method
 from ..recipe import Recipe
 from .blame import agreement, blame, controls, energy, positive
 
@@ -272,6 +273,16 @@ def score(
         found,
         {name: _mean(both) for name, both in blind.items()},
     )
+
+
+def judge(model: Method, pairs: Experiment) -> Scores:
+    """:func:`score` of all explanations that a model of this package can be given or
+    gives itself.
+    """
+    device = next(model.parameters()).device
+    first = pairs.views(torch.arange(1)).to(device)
+    explanations, refused = offered(model.eval(), first)
+    return replace(score(model, pairs, explanations), refused=refused)
 
 
 def _mean(both: list[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -28,7 +28,7 @@ which are enlarged evenly. Less than 0 counts as 0.
 """
 
 PATCH = 1 / 6  # side of the occluding patch, as a share of the image's (Peng et al.)
-STRIDE = 1 / 12  # every so many pixels, likewise
+STRIDE = 1 / 8  # every so many pixels, likewise
 
 
 class Offered(NamedTuple):

@@ -1,0 +1,409 @@
+"""Explanations judged by experiment: tables with intervals over scenes and trainings,
+pairs of pictures with their maps, what a planted shortcut does.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ..evaluation import causal
+from ..evaluation.blame import positive
+from ..evaluation.causal import EDITS, Experiment, Scores
+from ..evidence import intervals
+from ..explain import Explanation
+from ..methods import Method
+from .base import (
+    OKABE_ITO,
+    WIDTH,
+    Shown,
+    between,
+    figure,
+    sentence,
+    signed,
+    signed_between,
+    styled,
+    table,
+)
+from .base import count as counted
+from .curves import LOOKS, legend_above
+from .photos import DUSK, photo
+
+Found = dict[str, list[Scores]]
+"""Name of a network -> what was found of it, one a training."""
+
+REACTIONS = {
+    "right": "named rightly",
+    "follows": "follows the telling attribute",
+    "other": "moved by another attribute",
+    "perch": "by the perch",
+    "background": "by the background",
+}
+MEASURES = {
+    "energy": "on the cause",
+    "pointing": "maximum on it",
+    "rank": "ranks the cause higher",
+    "within": "the same within the bird",
+    "effects": "agrees with the effects",
+}
+CONTROLS = {
+    "even": "even map",
+    "centre": "middle of the picture",
+    "edges": "edges of the picture",
+    "random box": "random box",
+    "bird": "the bird",
+}
+ACROSS = 5  # pictures
+NOTE = " Drawn birds and networks of seconds."
+
+
+# ---- a mean and its interval
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over scenes and trainings, and its 95 % interval; NaN where there is
+    nothing to take it of.
+    """
+
+    mean: float
+    low: float
+    high: float
+    count: int  # scenes that it is made from, of all trainings
+
+    def text(self, digits: int = 2) -> str:
+        """As "0.25 (0.20 to 0.30)"."""
+        if not self.count:
+            return "–"
+        if np.isnan(self.low):
+            return f"{self.mean:.{digits}f}"
+        return f"{self.mean:.{digits}f} ({between(self.low, self.high, digits)})"
+
+    def signed(self, digits: int = 2) -> str:
+        """As "+0.25 (+0.20 to +0.30)"."""
+        if np.isnan(self.low):
+            return "–"
+        inside = signed_between(self.low, self.high, digits)
+        return f"{signed(self.mean, digits)} ({inside})"
+
+
+def estimate(found: Sequence[Tensor], lowest: float = 0.0) -> Estimate:
+    """From numbers of scenes (N,), one row a training, NaN where a scene has none; each
+    number is between `lowest` and 1, and so are the ends of the interval.
+
+    The mean of what is there is a ratio of two means over scenes, that of the numbers
+    and that of what is there. To first order it varies as the mean of
+    (number - mean) / share that is there, 0 where there is none: a full table of
+    trainings and scenes, whose interval :mod:`fgbook.evidence.intervals` knows.
+    """
+    values = np.stack([each.double().numpy() for each in found])  # (seeds, N)
+    there = np.isfinite(values)
+    if not there.any():
+        return Estimate(np.nan, np.nan, np.nan, 0)
+    mean = float(values[there].mean())
+    if values.shape[1] < 2 or there.sum() < 2:
+        return Estimate(mean, np.nan, np.nan, int(there.sum()))
+    apart = np.where(there, values - mean, 0) / there.mean()
+    spreads = [intervals.own(apart.mean(1))] if len(values) > 1 else None
+    parts = intervals.parts([apart], spreads, np.abs(apart).max())
+    half = float(parts.half())
+    low, high = max(lowest, mean - half), min(1.0, mean + half)
+    return Estimate(mean, low, high, int(there.sum()))
+
+
+def of_network(found: Sequence[Scores], name: str) -> Estimate:
+    """A reaction of a network."""
+    return estimate([scores.network[name] for scores in found])
+
+
+def of_maps(found: Sequence[Scores], name: str, measure: str) -> Estimate:
+    """A measure of an explanation, or of a control."""
+    lowest = -1.0 if measure == "effects" else 0.0
+    return estimate([_maps(scores, name)[measure] for scores in found], lowest)
+
+
+def beyond(
+    found: Sequence[Scores], name: str, measure: str, other: str = "bird"
+) -> Estimate:
+    """What an explanation has more of a measure than a control, on the same scenes."""
+    more = [_maps(one, name)[measure] - one.controls[other][measure] for one in found]
+    return estimate(more, lowest=-1.0)
+
+
+def _maps(scores: Scores, name: str) -> dict[str, Tensor]:
+    return scores.controls[name] if name in scores.controls else scores.maps[name]
+
+
+# ---- tables
+
+
+def network_table(found: Found, records: Sequence[dict] = ()) -> Shown:
+    """Question 1: does the prediction follow?"""
+    lines = []
+    for name, of_one in found.items():
+        line = {"network": name}
+        for reaction, title in REACTIONS.items():
+            line[title] = of_network(of_one, reaction).text()
+        lines.append(line)
+    return table(
+        lines,
+        "What moves the prediction. Share of the pictures that are named rightly; of"
+        " those, the share that is named as the sibling once the attribute which tells"
+        " them apart is the sibling's, where any pixel of it is seen; and the share in"
+        " which a change that tells nothing moves the prediction. In brackets, with"
+        f" 95 % confidence, what other scenes{_or_trainings(found)} could give."
+        f" {_setting(found)}",
+        records,
+        illustration=True,
+    )
+
+
+def maps_table(found: Found, records: Sequence[dict] = ()) -> Shown:
+    """Questions 2 and 4: does the explanation point at the cause, and does it know what
+    matters how much? One line a network and explanation; maps that know nothing, for
+    the first network's causes, come first.
+    """
+    lines = []
+    first = next(iter(found.values()))
+    for name, title in CONTROLS.items():
+        lines.append(_line("no network", title, first, name))
+    for network, of_one in found.items():
+        for name in of_one[0].maps:
+            lines.append(_line(network, name, of_one, name))
+    refused = {
+        f"{name} of {network}"
+        for network, of_one in found.items()
+        for name in of_one[0].refused
+    }
+    left_out = f" Not to be had: {', '.join(sorted(refused))}." if refused else ""
+    return table(
+        lines,
+        "Where the prediction follows a telling attribute, the changed pixels are its"
+        " cause. Share of the map on the cause; how often the map's maximum is on it or"
+        " near; how probably a pixel of the cause is higher than another (one half:"
+        " chance), among all and among the bird's; Spearman's correlation, over all"
+        " that can be changed in a picture, of the share of the map on it with what the"
+        " change does to the log-odds; and how much more of the map is on the cause"
+        " than of the bird's mask. In brackets, with 95 % confidence, what other"
+        f" scenes{_or_trainings(found)} could give.{left_out} {_setting(found)}",
+        records,
+        illustration=True,
+    )
+
+
+def _line(network: str, title: str, found: Sequence[Scores], name: str) -> dict:
+    line: dict[str, object] = {"network": network, "map": title}
+    for measure, column in MEASURES.items():
+        line[column] = of_maps(found, name, measure).text()
+    more = "–" if name == "bird" else beyond(found, name, "energy").signed()
+    line["more than the bird"] = more
+    line["pictures"] = of_maps(found, name, "energy").count
+    return line
+
+
+def _or_trainings(found: Found) -> str:
+    return " and trainings" if min(map(len, found.values())) > 1 else ""
+
+
+def _setting(found: Found) -> str:
+    seeds = max(map(len, found.values()))
+    scenes = len(next(iter(found.values()))[0].network["right"])
+    return f"{counted(scenes, 'scene')}, {counted(seeds, 'training')} a network.{NOTE}"
+
+
+# ---- the finding in words
+
+
+def finding(found: Found) -> Shown:
+    """What the numbers of this run say of the first network's explanations, as a few
+    plain sentences.
+    """
+    network, of_one = next(iter(found.items()))
+    follows = of_network(of_one, "follows")
+    said = [
+        f"{network}: where it is right and the telling attribute is made the sibling's,"
+        f" it names the sibling in {follows.text()} of the cases."
+    ]
+    groups: dict[str, list[str]] = {"more": [], "less": [], "unclear": []}
+    for name in of_one[0].maps:
+        more = beyond(of_one, name, "energy")
+        which = "more" if more.low > 0 else "less" if more.high < 0 else "unclear"
+        groups[which].append(name)
+    words = {
+        "more": "More of the map on the cause than of the bird's mask",
+        "less": "Less than of the bird's mask",
+        "unclear": "Not told apart from the bird's mask",
+    }
+    said += [f"{words[k]}: {', '.join(names)}." for k, names in groups.items() if names]
+    return sentence(" ".join(said))
+
+
+# ---- pictures
+
+
+@torch.no_grad()
+def pairs_figure(
+    model: Method,
+    pairs: Experiment,
+    explanations: dict[str, Explanation],
+    names: Sequence[str],
+    count: int = 3,
+) -> Shown:
+    """The first scenes in which a prediction follows, as they are, with the telling
+    attribute changed, and lit by the maps of explanations. `names`: of the species.
+    """
+    logits = causal.answers(model, pairs)
+    cause = causal.causes(logits, pairs)
+    scenes = cause.any(1).nonzero().flatten()[:count]
+    if not len(scenes):
+        return sentence("In none of the scenes does the prediction follow.")
+    which = cause[scenes].float().argmax(1)
+    edit = pairs.telling[scenes, which]
+    some = only(pairs, scenes)
+    classes = logits[scenes, 0].argmax(1)
+    maps = {
+        name: causal.explained(model, some, explanation, classes)
+        for name, explanation in explanations.items()
+    }
+    columns = 2 + len(maps)
+    with styled():
+        side = WIDTH / min(columns, ACROSS)
+        lines = -(-columns // ACROSS)
+        height = len(scenes) * lines * (side + 0.25)
+        drawn = Figure(figsize=(WIDTH, height), layout="constrained")
+        grid = drawn.subplots(len(scenes) * lines, min(columns, ACROSS), squeeze=False)
+        for axes in grid.flat:
+            axes.set_visible(False)
+        for i, rows in enumerate(np.split(grid, len(scenes))):
+            places = list(rows.flat)
+            _pair(places[:2], some, i, int(edit[i]))
+            _maps_of(places[2:], some, i, maps)
+    told = [EDITS[int(k) - 1] for k in edit]
+    said = [
+        f"{names[int(k)]}, and with another {word} named as {names[int(s)]}."
+        for k, word, s in zip(classes, told, pairs.siblings[scenes, which], strict=True)
+    ]
+    return figure(
+        drawn,
+        f"{counted(len(scenes), 'drawn bird')}, each with one attribute changed, and"
+        f" lit by {', '.join(maps)}. {' '.join(said)}",
+        "As it is; with one attribute of the sibling, the pixels that differ outlined:"
+        " here the network names the sibling; then the first picture, lit where each"
+        " map is high, each on its own scale. The first scenes in which the prediction"
+        f" follows, not chosen by eye. {' '.join(said)}",
+    )
+
+
+def only(pairs: Experiment, scenes: Tensor) -> Experiment:
+    """Some of the scenes."""
+    return Experiment(**{name: v[scenes] for name, v in vars(pairs).items()})
+
+
+def _pair(places: Sequence[Axes], pairs: Experiment, i: int, edit: int) -> None:
+    for axes, k in zip(places, (0, edit), strict=True):
+        axes.set_visible(True)
+        photo(axes, pairs.images[i, k].float() / 255)
+    outlined(places[1], pairs.changed[i, edit])
+    places[0].set_title("as it is", fontsize=9, pad=3)
+    places[1].set_title(f"other {EDITS[edit - 1]}", fontsize=9, pad=3)
+
+
+def outlined(axes: Axes, mask: Tensor) -> None:
+    """A line round the pixels of a mask (S, S) bool; nothing for an empty one."""
+    if not mask.any():
+        return
+    middle = np.arange(len(mask)) + 0.5
+    level = mask.float().numpy()
+    for colour, width in (("black", 2.4), (OKABE_ITO["yellow"], 1.2)):
+        axes.contour(middle, middle, level, [0.5], colors=colour, linewidths=width)
+
+
+def _maps_of(
+    places: Iterable[Axes], pairs: Experiment, i: int, maps: dict[str, Tensor]
+) -> None:
+    for axes, (name, each) in zip(places, maps.items(), strict=False):
+        axes.set_visible(True)
+        photo(axes, lit(pairs.images[i, 0].float() / 255, each[i]))
+        axes.set_title(name, fontsize=9, pad=3)
+
+
+def lit(image: Tensor, attention: Tensor) -> Tensor:
+    """The image (3, S, S), dimmed where the map (S, S) over its pixels is low."""
+    light = positive(attention[None])[0]
+    light = light / light.max()
+    return image * (DUSK + (1 - DUSK) * light)
+
+
+# ---- shortcuts
+
+
+def shortcut_figure(
+    found: dict[float, list[Scores]], records: Sequence[dict] = ()
+) -> Shown:
+    """Question 3: planted share of a shortcut -> what was found of the networks. What
+    they do, and how much of each explanation lies on the background.
+    """
+    shares = sorted(found)
+    names = [
+        name
+        for name in found[shares[0]][0].maps
+        if all(name in one.maps for each in found.values() for one in each)
+    ]
+    above = {
+        "named rightly": [of_network(found[s], "right") for s in shares],
+        "follows the attribute": [of_network(found[s], "follows") for s in shares],
+        "follows the background": [of_network(found[s], "planted") for s in shares],
+    }
+    below = {
+        name: [of_maps(found[s], name, "ground") for s in shares] for name in names
+    }
+    x = [100 * share for share in shares]
+    with styled():
+        drawn = Figure(figsize=(WIDTH, 6.4), layout="constrained")
+        first, second = drawn.subplots(2, sharex=True)
+        _lines(first, x, above, "share of the test pictures")
+        _lines(second, x, below, "share of the map\non the background")
+        even = of_maps(found[shares[0]], "even", "ground").mean
+        second.axhline(even, color="#777777", lw=1, ls=(0, (1, 2)))
+        second.set(xlabel="training pictures with the planted background, %", xticks=x)
+    said = [
+        f"{name}: "
+        + ", ".join(f"{at:g} %: {e.text()}" for at, e in zip(x, row, strict=True))
+        for name, row in {**above, **below}.items()
+    ]
+    return figure(
+        drawn,
+        f"Two panels of curves over the planted share. {'. '.join(said)}.",
+        "Networks that were trained with a shortcut: in this share of the training"
+        " pictures each sibling has a background of its own, in the test pictures any."
+        " Above: what they do; the background is followed when another one makes the"
+        " network name the sibling that goes with it. Below: the share of each map, of"
+        " the class that is named, on the pixels which change with the background;"
+        " dotted: an even map. Bars: 95 % intervals over"
+        f" scenes.{NOTE}",
+    )
+
+
+def _lines(axes: Axes, x: list[float], rows: dict[str, list[Estimate]], y: str) -> None:
+    for k, (name, row) in enumerate(rows.items()):
+        marker, line, colour = LOOKS[k % len(LOOKS)]
+        place = np.array(x) + 1.2 * (k - (len(rows) - 1) / 2)
+        mean = np.array([each.mean for each in row])
+        ends = np.array([[each.low, each.high] for each in row])
+        axes.errorbar(
+            place,
+            mean,
+            yerr=np.abs(ends.T - mean),
+            marker=marker,
+            ls=line,
+            color=colour,
+            label=name,
+            capsize=3,
+        )
+    axes.set(ylabel=y, ylim=(-0.03, 1.03))
+    axes.grid(axis="y", color="#DDDDDD", lw=0.7)
+    legend_above(axes, ncols=2, handlelength=2.4)

@@ -1,0 +1,41 @@
+"""`fgbook causal`: one trained model, judged by experiment."""
+
+import pytest
+
+from commandline import fgbook, refused
+from fgbook.evidence import runs
+
+SMALL = {"image_size": 40, "store_size": 44, "epochs": 1, "fraction": 0.2}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The folder of a network that has seen a few drawn birds."""
+    top = tmp_path_factory.mktemp("causal")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FGBOOK_RUNS", str(top))
+        run = runs.resolve("feng", "plain", "quick", overrides=SMALL)
+        runs.execute(run, device="cpu", progress=False)
+        yield str(run.folder)
+
+
+def test_both_tables_are_printed(folder):
+    result = fgbook("causal", "--run", folder, "--scenes", "6")
+    assert result.exit_code == 0, result.output
+    assert "6 scenes, 1 training a network" in result.output
+    for word in ("follows the telling attribute", "more than the bird"):
+        assert word in result.output
+    lines = [line.split() for line in result.output.splitlines()]
+    assert sum(line[:1] == ["plain"] for line in lines) == 1 + 4
+    for name in ("CAM", "Grad-CAM", "occlusion", "integrated"):
+        assert any(line[:2] == ["plain", name] for line in lines), name
+
+
+def test_a_model_that_has_seen_no_drawn_birds_is_refused(with_run):
+    said = "needs drawn birds"
+    refused(fgbook("causal", "--run", with_run["key"]), said)
+
+
+def test_a_run_that_is_not_there_is_refused(folder):
+    refused(fgbook("causal", "--run", "zz"), "unknown run 'zz'")
+    refused(fgbook("causal", "--run", folder, "--scenes", "0"), "0 is not in")

@@ -1,0 +1,176 @@
+"""Tables and pictures of the causal evaluation: intervals that cover, and text that
+says what is drawn.
+"""
+
+import math
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fgbook.data import fieldguide
+from fgbook.evaluation import causal
+from fgbook.evaluation.causal import Scores
+from fgbook.figures import causal as drawn
+from fgbook.figures.explorer import Explorer
+
+SIZE = 40
+NAMES = fieldguide.species_names()
+
+
+class Colours(nn.Module):
+    """Names a picture by a random linear look at it."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.look = nn.Linear(3 * SIZE * SIZE, 20)
+
+    def predict(self, images):
+        return self.look(images.flatten(1))
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    return causal.experiment(SIZE, 8)
+
+
+@pytest.fixture(scope="module")
+def scores(pairs):
+    maps = {"brightness": lambda images, _: images.mean(1)}
+    found = causal.score(Colours(), pairs, maps)
+    return replace(found, refused={"CAM": "it has no head."})
+
+
+# ---- intervals
+
+
+def test_one_training_and_all_scenes_is_a_mean_with_students_interval():
+    torch.manual_seed(0)
+    values = torch.rand(200)
+    found = drawn.estimate([values])
+    assert math.isclose(found.mean, float(values.mean()), abs_tol=1e-6)
+    half = 1.972 * float(values.std()) / 200**0.5
+    assert half < (found.high - found.low) / 2 < 1.1 * half
+
+
+def test_the_interval_covers_with_scenes_that_are_missing():
+    """1000 studies of 3 trainings and 60 scenes, of which a third is missing more often
+    where the numbers are small: 95 % hold the truth, or more."""
+    generator = np.random.default_rng(0)
+    hits, studies, truth = 0, 1000, None
+    of_training, of_scene = 0.04, 0.1
+
+    def study(scenes, trainings):
+        ease = generator.normal(0, of_scene, scenes)
+        level = generator.normal(0, of_training, (trainings, 1))
+        rest = generator.normal(0, 0.1, (trainings, scenes))
+        values = 0.5 + ease + level + rest
+        there = generator.random((trainings, scenes)) < 0.66 + ease
+        return np.where(there, values, np.nan)
+
+    truth = np.nanmean(study(400_000, 20))
+    for _ in range(studies):
+        found = drawn.estimate([torch.from_numpy(row) for row in study(60, 3)])
+        hits += found.low <= truth <= found.high
+    assert hits / studies > 0.93
+
+
+def test_there_is_no_interval_of_nothing():
+    nothing = drawn.estimate([torch.full((5,), torch.nan)])
+    assert nothing.text() == "–"
+    assert nothing.signed() == "–"
+    one = drawn.estimate([torch.tensor([torch.nan, 0.25])])
+    assert one.text() == "0.25"
+    sure = drawn.estimate([torch.tensor([0.0, 0.0, 0.1])])
+    assert sure.low == 0.0  # a share is not below 0
+
+
+# ---- tables
+
+
+def test_tables_say_what_was_found(scores):
+    found = {"one": [scores, scores], "two": [scores, scores]}
+    table = drawn.network_table(found)
+    right = float(scores.network["right"].mean())
+    assert f"{right:.2f} (" in table.text
+    assert "8 scenes, 2 trainings a network" in table.text
+    assert "other scenes and trainings" in table.text
+    assert "fgbook-illustration" in table.html
+
+    maps = drawn.maps_table(found)
+    for title in drawn.CONTROLS.values():
+        assert maps.html.count(f"<td>{title}</td>") == 1
+    assert maps.html.count("<td>brightness</td>") == 2
+    assert "Not to be had: CAM of one, CAM of two." in maps.text
+    effects = drawn.of_maps([scores, scores], "brightness", "effects")
+    assert effects.text() in maps.html
+
+
+def test_the_finding_names_each_explanation_once():
+    scenes = 40
+    numbers = {
+        "sharp": torch.full((scenes,), 0.6),
+        "blind": torch.full((scenes,), 0.01),
+        "so-so": torch.tensor([0.0, 0.2] * 20),
+    }
+    bird = torch.full((scenes,), 0.1)
+    found = Scores(
+        {"follows": torch.ones(scenes)},
+        {name: {"energy": values} for name, values in numbers.items()},
+        {"bird": {"energy": bird}},
+    )
+    said = drawn.finding({"net": [found]}).text
+    assert "More of the map on the cause than of the bird's mask: sharp." in said
+    assert "Less than of the bird's mask: blind." in said
+    assert "Not told apart from the bird's mask: so-so." in said
+
+
+# ---- pictures
+
+
+def test_pairs_that_follow_are_shown(pairs, monkeypatch):
+    model = Colours()
+    maps = {"brightness": lambda images, _: images.mean(1)}
+    monkeypatch.setattr(causal, "causes", lambda *_: torch.ones(8, 2) > 0)
+    shown = drawn.pairs_figure(model, pairs, maps, NAMES, 2)
+    assert "2 drawn birds" in shown.html
+    assert NAMES[int(pairs.siblings[0, 0])] in shown.html
+    monkeypatch.setattr(causal, "causes", lambda *_: torch.zeros(8, 2) > 0)
+    nothing = drawn.pairs_figure(model, pairs, maps, NAMES, 2)
+    assert "In none of the scenes" in nothing.text
+
+
+def test_a_shortcut_is_drawn_with_all_its_numbers(scores):
+    shown = drawn.shortcut_figure({0: [scores], 1.0: [scores]})
+    ground = drawn.of_maps([scores], "brightness", "ground").text()
+    assert f"brightness: 0 %: {ground}, 100 %: {ground}" in shown.html
+    assert "follows the background: 0 %:" in shown.html
+
+
+def test_light_falls_where_a_map_is_high():
+    image, one = torch.ones(3, 4, 4), torch.zeros(4, 4)
+    one[1, 2], one[0, 0] = 5.0, -5.0
+    light = drawn.lit(image, one)[0]
+    assert light[1, 2] == 1
+    assert light[0, 0] == light[3, 3] == drawn.DUSK
+
+
+def test_the_explorer_has_a_frame_for_each_button(pairs):
+    maps = {"brightness": lambda images, _: images.mean(1)}
+    explorer = Explorer(Colours(), pairs, maps, NAMES)
+    page = explorer.page([0, 3]).html
+    assert page.count("<fieldset>") == 2
+    assert page.count("type='radio'") == page.count("<img ") == 12
+    assert page.count(" checked>") == 2
+    assert "<script" not in page
+    for alt in re.findall(r"alt='(.*?)'", page):
+        assert re.search(r"named [\w ]+ with \d+ %", alt), alt
+    # live: every change of every bird
+    widget = explorer.widget()
+    bird, change, _ = widget.children
+    assert len(bird.options) == 8
+    assert len(change.options) == 1 + len(causal.EDITS)
