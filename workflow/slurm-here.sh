@@ -86,10 +86,18 @@ wait_until_idle() {
   refuse "no idle node after half a minute."
 }
 
+end() { # a program by its number; wait until it is gone, or dead and not collected
+  kill "$1" 2>/dev/null || return 0
+  for _ in $(seq 40); do
+    case $(ps -o stat= -p "$1") in "" | Z*) return ;; esac
+    sleep 0.25
+  done
+}
+
 stop() {
   # by the numbers that the programs have written down, never by a name
   for file in "$place/slurmd.pid" "$place/slurmctld.pid" "$place/munge/pid"; do
-    if [ -s "$file" ]; then kill "$(cat "$file")" 2>/dev/null || true; fi
+    if [ -s "$file" ]; then end "$(cat "$file")"; fi
     rm -f "$file"
   done
   if grep -qs "$mark" "$settings"; then rm -f "$settings"; fi

@@ -3,6 +3,7 @@ says of them; the processes themselves are in tests/cli/test_batch.py."""
 
 import html.parser
 import json
+import shutil
 import time
 from dataclasses import replace
 
@@ -379,4 +380,12 @@ def test_rows_are_published_one_by_one(pictures):
             complete = set()
         assert kept == {(row, seed) for row in complete for seed in (0, 1)}
     teller.over("finished")
-    assert paths.results().is_dir()
+
+    # what is published already is left as it is
+    made = {path: path.stat().st_mtime_ns for path in paths.results().rglob("*.json")}
+    shutil.rmtree(paths.runs())
+    again = entries("feng", rows=["plain", "hybrid"], datasets=[pictures], seeds=[0, 1])
+    assert {entry.state for entry in again} == {"done"}
+    telling.Teller(again, story, publish=True).over("finished")
+    after = {path: path.stat().st_mtime_ns for path in paths.results().rglob("*.json")}
+    assert after == made

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -176,12 +177,16 @@ SLURM = (
 
 
 @pytest.fixture
-def slurm(tmp_path):
+def slurm():
+    """Not below pytest's own folder, which the user of munge may not enter."""
     script = str(WORKFLOW / "slurm-here.sh")
-    place = str(tmp_path / "slurm")
-    subprocess.run([script, "start", place], check=True)
-    yield
-    subprocess.run([script, "stop", place], check=True)
+    place = tempfile.mkdtemp(prefix="slurm-here-")
+    try:
+        subprocess.run([script, "start", place], check=True)
+        yield
+    finally:
+        subprocess.run([script, "stop", place], check=True)
+        shutil.rmtree(place)
 
 
 @needs_slurm

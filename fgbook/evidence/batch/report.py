@@ -38,6 +38,7 @@ td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
 .finished, .done { color: var(--good); } .failed { color: var(--bad); }
 svg { display: block; width: 15rem; max-width: 100%; }
 polyline { fill: none; stroke: currentColor; stroke-width: 1.2; }
+path { stroke: var(--line); }
 code { overflow-wrap: anywhere; } dt { font-weight: 600; } dd { margin: 0 0 .6rem; }
 """
 
@@ -226,7 +227,7 @@ def _curves(entries: Sequence[Entry]) -> str:
         return ""
     return (
         "<h2>Losses</h2>\n<p>Training loss (all its parts, without weights) by epoch; a"
-        f" line for each seed.</p>\n{''.join(blocks)}"
+        f" line for each seed, above that of zero.</p>\n{''.join(blocks)}"
     )
 
 
@@ -252,7 +253,8 @@ def _svg(curves: Sequence[Sequence[float]]) -> str:
     """Curves over a common scale, from 0 to the largest value."""
     top = max(max(curve) for curve in curves) or 1.0
     last = max(len(curve) for curve in curves) - 1
-    lines = []
+    axis = f"M{EDGE} {HEIGHT - EDGE}H{WIDTH - EDGE}"
+    lines = [f'<path d="{axis}"/>']
     for curve in curves:
         points = []
         for number, value in enumerate(curve):

@@ -6,11 +6,13 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from tqdm import tqdm
 
+from ... import paths
 from .. import records
-from ..estimate import duration
+from ..estimate import count, duration
 from . import report
 from .grid import ENDED, Entry, complete_rows
 from .pool import Child
@@ -86,13 +88,22 @@ class Teller:
         for row in complete_rows(self.entries):
             first = row[0]
             kind = first["paper"], first["row"], first["dataset"]
-            if kind not in self.published:
-                self.published.add(kind)
-                for record in row:
+            new = [record for record in row if not _is_published(record)]
+            if kind not in self.published and new:
+                for record in new:
                     records.publish(record)
-                self._say(f"published: {' '.join(kind)}, {len(row)} records")
+                self._say(f"published: {' '.join(kind)}, {count(len(new), 'record')}")
+            self.published.add(kind)
 
     def _report(self, how: str) -> str:
         seconds = time.monotonic() - self.began
         story = replace(self.story, seconds=seconds, ended=how)
         return str(report.write(self.entries, story))
+
+
+def _is_published(record: dict) -> bool:
+    """Whether it comes from the published ones of its own paper; of another paper's
+    record it is a copy under another name.
+    """
+    folder = Path(record[records.FOLDER])
+    return folder == paths.results() / paths.file_name(record["paper"])
