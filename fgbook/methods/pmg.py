@@ -78,8 +78,10 @@ class PMG(Method):
     - Code: all blocks and heads run in every step. Here a stage's block and head run in
       its own step and in the last, on the jigsaw and on the image, so that their
       running statistics know both.
-    - Code, as here: every step runs the whole backbone, so its running statistics are
-      those of jigsaws and images together.
+    - Code, as here: every step runs the whole backbone, and running statistics are
+      those of jigsaws and images together, while test images are whole. After a short
+      training that costs accuracy: recipe.recompute_statistics makes them anew from
+      whole images.
     - Code, with the PyTorch of its time: parameters that a step does not use still move
       by momentum and weight decay. Here they rest.
     - Code: running statistics of the blocks move by 0.01 a step, for 200 epochs; here
