@@ -71,8 +71,8 @@ class Row:
     # "heat", "robust", "margin", "focus": also measured, and kept beside the
     # predictions (see evidence/measures.py)
     measures: tuple[str, ...] = ()
-    # Its trainings are known to differ far more than those of other rows: then these
-    # say nothing about its spread, nor it about theirs.
+    # Its trainings are known to differ far more than those of other rows, or not at
+    # all: then these say nothing about its spread, nor it about theirs.
     unstable: bool = False
 
 
