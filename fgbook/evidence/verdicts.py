@@ -438,8 +438,7 @@ def verdict(
 def decided(claim: Claim, effect: Effect) -> Verdict:
     """The verdict on a claim whose seeds are all there, judged alone."""
     p = float(effect.parts.p_value(abs(effect.effect + claim.margin)))
-    clear = not effect.low <= -claim.margin <= effect.high
-    outcome, why = _outcome(claim, effect, clear)
+    outcome, why = _outcome(claim, effect)
     return Verdict(claim, outcome, effect, why, outcome, p, p)
 
 
@@ -454,22 +453,19 @@ def in_family(alone: Verdict, p_family: float, family: int) -> Verdict:
     is_clear = p_family < 1 - LEVEL
     if alone.outcome not in ("holds", "reversed") or is_clear:
         return found
-    outcome, why = _outcome(alone.claim, effect, False)
-    if outcome == "inconclusive":
-        word = "hold" if alone.outcome == "holds" else "be reversed"
-        why = (
-            f"alone it would {word}, but not among {family} claims judged at once (p ="
-            f" {p_text(alone.p)} alone, {p_text(p_family)} among them)"
-        )
-    else:
-        why = f"{why} (alone: {alone.outcome})"
-    return replace(found, outcome=outcome, why=why)
+    # also where it is negligible: an interval that leaves out zero shows a difference
+    word = "hold" if alone.outcome == "holds" else "be reversed"
+    why = (
+        f"alone it would {word}, but not among {family} claims judged at once (p ="
+        f" {p_text(alone.p)} alone, {p_text(p_family)} among them)"
+    )
+    return replace(found, outcome="inconclusive", why=why)
 
 
-def _outcome(claim: Claim, effect: Effect, clear: bool) -> tuple[str, str]:
-    """Outcome and reason; `clear`: the border counts as excluded."""
+def _outcome(claim: Claim, effect: Effect) -> tuple[str, str]:
+    """Outcome and reason, alone."""
     border = f"-{claim.margin:g}" if claim.margin else "0"
-    if clear:
+    if not effect.low <= -claim.margin <= effect.high:
         if effect.effect > -claim.margin:
             return "holds", f"the whole interval lies above {border}"
         return "reversed", f"the whole interval lies below {border}"
