@@ -208,13 +208,20 @@ def effects(logits: Tensor, pairs: Experiment) -> Tensor:
     """How far each edit moves the log-odds of the class that is named, up or down: (N,
     K), NaN where no pixel has changed.
     """
+    moved = moved_odds(logits)
+    return torch.where(pairs.changed[:, 1:].flatten(2).any(2), moved, torch.nan)
+
+
+def moved_odds(logits: Tensor) -> Tensor:
+    """How far the log-odds of the class that is named first are moved: logits (N, 1 +
+    K, C) -> (N, K), not negative.
+    """
     named = logits[:, :1].argmax(2, keepdim=True)  # (N, 1, 1)
     named = named.expand(-1, logits.shape[1], -1)
     of_class = logits.gather(2, named)[..., 0]
     others = logits.scatter(2, named, -torch.inf).logsumexp(2)
     odds = of_class - others  # (N, 1 + K)
-    moved = (odds[:, 1:] - odds[:, :1]).abs()
-    return torch.where(pairs.changed[:, 1:].flatten(2).any(2), moved, torch.nan)
+    return (odds[:, 1:] - odds[:, :1]).abs()
 
 
 # ---- 2 to 4: does the explanation know?
@@ -224,15 +231,16 @@ def effects(logits: Tensor, pairs: Experiment) -> Tensor:
 class Scores:
     """What was found of one network; for each scene a number (N,), or NaN.
 
-    network: the :func:`reactions`. maps: of each explanation, and of maps that know
-    nothing (`controls`), by name: "energy", "pointing", "rank" and "within" on the
-    causes, mean over a scene's; "ground", the energy on the pixels that another
-    background changes; "effects".
+    network: the :func:`reactions`. effects: (N, K), as :func:`effects`. maps: of each
+    explanation, and of maps that know nothing (`controls`), by name: "energy",
+    "pointing", "rank" and "within" on the causes, mean over a scene's; "ground", the
+    energy on the pixels that another background changes; "effects".
     """
 
     network: dict[str, Tensor]
     maps: dict[str, dict[str, Tensor]]
     controls: dict[str, dict[str, Tensor]]
+    effects: Tensor
     refused: dict[str, str] = field(default_factory=dict)  # explanation -> why not
 
 
@@ -272,6 +280,7 @@ def score(
         reactions(logits, pairs),
         found,
         {name: _mean(both) for name, both in blind.items()},
+        effect,
     )
 
 

@@ -91,9 +91,11 @@ class Estimate:
         return f"{signed(self.mean, digits)} ({inside})"
 
 
-def estimate(found: Sequence[Tensor], lowest: float = 0.0) -> Estimate:
+def estimate(
+    found: Sequence[Tensor], lowest: float = 0.0, highest: float = 1.0
+) -> Estimate:
     """From numbers of scenes (N,), one row a training, NaN where a scene has none; each
-    number is between `lowest` and 1, and so are the ends of the interval.
+    number is between `lowest` and `highest`, and so are the ends of the interval.
 
     The mean of what is there is a ratio of two means over scenes, that of the numbers
     and that of what is there. To first order it varies as the mean of
@@ -111,7 +113,7 @@ def estimate(found: Sequence[Tensor], lowest: float = 0.0) -> Estimate:
     spreads = [intervals.own(apart.mean(1))] if len(values) > 1 else None
     parts = intervals.parts([apart], spreads, np.abs(apart).max())
     half = float(parts.half())
-    low, high = max(lowest, mean - half), min(1.0, mean + half)
+    low, high = max(lowest, mean - half), min(highest, mean + half)
     return Estimate(mean, low, high, int(there.sum()))
 
 
@@ -407,3 +409,94 @@ def _lines(axes: Axes, x: list[float], rows: dict[str, list[Estimate]], y: str) 
     axes.set(ylabel=y, ylim=(-0.03, 1.03))
     axes.grid(axis="y", color="#DDDDDD", lw=0.7)
     legend_above(axes, ncols=2, handlelength=2.4)
+
+
+# ---- effects
+
+
+def effects_figure(found: Found) -> Shown:
+    """Question 4: how far each change moves the log-odds of the class that is named, by
+    network.
+    """
+    rows = {
+        name: [
+            estimate([one.effects[:, k] for one in of_one], highest=np.inf)
+            for k in range(len(EDITS))
+        ]
+        for name, of_one in found.items()
+    }
+    with styled():
+        drawn = Figure(figsize=(WIDTH, 6.2), layout="constrained")
+        axes = drawn.subplots()
+        for i, (name, row) in enumerate(rows.items()):
+            marker, _, colour = LOOKS[i % len(LOOKS)]
+            place = np.arange(len(EDITS)) + 0.18 * (i - (len(rows) - 1) / 2)
+            mean = np.array([each.mean for each in row])
+            ends = np.array([[each.low, each.high] for each in row])
+            axes.errorbar(
+                mean,
+                place,
+                xerr=np.abs(ends.T - mean),
+                fmt=marker,
+                color=colour,
+                label=name,
+                capsize=2,
+                ms=5,
+            )
+        axes.set(
+            yticks=range(len(EDITS)),
+            yticklabels=EDITS,
+            ylim=(len(EDITS) - 0.5, -0.5),
+            xlim=(0, None),
+            xlabel="change of the log-odds",
+        )
+        axes.grid(axis="x", color="#DDDDDD", lw=0.7)
+        legend_above(axes, ncols=2)
+    said = [
+        f"{name}: "
+        + ", ".join(f"{e} {x.mean:.2f}" for e, x in zip(EDITS, row, strict=True))
+        for name, row in rows.items()
+    ]
+    return figure(
+        drawn,
+        f"Dots with bars, a line for each thing that is changed. {'. '.join(said)}.",
+        "How far a change of one thing moves the log-odds of the class that is named,"
+        " up or down: means over the scenes in which any pixel changes, with 95 %"
+        f" intervals over scenes{_or_trainings(found)}. Perch and background tell"
+        f" nothing about the species.{NOTE}",
+    )
+
+
+# ---- photographs
+
+
+def parts_table(
+    edited: dict[str, dict[str, Tensor]] | None, records: Sequence[dict] = ()
+) -> Shown:
+    """What :mod:`fgbook.evaluation.part_edits` found; None: no photographs were asked
+    for.
+    """
+    if edited is None:
+        return sentence(
+            "No photographs were asked for; the notebook's parameter `photographs`"
+            " names a data set with marked parts."
+        )
+    titles = {"deleted": "part blurred", "swapped": "part of another bird"}
+    lines = []
+    for name in edited["deleted"]:
+        line = {"map": name}
+        for edit, title in titles.items():
+            line[title] = estimate([edited[edit][name]], -1.0).text()
+        lines.append(line)
+    both = estimate([edited["both"]["effects"]], -1.0)
+    return table(
+        lines,
+        "Photographs: Spearman's correlation, over the visible parts of a picture, of"
+        " the share of a map on the part with how far the log-odds move when the part"
+        " is blurred, or exchanged for that of a bird of another class. The effects of"
+        f" both edits agree with each other by {both.text()}: more cannot be asked of a"
+        f" map. {counted(len(edited['both']['effects']), 'test picture')}, one"
+        " network; in brackets, with 95 % confidence, what other pictures could give.",
+        records,
+        illustration=True,
+    )

@@ -38,4 +38,6 @@ def test_a_model_that_has_seen_no_drawn_birds_is_refused(with_run):
 
 def test_a_run_that_is_not_there_is_refused(folder):
     refused(fgbook("causal", "--run", "zz"), "unknown run 'zz'")
-    refused(fgbook("causal", "--run", folder, "--scenes", "0"), "0 is not in")
+    result = fgbook("causal", "--run", folder, "--scenes", "0")
+    assert result.exit_code == 2
+    assert "0 is not in the range" in result.output

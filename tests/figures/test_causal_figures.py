@@ -122,11 +122,22 @@ def test_the_finding_names_each_explanation_once():
         {"follows": torch.ones(scenes)},
         {name: {"energy": values} for name, values in numbers.items()},
         {"bird": {"energy": bird}},
+        torch.zeros(scenes, len(causal.EDITS)),
     )
     said = drawn.finding({"net": [found]}).text
     assert "More of the map on the cause than of the bird's mask: sharp." in said
     assert "Less than of the bird's mask: blind." in said
     assert "Not told apart from the bird's mask: so-so." in said
+
+
+def test_parts_of_photographs():
+    assert "No photographs" in drawn.parts_table(None).text
+    torch.manual_seed(0)
+    edits = {edit: {"CAM": torch.rand(20)} for edit in ("deleted", "swapped")}
+    shown = drawn.parts_table({**edits, "both": {"effects": torch.rand(20)}})
+    for edit in edits.values():
+        assert f"{float(edit['CAM'].mean()):.2f} (" in shown.text
+    assert "20 test pictures" in shown.text
 
 
 # ---- pictures
@@ -149,6 +160,13 @@ def test_a_shortcut_is_drawn_with_all_its_numbers(scores):
     ground = drawn.of_maps([scores], "brightness", "ground").text()
     assert f"brightness: 0 %: {ground}, 100 %: {ground}" in shown.html
     assert "follows the background: 0 %:" in shown.html
+
+
+def test_effects_are_drawn_for_each_change(scores):
+    shown = drawn.effects_figure({"one": [scores], "two": [scores, scores]})
+    for k, name in enumerate(causal.EDITS):
+        mean = float(scores.effects[:, k].nanmean())
+        assert shown.html.count(f"{name} {mean:.2f}") == 2
 
 
 def test_light_falls_where_a_map_is_high():
