@@ -264,14 +264,14 @@ def expected(span: dict) -> str:
     found = [records.find(key) for key in span["data-records"].split()]
     if field in PLAIN:
         return PLAIN[field](found)
+    if name in ("top1", "low_top1") and rest:
+        return accuracy_interval(span, name)
     if name in WITH_NAME:
         return WITH_NAME[name](found, rest)
     if name == "effect":
         return effect(span, rest.split())
     if name == "across":
         return across(span, rest.split())
-    if name in ("top1", "low_top1") and rest:
-        return accuracy_interval(span, name)
     if name == "corruption":
         return corruption_error(span)
     raise AssertionError(f"no independent way to compute {field!r}")
@@ -398,7 +398,7 @@ def loss(found: list[dict]) -> str:
 
 
 def accuracy(metric: str):
-    def of(found: list[dict], rest: str) -> str:
+    def of(found: list[dict], _: str) -> str:
         right = np.stack([of_images(record, metric) for record in found])
         return f"{100 * right.sum() / right.size:.1f}"
 
