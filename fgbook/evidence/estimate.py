@@ -29,7 +29,7 @@ class Estimate:
     """Of one run, on one device."""
 
     images: dict[str, int]  # by split
-    steps: int  # an epoch
+    steps: int  # an epoch; 0: it is solved at once
     trained: int  # parameters that learn
     fixed: int
     flops: int  # of predicting one image
@@ -77,10 +77,18 @@ def measure(run: runs.Run, device: str | None = None) -> Estimate:
         seen, each = _features(network, seen, recipe, device)
         features_seconds = each * sum(len(data.split(name)) for name in features.SPLITS)
 
-    timed = _train(part, seen, recipe, place)
+    if part.solved:
+        timed, steps = _solve(part, seen, recipe, place), 0
+    else:
+        timed = _train(part, seen, recipe, place)
     image_seconds = _predict(part, seen, recipe, device)
     validated = len(data.val) if recipe.train_on == "train" else 0
     tested = len(data.test) * (2 if recipe.low_side else 1)
+
+    fixed_seconds = features_seconds + image_seconds * (validated + tested)
+    epoch_seconds = steps * timed.step_seconds + image_seconds * validated
+    if part.solved:
+        fixed_seconds, epoch_seconds = fixed_seconds + timed.step_seconds, 0.0
 
     learning = [p for p in part.parameters() if p.requires_grad]
     trained = sum(p.numel() for p in learning)
@@ -104,8 +112,8 @@ def measure(run: runs.Run, device: str | None = None) -> Estimate:
         memory={name: size for name, size in memory.items() if size},
         timed=timed.steps,
         step_seconds=timed.step_seconds,
-        fixed_seconds=features_seconds + image_seconds * (validated + tested),
-        epoch_seconds=steps * timed.step_seconds + validated * image_seconds,
+        fixed_seconds=fixed_seconds,
+        epoch_seconds=epoch_seconds,
     )
 
 
@@ -140,6 +148,20 @@ def _train(part: Method, seen: DataSet, recipe: Recipe, place: torch.device) -> 
         )
     steps = done.steps - warm.steps
     return Timed(steps, (done.seconds - warm.seconds) / steps, kept)
+
+
+def _solve(part: Method, seen: DataSet, recipe: Recipe, place: torch.device) -> Timed:
+    """A model that is solved, of noise in place of features: these are as many."""
+    splits = {}
+    for name in features.SPLITS:
+        split = seen.split(name)
+        splits[name] = replace(split, images=torch.randn(split.images.shape))
+    noise = replace(seen, **splits)
+    with tempfile.TemporaryDirectory() as folder:
+        where = Path(folder)
+        done = loop.fit(part, noise, recipe, where, device=str(place), progress=False)
+    kept = {"parts": {"optimiser": {}}, "state": {"activations": 0}}
+    return Timed(1, done.seconds, kept)
 
 
 def _predict(part: Method, seen: DataSet, recipe: Recipe, device: str | None) -> float:
@@ -234,20 +256,26 @@ def _block(run: runs.Run, about: Estimate, where: str) -> Iterator[str]:
     yield f"  method       {', '.join(method)}"
     yield f"  recipe       {_recipe(run)}"
     yield f"  images       {', '.join(images)}; {run.data().num_classes} classes"
-    yield (
-        f"  steps        {about.steps:,} an epoch, {about.steps * recipe.epochs:,}"
-        f" in {count(recipe.epochs, 'epoch')}"
-    )
+    yield f"  steps        {_steps(run, about)}"
     yield (
         f"  network      {about.trained:,} parameters learn, {about.fixed:,} are"
         f" fixed; {about.flops / 1e9:.3g} GFLOP to predict an image"
     )
     yield f"  memory       {', '.join(memory)}"
-    yield (
-        f"  speed        {about.step_seconds:.3g} s a step, {speed:.3g} images/s"
-        f" ({count(about.timed, 'step')} timed, on {where})"
-    )
+    if about.steps:
+        yield (
+            f"  speed        {about.step_seconds:.3g} s a step, {speed:.3g} images/s"
+            f" ({count(about.timed, 'step')} timed, on {where})"
+        )
     yield f"  time         about {duration(_whole(run, about))} a run"
+
+
+def _steps(run: runs.Run, about: Estimate) -> str:
+    if not about.steps:
+        return f"none: it is solved at once, in about {about.step_seconds:.3g} s"
+    epochs = run.recipe.epochs
+    whole = f"{about.steps * epochs:,} in {count(epochs, 'epoch')}"
+    return f"{about.steps:,} an epoch, {whole}"
 
 
 def _whole(run: runs.Run, about: Estimate) -> float:

@@ -40,6 +40,8 @@ from .simple import Simple
 from .simsiam import SimSiam
 from .superres import SuperResolution
 from .transfer import Transfer
+from .transfg import TransFG
+from .wsdl import WSDL
 
 METHODS: dict[str, type[Method]] = {
     "plain": Plain,
@@ -67,6 +69,8 @@ METHODS: dict[str, type[Method]] = {
     "macnn": MACNN,
     "partnet": PartNet,
     "cal": CAL,
+    "transfg": TransFG,
+    "wsdl": WSDL,
 }
 
 

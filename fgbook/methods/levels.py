@@ -90,19 +90,7 @@ class Levels(Method):
         classes (B,) int64: the class k of each image; None: the one that the deepest
         level predicts, at all levels (silent). Call it in eval mode.
         """
-        maps = self._maps(images)
-        if classes is None:
-            classes = self.heads["image"](maps["image"].mean((2, 3))).argmax(1)
-
-        activations = {}
-        # in float32 also under mixed precision: a threshold follows
-        with torch.autocast(images.device.type, enabled=False):
-            for name, of_level in maps.items():
-                weight = self.heads[name].get_parameter("weight")[classes]  # (B, n)
-                activations[name] = torch.einsum(
-                    "bn,bnhw->bhw", weight.float(), of_level.float()
-                )
-        return activations
+        return self._activations(self._maps(images), classes)
 
     @torch.no_grad()
     def locate(self, images: Tensor) -> dict[str, Tensor]:
@@ -120,16 +108,7 @@ class Levels(Method):
             raise InputError(
                 f"levels needs square images, not {size} x {images.shape[-2]} pixels."
             )
-        depths = self.depths_at(size)
-        boxes = {}
-        for name, maps in self.activation_maps(images).items():
-            masks = maps > components.otsu(maps)[:, None, None]
-            edges = components.bounding_box(components.largest_component(masks))
-            depth = depths[name]
-            boxes[name] = components.to_pixels(
-                edges, maps.shape[-1], depth.stride, depth.first, size
-            )
-        return boxes
+        return self._boxes(self.activation_maps(images), size)
 
     def depths_at(self, size: int) -> dict[str, Depth]:
         """Where the cells of each level's map look, in images of `size` pixels."""
@@ -142,3 +121,34 @@ class Levels(Method):
         maps = dict(zip(self.names, stages, strict=True))
         maps["image"] = self.cam(maps["image"])
         return maps
+
+    @torch.no_grad()
+    def _activations(
+        self, maps: dict[str, Tensor], classes: Tensor | None
+    ) -> dict[str, Tensor]:
+        """See :meth:`activation_maps`, of the feature maps."""
+        if classes is None:
+            classes = self.heads["image"](maps["image"].mean((2, 3))).argmax(1)
+
+        activations = {}
+        # in float32 also under mixed precision: a threshold follows
+        with torch.autocast(classes.device.type, enabled=False):
+            for name, of_level in maps.items():
+                weight = self.heads[name].get_parameter("weight")[classes]  # (B, n)
+                activations[name] = torch.einsum(
+                    "bn,bnhw->bhw", weight.float(), of_level.float()
+                )
+        return activations
+
+    def _boxes(self, activations: dict[str, Tensor], size: int) -> dict[str, Tensor]:
+        """See :meth:`locate`, of the activation maps of images of `size` pixels."""
+        depths = self.depths_at(size)
+        boxes = {}
+        for name, maps in activations.items():
+            masks = maps > components.otsu(maps)[:, None, None]
+            edges = components.bounding_box(components.largest_component(masks))
+            depth = depths[name]
+            boxes[name] = components.to_pixels(
+                edges, maps.shape[-1], depth.stride, depth.first, size
+            )
+        return boxes

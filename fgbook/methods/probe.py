@@ -29,13 +29,15 @@ from .options import check_choice
 
 # of the squared length of the weights, in units of the mean loss; strongest first
 PENALTIES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
+# the steepest slope at which a search ends: to compare penalties, and for good
+ROUGH, FINE = 1e-4, 1e-6
 TEMPERATURE = 0.07  # of the neighbours' votes (Wu et al.)
 SMALLEST = 1e-6  # votes of a class that none of the neighbours is of
 
 
 class Solved(Method):
-    """A head that reads features (B, n, 1, 1), each of mean 0 and standard deviation 1
-    over the training images.
+    """A head that reads features (B, n, 1, 1), less their `mean` and divided by their
+    `deviation` over the training images (0 and 1 unless it says otherwise).
     """
 
     solved = True
@@ -76,7 +78,7 @@ class Solved(Method):
 
 
 class Regression(Solved):
-    """Multinomial logistic regression.
+    """Multinomial logistic regression on features of mean 0 and deviation 1.
 
     penalty: lambda; None: the one of PENALTIES that validation likes best (equal: the
         stronger one).
@@ -107,7 +109,7 @@ class Regression(Solved):
 
         chosen, right = penalties[0], -1
         if len(penalties) > 1 and held_out is not None:
-            for penalty, found in self._path(*train, penalties).items():
+            for penalty, found in self._path(*train, penalties, ROUGH).items():
                 self.layer.load_state_dict(found)
                 logits = self(held_out[0])["image"]
                 now = int((logits.argmax(1) == held_out[1]).sum())
@@ -117,13 +119,17 @@ class Regression(Solved):
         if refit and held_out is not None:
             pairs = zip(train, held_out, strict=True)
             train = tuple(torch.cat(pair) for pair in pairs)
-        self.layer.load_state_dict(self._path(*train, (chosen,))[chosen])
+        self.layer.load_state_dict(self._path(*train, (chosen,), FINE)[chosen])
         logits = self(train[0])["image"]
         loss = F.cross_entropy(logits, train[1]).item()
         return {"image": loss, "penalty": chosen}
 
     def _path(
-        self, maps: Tensor, labels: Tensor, penalties: tuple[float, ...]
+        self,
+        maps: Tensor,
+        labels: Tensor,
+        penalties: tuple[float, ...],
+        slope: float,
     ) -> dict[float, dict[str, Tensor]]:
         """The layer's weight (C, n) and bias (C,) that minimise, for each penalty,
 
@@ -140,14 +146,19 @@ class Regression(Solved):
         for penalty in penalties:
             curvature = variances.clamp(min=0) / classes + penalty
             scale = curvature.rsqrt()
-            weight, bias = _minimum(features, labels, classes, scale, penalty)
+            weight, bias = _minimum(features, labels, classes, scale, penalty, slope)
             found[penalty] = {"weight": weight @ axes.T, "bias": bias}
         return found
 
 
 @torch.enable_grad()
 def _minimum(
-    features: Tensor, labels: Tensor, classes: int, scale: Tensor, penalty: float
+    features: Tensor,
+    labels: Tensor,
+    classes: int,
+    scale: Tensor,
+    penalty: float,
+    slope: float,
 ) -> tuple[Tensor, Tensor]:
     """Weight (C, n) and bias (C,) of a logistic regression, by L-BFGS.
 
@@ -160,7 +171,7 @@ def _minimum(
     search = torch.optim.LBFGS(
         [ratio, bias],
         max_iter=1000,
-        tolerance_grad=1e-6,
+        tolerance_grad=slope,
         tolerance_change=0,
         history_size=20,
         line_search_fn="strong_wolfe",
@@ -195,7 +206,7 @@ class Neighbours(Solved):
         self.register_buffer("labels", torch.arange(num_classes))
 
     def scores(self, features: Tensor) -> Tensor:
-        """Standardised features (B, n) -> logarithms of the classes' votes (B, C)."""
+        """Features (B, n) as they are -> logarithms of the classes' votes (B, C)."""
         cosines = F.normalize(features) @ F.normalize(self.bank).T  # (B, N)
         nearest, places = cosines.topk(min(self.k, len(self.labels)))  # (B, k)
         # of the nearest one the vote is 1: shares of votes do not change by a factor
@@ -213,9 +224,7 @@ class Neighbours(Solved):
         if refit and held_out is not None:
             maps = torch.cat([maps, held_out[0]])
             labels = torch.cat([labels, held_out[1]])
-        self.measure(maps)
-        features = F.normalize(self.standardised(maps))
-        self.bank = torch.nn.Parameter(features)
+        self.bank = torch.nn.Parameter(F.normalize(maps.flatten(1)))
         self.labels = labels
         return {}
 

@@ -89,6 +89,40 @@ def test_methods_use_them_where_tensors_have_no_values(size, monkeypatch):
         assert logits["hybrid"].shape == (2, 3)
 
 
+@pytest.mark.parametrize(
+    ("name", "patch"),
+    [
+        ("deit_tiny_patch16_224", 16),
+        ("deit_tiny_distilled_patch16_224", 16),
+        ("vit_small_patch14_dinov2", 14),
+        ("vit_small_patch14_reg4_dinov2", 14),
+        ("vit_base_patch32_clip_224", 32),
+    ],
+)
+def test_transformers_see_whole_patches_of_any_size_of_image(name, patch):
+    """As a row of the plain method: what no patch reaches changes nothing."""
+    recipe = Recipe(backbone=f"timm:{name}", weights="none")
+    model = methods.build("plain", 3, recipe, {}).eval()
+    size, cells = 3 * patch + 1, 3
+    images = torch.rand(2, 3, size, size)
+    beyond = images.clone()
+    beyond[..., cells * patch :] = 0
+    with torch.no_grad():
+        found = model.backbone(images)
+        assert found.shape == (2, model.backbone.channels, cells, cells)
+        assert torch.equal(model.predict(images), model.predict(beyond))
+    depth = model.backbone.depth_at(size)
+    assert (depth.stride, depth.first) == (patch, patch / 2)
+
+
+def test_images_smaller_than_a_patch_are_refused():
+    backbone = create("timm:vit_tiny_patch16_224", "none")
+    with pytest.raises(
+        InputError, match="15 x 20 px are smaller than the patches of 16"
+    ):
+        backbone(torch.rand(1, 3, 20, 15))
+
+
 class Layout(nn.Module):
     """A stand-in for a timm network: a patch convolution whose output comes in one of
     timm's three layouts."""
