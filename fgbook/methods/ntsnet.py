@@ -214,7 +214,8 @@ class Navigator(nn.Module):
     (B, A), level after level, shape after shape, row by row.
 
     shapes: how many shapes of box each level has. Every level after the first has half
-    the cells of the one before.
+    the cells of the one before. Weights start so that scores are near 0 and as spread at
+    one level as at another (silent): a level learns only from boxes that were chosen.
     """
 
     def __init__(self, inputs: int, channels: int, shapes: list[int]):
@@ -227,8 +228,8 @@ class Navigator(nn.Module):
             head = nn.Conv2d(channels, count, 1)
             nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
             nn.init.normal_(head.weight, std=0.01)
-            nn.init.zeros_(convolution.bias)
-            nn.init.zeros_(head.bias)
+            for layer in (convolution, head):
+                nn.init.zeros_(layer.get_parameter("bias"))
             self.convolutions.append(convolution)
             self.heads.append(head)
             inputs = channels
