@@ -214,8 +214,9 @@ class Navigator(nn.Module):
     (B, A), level after level, shape after shape, row by row.
 
     shapes: how many shapes of box each level has. Every level after the first has half
-    the cells of the one before. Weights start so that scores are near 0 and as spread at
-    one level as at another (silent): a level learns only from boxes that were chosen.
+    the cells of the one before. Weights start so that scores are near 0, and spread as
+    much at one level as at another (silent): a level learns only from boxes that were
+    chosen.
     """
 
     def __init__(self, inputs: int, channels: int, shapes: list[int]):
