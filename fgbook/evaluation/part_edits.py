@@ -89,7 +89,7 @@ def _of_batch(
     index: Tensor,
     donors: Tensor,
 ) -> dict[str, dict[str, Tensor]]:
-    """:func:`measure` of the pictures at `index` (B,), with parts from those at `donors`
+    """:func:`measure` of pictures at `index` (B,), with parts from those at `donors`
     (B,).
     """
     device, size = next(model.parameters()).device, recipe.image_size

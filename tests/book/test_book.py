@@ -124,6 +124,18 @@ SMOKE = {
         "images: int = 3": "images: int = 2",
         '"cub50"': '"cub"',
     },
+    "causal": {
+        '"feng/plain,feng/hybrid,gautam/attention,liang/flrdf"': (
+            '"feng/plain,liang/flrdf"'
+        ),
+        '"50,90,100"': '"100"',
+        "epochs: int = 0": "epochs: int = 1",
+        "scenes: int = 32": "scenes: int = 10",
+        "pictures: int = 3": "pictures: int = 2",
+        '"0,9"': '"0"',
+        'photographs: str = ""': 'photographs: str = "cub"',
+        "checked: int = 64": "checked: int = 4",
+    },
     "fieldguide": {
         "species: int = 20": "species: int = 4",
         "size: int = 224": "size: int = 64",

@@ -2,12 +2,15 @@
 number is that of a slow computation.
 """
 
+import re
+
 import numpy as np
 import pytest
 import torch
 from scipy.stats import rankdata, spearmanr
 from torch import nn
 
+from fgbook import paths
 from fgbook.data import fieldguide, species
 from fgbook.errors import InputError
 from fgbook.evaluation import blame, causal
@@ -230,6 +233,24 @@ def test_a_random_box_has_the_causes_sides_and_lies_anywhere():
     assert (boxes.amax(2).sum(1) == 5).all()
     assert (boxes.mean(0) > 0).float().mean() > 0.9
     assert not blame.random_box(causes[:1] & False).any()
+
+
+def test_the_lines_in_the_chapter_work(pairs, monkeypatch):
+    """With a network that is no Method, and maps of cells."""
+    page = (paths.REPOSITORY / "book" / "causal.md").read_text(encoding="utf-8")
+    (lines,) = re.findall(r"```python\n(.*?)```", page, flags=re.S)
+    network = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 20))
+    names = {
+        "my_network": network,
+        "my_maps": lambda images, classes: images.mean(1)[:, ::8, ::8],
+    }
+    real = causal.experiment
+    monkeypatch.setattr(causal, "experiment", lambda size, count: real(size, 6))
+    *before, last = lines.strip().splitlines()
+    exec("\n".join(before), names)
+    shown = eval(last, names)
+    assert "mine" in shown.text
+    assert "my network" in shown.html
 
 
 # ---- what a user may get wrong
