@@ -79,9 +79,8 @@ class PMG(Method):
       its own step and in the last, on the jigsaw and on the image, so that their
       running statistics know both.
     - Code, as here: every step runs the whole backbone, and running statistics are
-      those of jigsaws and images together, while test images are whole. After a short
-      training that costs accuracy: recipe.recompute_statistics makes them anew from
-      whole images.
+      those of jigsaws and images together, while test images are whole.
+      recipe.recompute_statistics makes them anew from whole images.
     - Code, with the PyTorch of its time: parameters that a step does not use still move
       by momentum and weight decay. Here they rest.
     - Code: running statistics of the blocks move by 0.01 a step, for 200 epochs; here
