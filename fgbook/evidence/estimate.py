@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .. import methods
-from ..data.dataset import DataSet
+from ..data.dataset import DataSet, Split
 from ..errors import InputError
 from ..evaluation import cost
 from ..methods import Method
@@ -152,14 +152,14 @@ def _train(part: Method, seen: DataSet, recipe: Recipe, place: torch.device) -> 
 
 def _solve(part: Method, seen: DataSet, recipe: Recipe, place: torch.device) -> Timed:
     """A model that is solved, of noise in place of features: these are as many."""
-    splits = {}
-    for name in features.SPLITS:
-        split = seen.split(name)
-        splits[name] = replace(split, images=torch.randn(split.images.shape))
-    noise = replace(seen, **splits)
+
+    def noise(split: Split) -> Split:
+        return replace(split, images=torch.randn(split.images.shape))
+
+    pure = replace(seen, train=noise(seen.train), val=noise(seen.val))
     with tempfile.TemporaryDirectory() as folder:
         where = Path(folder)
-        done = loop.fit(part, noise, recipe, where, device=str(place), progress=False)
+        done = loop.fit(part, pure, recipe, where, device=str(place), progress=False)
     kept = {"parts": {"optimiser": {}}, "state": {"activations": 0}}
     return Timed(1, done.seconds, kept)
 

@@ -117,8 +117,7 @@ class Regression(Solved):
                     chosen, right = penalty, now
 
         if refit and held_out is not None:
-            pairs = zip(train, held_out, strict=True)
-            train = tuple(torch.cat(pair) for pair in pairs)
+            train = _joined(train, held_out)
         self.layer.load_state_dict(self._path(*train, (chosen,), FINE)[chosen])
         logits = self(train[0])["image"]
         loss = F.cross_entropy(logits, train[1]).item()
@@ -220,10 +219,9 @@ class Neighbours(Solved):
         self, train: Examples, held_out: Examples | None, refit: bool
     ) -> dict[str, float]:
         """See :class:`Method`: keep all features and their labels."""
-        maps, labels = train
         if refit and held_out is not None:
-            maps = torch.cat([maps, held_out[0]])
-            labels = torch.cat([labels, held_out[1]])
+            train = _joined(train, held_out)
+        maps, labels = train
         self.bank = torch.nn.Parameter(F.normalize(maps.flatten(1)))
         self.labels = labels
         return {}
@@ -235,6 +233,10 @@ class Neighbours(Solved):
             self.bank = torch.nn.Parameter(self.bank.new_empty(bank.shape))
             self.labels = self.labels.new_empty(len(bank))
         super()._load_from_state_dict(state_dict, prefix, *others)
+
+
+def _joined(train: Examples, held_out: Examples) -> Examples:
+    return torch.cat([train[0], held_out[0]]), torch.cat([train[1], held_out[1]])
 
 
 class Probe(Frozen):

@@ -104,7 +104,8 @@ class TransFG(Method):
     @property
     def layers(self) -> Any:
         """Layers 1 .. L-1."""
-        return self.backbone.network.blocks[:-1] if self.of_patches else self.added
+        network: Any = self.backbone.network
+        return network.blocks[:-1] if self.of_patches else self.added
 
     @property
     def norm(self) -> Any:
