@@ -30,7 +30,7 @@ from .options import check_choice
 # of the squared length of the weights, in units of the mean loss; strongest first
 PENALTIES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 # the steepest slope at which a search ends: to compare penalties, and for good
-ROUGH, FINE = 1e-4, 1e-6
+ROUGH, FINE = 1e-4, 1e-5
 TEMPERATURE = 0.07  # of the neighbours' votes (Wu et al.)
 SMALLEST = 1e-6  # votes of a class that none of the neighbours is of
 
