@@ -134,6 +134,7 @@ SMOKE = {
         "pictures: int = 3": "pictures: int = 2",
         '"0,9"': '"0"',
         'photographs: str = ""': 'photographs: str = "cub"',
+        'photo_profile: str = "photo"': 'photo_profile: str = "quick"',
         "checked: int = 64": "checked: int = 4",
     },
     "fieldguide": {
