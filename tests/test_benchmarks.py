@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fgbook import paths
+from fgbook import papers, paths
 
 FOLDER = paths.REPOSITORY / "benchmarks"
 KEYS = {
@@ -177,3 +177,24 @@ def test_the_readme_shows_the_saved_results():
 )
 def test_the_readme_says_whether_a_ratio_is_what_was_wanted(wanted, said):
     assert module("readme").met({"value": 2.0, "wanted": wanted}) == said
+
+
+def test_scale_counts_operations_as_the_networks_authors_do(tmp_path):
+    """ResNet-50 takes 4.1 G multiply-adds at 224 px (He et al. 2016); at twice the side
+    four times as many."""
+    _, content = run("scale.py", tmp_path, "--seeds", "2", "--papers", "feng")
+    paper = papers.get("feng")
+    at_paper, sets = paper.rows_at("paper"), paper.datasets["paper"]
+    about = dict(zip(content["columns"], content["rows"][0], strict=True))
+    assert about["runs"] == 2 * len(at_paper) * len(sets)
+
+    plain = paper.row("plain").recipes["paper"]
+    assert (plain.backbone, plain.image_size) == ("resnet50", 448)
+    one = 2 * 4.1e9 * 4 * (3 * 5994 * plain.epochs + 5794)
+    sys.path.insert(0, str(FOLDER))
+    try:
+        scale = importlib.import_module("scale")
+    finally:
+        sys.path.remove(str(FOLDER))
+    assert scale.operations(paper.row("plain"), "cub") == pytest.approx(one, rel=0.03)
+    assert about["EFLOP"] > 2 * one / 1e18 * len(at_paper)
