@@ -276,12 +276,17 @@ def tune(
 
 
 def attempt(record: dict) -> str:
-    """A line about a try of the tuning: what came out, and what was changed."""
+    """A line about a try of the tuning: what came out, what was changed, and whether
+    it was long enough.
+    """
     from ..evidence.records import changes
+    from ..evidence.tuning import last_quarter
 
     said = ", ".join(f"{name}={value}" for name, value in changes(record).items())
     top1 = record["metrics"]["val"]["top1"]
-    return f"  {100 * top1:5.1f} % top-1 on validation   {said or 'as it is'}"
+    line = f"  {100 * top1:5.1f} % top-1 on validation   {said or 'as it is'}"
+    rise = last_quarter(record)
+    return line if rise is None else f"{line}   (last quarter of epochs: {rise:+.1f})"
 
 
 def publish_all(found: list[dict]) -> None:

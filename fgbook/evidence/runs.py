@@ -199,7 +199,7 @@ def _finished(run: Run) -> dict | None:
     record = records.find_fresh(run.key)
     if record is None:
         try:
-            _losses(run)
+            _log(run)
         except InputError as error:
             records.warn(f"{error} It is trained again.")
             weights.unlink()
@@ -302,6 +302,7 @@ def _record(
     from ..evaluation import cost
 
     run, dataset = trained.run, trained.dataset
+    log = _log(run)
     learnt_from = len(dataset.train)
     if run.recipe.train_on == "train+val":
         learnt_from += len(dataset.val)
@@ -338,7 +339,9 @@ def _record(
             "best_epoch": outcome.best_epoch,
             "steps": outcome.steps,
             "seconds": round(outcome.seconds, 1),
-            "losses": _losses(run),
+            "losses": [_rounded(line["losses"]) for line in log],
+            # of each epoch; None where nothing was held out
+            "val_top1": [line.get("val_top1") for line in log],
             "clipped": outcome.clipped,
             "clip_coefficient": outcome.clip_coefficient,
         },
@@ -350,9 +353,9 @@ def _record(
     }
 
 
-def _losses(run: Run) -> list[dict[str, float]]:
-    """The training losses by name, an entry for each epoch. Raises InputError where the
-    log is damaged or an epoch is not there.
+def _log(run: Run) -> list[dict]:
+    """The training's log, a line an epoch. Raises InputError where it is damaged or an
+    epoch is not there.
     """
     path = run.folder / "log.jsonl"
     found = []
@@ -361,13 +364,17 @@ def _losses(run: Run) -> list[dict[str, float]]:
             line = json.loads(text)
             if line["epoch"] != number:
                 raise ValueError(f"epoch {number} is missing")
-            losses = line["losses"].items()
-            found.append({name: round(value, 4) for name, value in losses})
+            _rounded(line["losses"])
+            found.append(line)
         if not found:
             raise ValueError("it is empty")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is damaged ({error}).") from error
     return found
+
+
+def _rounded(losses: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in losses.items()}
 
 
 # ---- trained models

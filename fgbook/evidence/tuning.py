@@ -68,6 +68,18 @@ def tune(
     return sorted(found, key=lambda record: -record["metrics"]["val"]["top1"])
 
 
+def last_quarter(record: dict) -> float | None:
+    """How much validation accuracy the last quarter of the epochs brought, in points:
+    half a point or more says that training was too short. None where the record does
+    not tell, or there are fewer than four epochs.
+    """
+    curve = record["train"].get("val_top1") or []
+    quarter = len(curve) // 4
+    if quarter == 0 or None in curve:
+        return None
+    return 100 * (curve[-1] - curve[-1 - quarter])
+
+
 def _option_changes(
     method: str, listed: dict, change: dict, options: dict, recipe: Recipe
 ) -> dict:

@@ -159,8 +159,27 @@ def test_tuning_measures_validation_only(pictures, monkeypatch):
     assert {t["seed"] for t in tries} == {tuning.SEED}
     assert tries[0]["metrics"]["val"]["top1"] >= tries[1]["metrics"]["val"]["top1"]
     assert {tuple(t["overrides"].items()) for t in tries} == {(), (("lr", 0.02),)}
+    for attempt in tries:
+        log = paths.runs() / attempt["key"] / "log.jsonl"
+        curve = [json.loads(line)["val_top1"] for line in log.open()]
+        assert attempt["train"]["val_top1"] == curve
     with pytest.raises(InputError, match="lists no tuning for row 'hybrid'"):
         tuning.tune("feng", "hybrid", "quick", pictures)
+
+
+@pytest.mark.parametrize(
+    ("curve", "points"),
+    [
+        ([0.2, 0.5, 0.7, 0.71], 1.0),
+        ([0.2, 0.5, 0.7, 0.71, 0.6, 0.8, 0.9, 0.85], 5.0),  # after the sixth epoch
+        ([0.2, 0.5, 0.7], None),  # too few
+        ([None] * 4, None),  # nothing was held out
+        ([], None),  # made before the curve was kept
+    ],
+)
+def test_what_the_last_quarter_of_the_epochs_brought(curve, points):
+    found = tuning.last_quarter({"train": {"val_top1": curve}})
+    assert found == (points if points is None else pytest.approx(points))
 
 
 @pytest.fixture
