@@ -275,7 +275,7 @@ def pairs_figure(
     with styled():
         side = WIDTH / min(columns, ACROSS)
         lines = -(-columns // ACROSS)
-        height = len(scenes) * lines * (side + 0.25)
+        height = len(scenes) * lines * (side + 0.4)
         drawn = Figure(figsize=(WIDTH, height), layout="constrained")
         grid = drawn.subplots(len(scenes) * lines, min(columns, ACROSS), squeeze=False)
         for axes in grid.flat:
@@ -310,8 +310,13 @@ def _pair(places: Sequence[Axes], pairs: Experiment, i: int, edit: int) -> None:
         axes.set_visible(True)
         photo(axes, pairs.images[i, k].float() / 255)
     outlined(places[1], pairs.changed[i, edit])
-    places[0].set_title("as it is", fontsize=9, pad=3)
-    places[1].set_title(f"other {EDITS[edit - 1]}", fontsize=9, pad=3)
+    titled(places[0], "as it is")
+    titled(places[1], f"other {EDITS[edit - 1]}")
+
+
+def titled(axes: Axes, text: str) -> None:
+    """A title that stays over its small picture."""
+    axes.set_title(text.replace(" ", "\n", 1), fontsize=9, pad=3)
 
 
 def outlined(axes: Axes, mask: Tensor) -> None:
@@ -330,7 +335,7 @@ def _maps_of(
     for axes, (name, each) in zip(places, maps.items(), strict=False):
         axes.set_visible(True)
         photo(axes, lit(pairs.images[i, 0].float() / 255, each[i]))
-        axes.set_title(name, fontsize=9, pad=3)
+        titled(axes, name)
 
 
 def lit(image: Tensor, attention: Tensor) -> Tensor:

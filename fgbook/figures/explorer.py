@@ -19,7 +19,7 @@ from ..explain import Explanation
 from ..explain.classes import logits_of
 from ..methods import Method
 from .base import WIDTH, Shown, styled
-from .causal import lit, only, outlined
+from .causal import lit, only, outlined, titled
 from .photos import photo
 
 DPI = 88  # of a frame: there are many in a page
@@ -66,20 +66,20 @@ class Explorer:
 
         with styled():
             columns = 1 + len(self.explanations)
-            size = (WIDTH, WIDTH / columns + 0.3)
+            size = (WIDTH, WIDTH / columns + 0.4)
             drawn = Figure(figsize=size, layout="constrained")
             first, *places = drawn.subplots(1, columns, squeeze=False)[0]
             image = one.images[0, 0].float() / 255
             photo(first, image)
             if edit:
                 outlined(first, changed)
-            first.set_title(self.title(scene, edit), fontsize=9, pad=3)
+            titled(first, "changed" if edit else "as it is")
             for axes, (name, explanation) in zip(
                 places, self.explanations.items(), strict=True
             ):
                 maps = causal.explained(self.model, one, explanation, named[None])
                 photo(axes, lit(image, maps[0]))
-                axes.set_title(name, fontsize=9, pad=3)
+                titled(axes, name)
         return drawn, said
 
     def page(self, scenes: Sequence[int]) -> Shown:

@@ -130,7 +130,7 @@ SMOKE = {
         ),
         '"50,90,100"': '"100"',
         "epochs: int = 0": "epochs: int = 1",
-        "scenes: int = 32": "scenes: int = 10",
+        "scenes: int = 24": "scenes: int = 10",
         "pictures: int = 3": "pictures: int = 2",
         '"0,9"': '"0"',
         'photographs: str = ""': 'photographs: str = "cub"',
