@@ -83,7 +83,7 @@ class Regression(Solved):
     """Multinomial logistic regression on features of mean 0 and deviation 1.
 
     penalty: lambda; None: the one of PENALTIES with the lowest loss on validation (the
-        accuracy of a few hundred images hardly changes with it, so chance would choose).
+        accuracy of a few hundred images hardly changes with it: chance would choose).
     """
 
     def __init__(self, features: int, num_classes: int, penalty: float | None):
