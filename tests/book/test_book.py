@@ -128,7 +128,7 @@ SMOKE = {
         '"feng/plain,feng/hybrid,gautam/attention,liang/flrdf"': (
             '"feng/plain,liang/flrdf"'
         ),
-        '"50,90,100"': '"100"',
+        '"50,100"': '"100"',
         "epochs: int = 0": "epochs: int = 1",
         "scenes: int = 24": "scenes: int = 10",
         "pictures: int = 3": "pictures: int = 2",
