@@ -7,7 +7,7 @@ from importlib import import_module
 from ..errors import unknown
 from .spec import Paper
 
-NAMES = ("feng", "peng", "golodov", "liang", "gautam")
+NAMES = ("feng", "peng", "golodov", "liang", "gautam", "compare")
 
 
 def names() -> list[str]:

@@ -137,6 +137,13 @@ SMOKE = {
         'photo_profile: str = "photo"': 'photo_profile: str = "quick"',
         "checked: int = 64": "checked: int = 4",
     },
+    "comparison": {
+        'dataset: str = ""': 'dataset: str = "cub"',
+        'rows: str = ""': 'rows: str = "probe,plain,pmg,nts-net"',
+        "epochs: int = 0": "epochs: int = 1",
+        "images: int = 5": "images: int = 2",
+        '"cub50"': '"cub"',
+    },
     "fieldguide": {
         "species: int = 20": "species: int = 4",
         "size: int = 224": "size: int = 64",

@@ -34,7 +34,7 @@ def table() -> dict[str, dict[str, str]]:
     """What the page says that each paper's rows train on, by profile."""
     found = {}
     for line in PAGE.splitlines():
-        match = re.match(r"\| \[(\w+)\]\(\1\.md\) \| (.*) \|$", line)
+        match = re.match(r"\| \[(\w+)\]\(\w+\.md\) \| (.*) \|$", line)
         if match:
             cells = match.group(2).split(" | ")
             found[match.group(1)] = dict(zip(PROFILES, cells, strict=True))

@@ -1,0 +1,243 @@
+"""Figures and tables of the comparison of methods: what each reaches, at what cost, and
+where those look that cut regions out.
+"""
+
+import html
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ..data.dataset import DataSet
+from ..methods import Method
+from ..papers.compare import BACKBONES, FAMILIES, PASSES, USUAL_BACKBONE
+from ..papers.spec import Paper, Row
+from ..recipe import Recipe
+from .base import (
+    OKABE_ITO,
+    QUICK_NOTE,
+    Shown,
+    duration,
+    figure,
+    sentence,
+    styled,
+    table,
+)
+from .photos import outline, photo, seen, spread
+from .regions import REGION_STYLES
+from .summary import (
+    accuracy,
+    accuracy_cells,
+    by_row,
+    is_quick,
+    left_out,
+    of_row,
+    setting,
+    unchanged,
+)
+
+# Marker and colour of each family.
+LOOKS = {
+    "frozen": ("s", "black"),
+    "plain": ("*", "black"),
+    "pooling": ("D", "purple"),
+    "losses": ("v", "sky"),
+    "filters": ("P", "sky"),
+    "attention": ("X", "green"),
+    "jigsaw": ("s", "orange"),
+    "parts": ("^", "blue"),
+    "regions": ("o", "blue"),
+    "transformers": ("h", "red"),
+}
+
+
+def family(row: str) -> str:
+    """The family that a row of the comparison belongs to."""
+    for name, rows in FAMILIES.items():
+        if row in rows:
+            return name
+    raise ValueError(f"{row} is in no family")
+
+
+# ---- tables
+
+
+def field_table(paper: Paper, found: list[dict], printed: str = "cub") -> Shown:
+    """One line a method: family, what its own paper prints and on which network,
+    accuracy with its 95 % interval, and what it cost, for records of one profile and
+    data set. Nothing printed stands beside quick runs, which only illustrate.
+    """
+    outside = left_out(found)
+    among = unchanged(found)
+    quick = is_quick(among)
+    profiles = {record["profile"] for record in among} or {"photo"}
+    lines = []
+    for row in paper.rows:
+        if not profiles & row.recipes.keys():
+            continue
+        line = {"method": html.escape(row.title), "family": family(row.name)}
+        if not quick:
+            line["printed, %"] = _printed(paper, row, printed)
+        lines.append(line | _measured(of_row(among, row.name), among))
+    caption = (
+        "Top-1 accuracy on the test split with its 95 % interval. Images seen: training"
+        " images times epochs; passes: what one costs in training, in passes of the"
+        f" plain backbone. {setting(among)}{outside}"
+    )
+    if quick:
+        caption += QUICK_NOTE
+    return table(lines, caption, among, illustration=quick)
+
+
+def _printed(paper: Paper, row: Row, dataset: str) -> str:
+    """As "87.8 (ResNet-50)"."""
+    value = paper.printed(row.name, dataset)
+    if value is None:
+        return "–"
+    return f"{value:.1f} ({BACKBONES.get(row.name, USUAL_BACKBONE)})"
+
+
+def _measured(records: list[dict], among: list[dict]) -> dict[str, object]:
+    """What was measured of one row, and what it cost."""
+    if not records:
+        names = ("seeds", "images seen", "passes", "training", "GFLOP to predict")
+        unknown = dict.fromkeys((*names, "parameters, millions"), "–")
+        return {"measured, %": "not run", "95 % interval": "–"} | unknown
+    mean, interval = accuracy_cells(records, among)
+    first = records[0]
+    seconds = [record["train"]["seconds"] for record in records]
+    return {
+        "measured, %": mean,
+        "95 % interval": interval,
+        "seeds": len(records),
+        "images seen": images_seen(first),
+        "passes": f"{PASSES.get(first['row'], 1.0):g}",
+        "training": duration(float(np.mean(seconds))),
+        "GFLOP to predict": f"{first['flops'] / 1e9:.3g}",
+        "parameters, millions": f"{first['parameters'] / 1e6:.3g}",
+    }
+
+
+def images_seen(record: dict) -> int:
+    """Training images times epochs; what is solved on features sees each once."""
+    share = record["recipe"].get("fraction", 1.0)
+    epochs = 1 if record["method"] == "probe" else record["train"]["epochs"]
+    return round(record["images"]["train"] * share) * epochs
+
+
+# ---- accuracy over cost
+
+
+def field_figure(paper: Paper, found: list[dict]) -> Shown:
+    """Accuracy of every method over the operations of one prediction, each point with
+    its name beside it.
+    """
+    among = unchanged(found)
+    rows = by_row(among, [row.name for row in paper.rows])
+    if not rows:
+        return sentence("Accuracy over cost: not run yet.")
+    cost = {name: records[0]["flops"] / 1e9 for name, records in rows.items()}
+    reached = {name: accuracy(records, among)[0] for name, records in rows.items()}
+    with styled():
+        drawn = Figure(figsize=(5.6, 1.2 + 0.22 * len(rows)))
+        axes = drawn.subplots()
+        for name in rows:
+            marker, colour = LOOKS[family(name)]
+            axes.plot(cost[name], reached[name], marker, ms=7, color=OKABE_ITO[colour])
+        axes.set(xscale="log", xlabel="GFLOP to predict an image", ylabel="accuracy, %")
+        _name_points(axes, cost, reached)
+
+    best = max(reached, key=lambda name: reached[name])
+    dearest = max(cost, key=lambda name: cost[name])
+    said = [_point(name, cost, reached) for name in dict.fromkeys((best, dearest))]
+    caption = (
+        "Accuracy over the operations of one prediction, logarithmic. Shape and colour:"
+        " family. Intervals stand in the table; most of these differences are within"
+        " them."
+    )
+    return figure(
+        drawn,
+        f"Scatter plot of {len(rows)} methods: accuracy over operations of a"
+        f" prediction. Highest and costliest: {'; '.join(said)}.",
+        caption + (" Drawn birds: an illustration." if is_quick(among) else ""),
+    )
+
+
+def _point(name: str, cost: dict[str, float], reached: dict[str, float]) -> str:
+    return f"{name}, {reached[name]:.1f} % at {cost[name]:.2g} GFLOP"
+
+
+def _name_points(axes: Axes, cost: dict[str, float], reached: dict[str, float]) -> None:
+    """Names in a column right of the axes, in the points' order from top to bottom, a
+    thin line from each to its point.
+    """
+    names = sorted(reached, key=lambda name: reached[name])
+    low, high = axes.get_ylim()
+    shares = [(reached[name] - low) / (high - low) for name in names]
+    for name, at in zip(names, spaced(shares, 1 / len(names)), strict=True):
+        axes.annotate(
+            name,
+            (cost[name], reached[name]),
+            (1.06, at),
+            textcoords="axes fraction",
+            va="center",
+            fontsize=9,
+            arrowprops={"arrowstyle": "-", "lw": 0.5, "color": "#777777"},
+        )
+
+
+def spaced(places: list[float], least: float) -> list[float]:
+    """Places from 0 to 1, rising, moved as little as one sweep up and one down allow so
+    that neighbours lie at least `least` apart and the last at 1 or below.
+    """
+    moved: list[float] = []
+    for place in places:
+        moved.append(max(place, moved[-1] + least) if moved else place)
+    limit = 1.0
+    for i in reversed(range(len(moved))):
+        moved[i] = min(moved[i], limit)
+        limit = moved[i] - least
+    return moved
+
+
+# ---- where they look
+
+
+def boxes_of(model: Method, images: Tensor) -> Tensor:
+    """The boxes (B, K, 4) that a method cuts out of images, best or coarsest first."""
+    if hasattr(model, "regions"):
+        return model.regions(images)
+    return torch.stack(list(model.locate(images).values()), 1)  # type: ignore[operator]
+
+
+def looks_figure(
+    models: Mapping[str, Method], data: DataSet, recipe: Recipe, count: int = 5
+) -> Shown:
+    """The first four boxes of each method on the same test images: a line a method, a
+    column an image. The methods see images of one size.
+    """
+    index = spread(data.test, count)
+    with styled():
+        height = 5.6 / len(index) * len(models)
+        drawn = Figure(figsize=(5.6, height), layout="constrained")
+        grid = drawn.subplots(len(models), len(index), squeeze=False)
+        for (name, model), line in zip(models.items(), grid, strict=True):
+            images = seen(data.test, index, recipe, model)
+            boxes = boxes_of(model.eval(), images)[:, : len(REGION_STYLES)].cpu()
+            line[0].set_ylabel(name, fontsize=9)
+            for axes, image, of_image in zip(line, images, boxes, strict=True):
+                photo(axes, image)
+                for place in reversed(range(len(of_image))):  # the first one on top
+                    outline(axes, of_image[place], *REGION_STYLES[place])
+    return figure(
+        drawn,
+        f"{len(index)} test images, once for each of {', '.join(models)}, with up to"
+        " four boxes each: 1 red solid, 2 green dashed, 3 blue dash-dotted, 4 yellow"
+        " dotted.",
+        "Where methods look: the first four boxes of each on the same images, spread"
+        " evenly over the test split. First red (solid), then green (dashed), blue"
+        " (dash-dotted), yellow (dotted).",
+    )
