@@ -66,11 +66,12 @@ def parameters_of_stage(backbone: Backbone, stage: int) -> set[str]:
             {f"backbone.{name}": tensor for name, tensor in empty.items()},
             (images,),
         )
-
-    learning = {name: tensor for name, tensor in empty.items() if tensor.requires_grad}
-    gradients = torch.autograd.grad(
-        maps[stage].sum(), list(learning.values()), allow_unused=True
-    )
+        learning = {
+            name: tensor for name, tensor in empty.items() if tensor.requires_grad
+        }
+        gradients = torch.autograd.grad(
+            maps[stage].sum(), list(learning.values()), allow_unused=True
+        )
     reached = zip(learning, gradients, strict=True)
     return {name for name, gradient in reached if gradient is not None}
 
