@@ -1,0 +1,114 @@
+"""The comparison's tables and figures from records made by hand, and boxes as drawn."""
+
+import html
+import re
+from itertools import pairwise
+
+import pytest
+import torch
+
+from fgbook import methods, papers
+from fgbook.figures import compare as drawing
+from fgbook.papers import compare
+from fgbook.recipe import Recipe
+
+PAPER = papers.get("compare")
+
+
+@pytest.fixture
+def of(make):
+    """of(row, seed, quality) -> a record of a row of the comparison."""
+
+    def one(name, seed, quality, profile="photo"):
+        row = PAPER.row(name)
+        fields = {"damage": False, "profile": profile, "command": f"run {name}"}
+        record = make("plain", seed, quality, **fields)
+        about = {
+            "paper": "compare",
+            "row": name,
+            "method": row.method,
+            "options": row.options,
+            "recipe": row.recipes[profile].as_dict(),
+        }
+        return record | about
+
+    return one
+
+
+def test_the_table_has_a_line_for_every_row_of_the_profile(of, lines):
+    found = [of("plain", 0, 0.5), of("plain", 1, 0.5), of("pmg", 0, 0.7)]
+    table = lines(drawing.field_table(PAPER, found))
+    assert list(table) == [row.title for row in PAPER.rows_at("photo")]
+    assert table["PMG"]["printed, %"] == "89.6 (ResNet-50)"
+    assert table["PMG"]["family"] == "jigsaw"
+    assert table["PMG"]["passes"] == f"{compare.PASSES['pmg']:g}"
+    assert table["plain backbone"]["seeds"] == "2"
+    assert table["DCL"]["measured, %"] == "not run"
+
+
+def test_nothing_printed_stands_beside_drawn_birds(of):
+    shown = drawing.field_table(PAPER, [of("plain", 0, 0.5, "quick")]).html
+    assert "printed" not in shown
+    assert "89.6" not in shown
+    assert "fgbook-illustration" in shown
+
+
+def test_without_records_every_method_is_not_run(lines):
+    table = lines(drawing.field_table(PAPER, []))
+    assert {line["measured, %"] for line in table.values()} == {"not run"}
+    assert drawing.field_figure(PAPER, []).text.endswith("not run yet.")
+
+
+def test_images_seen_are_those_of_all_epochs_and_of_the_share_that_is_used(of):
+    record = of("plain", 0, 0.5)
+    half = record | {"recipe": record["recipe"] | {"fraction": 0.5}}
+    record["images"]["train"] = 10
+    assert drawing.images_seen(record) == 60
+    assert drawing.images_seen(half) == 30
+    assert drawing.images_seen(record | {"method": "probe"}) == 10
+
+
+def texts(shown):
+    alt = re.findall(r'alt="(.*?)"', shown.html)[0]
+    caption = re.findall(r"<figcaption>(.*?)</figcaption>", shown.html)[0]
+    return html.unescape(alt), html.unescape(caption)
+
+
+def test_the_figure_says_what_is_highest_and_costliest(of):
+    found = [of("plain", 0, 0.4), of("pmg", 0, 0.9), of("cal", 0, 0.5)]
+    found[2]["flops"] = 3 * 10**9
+    alt, caption = texts(drawing.field_figure(PAPER, found))
+    assert "3 methods" in alt
+    assert re.search(r"costliest: pmg, \d+\.\d % at 1 GFLOP; cal, .* 3 GFLOP", alt)
+    assert max(len(alt), len(caption)) <= 300
+
+
+@pytest.mark.parametrize(
+    "places", [[0.1, 0.11, 0.12], [0.9, 0.95, 0.99], [0.5] * 8, [0.0, 1.0], [0.3]]
+)
+def test_names_keep_their_order_and_their_distance(places):
+    moved = drawing.spaced(places, 0.1)
+    gaps = [b - a for a, b in pairwise(moved)]
+    assert all(gap >= 0.1 - 1e-9 for gap in gaps)
+    assert max(moved) <= 1
+    assert min(moved) >= 0
+    if len(places) == 1:
+        assert moved == places
+
+
+LOOKING = ("ra-cnn", "ma-cnn", "partnet", "nts-net", "mmal", "focus", "cal")
+
+
+@pytest.mark.parametrize("name", LOOKING)
+def test_boxes_of_every_method_that_looks_lie_inside_the_image(name):
+    row = PAPER.row(name)
+    torch.manual_seed(0)
+    recipe = Recipe(backbone="small", weights="none", image_size=73)
+    model = methods.build(row.method, 3, recipe, row.options).eval()
+    with torch.no_grad():
+        boxes = drawing.boxes_of(model, torch.rand(2, 3, 73, 73))
+    assert boxes.shape[0] == 2
+    assert boxes.shape[2] == 4
+    assert (boxes[..., 2:] > boxes[..., :2]).all()
+    assert boxes.min() >= -1e-3
+    assert boxes.max() <= 73 + 1e-3
