@@ -57,14 +57,14 @@ FOLLOWED = {
         "::test_pictures_that_change_in_the_middle_of_a_run_never_change_its_result"
     ),
     "<code>{_text(story.command)}": (
-        "tests/cli/test_batch.py::test_what_is_finished_is_not_run_again"
+        "tests/cli/test_batch_command.py::test_what_is_finished_is_not_run_again"
     ),
     # commands by name
     "With {beside}: only a line for each run": (
         "tests/cli/test_run.py::test_the_key_of_a_run_is_told_before_it_is_made"
     ),
     "--keys only says something with --plan": (
-        "tests/cli/test_batch.py::test_keys_name_every_run_and_stage_of_a_plan"
+        "tests/cli/test_batch_command.py::test_keys_name_every_run_and_stage_of_a_plan"
     ),
     "--keys only says something with --dry-run": (
         "tests/cli/test_run.py::test_the_key_of_a_run_is_told_before_it_is_made"

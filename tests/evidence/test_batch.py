@@ -1,5 +1,5 @@
 """Which runs a batch makes, in which order, what it expects them to take, and what it
-says of them; the processes themselves are in tests/cli/test_batch.py."""
+says of them; the processes themselves are in tests/cli/test_batch_command.py."""
 
 import html.parser
 import json
