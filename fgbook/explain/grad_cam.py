@@ -25,7 +25,7 @@ def grad_cam(
     classes: whose logit is followed, (B,) int64, or one class for all images; None: the
     predicted ones. The gradient ends at `layer`; no parameter's `.grad` is touched, no
     hook stays behind. Raises InputError for a layer that does not run exactly once in a
-    prediction.
+    prediction, or that no gradient reaches.
     """
     kept: list[Tensor] = []
 
@@ -46,7 +46,14 @@ def grad_cam(
         )
 
     # One gradient of the sum gives those of all images: they do not mix in eval mode.
-    (gradient,) = torch.autograd.grad(score, kept)
+    gradient = None
+    if score.requires_grad:
+        (gradient,) = torch.autograd.grad(score, kept, allow_unused=True)
+    if gradient is None:
+        raise InputError(
+            "grad_cam needs a prediction whose gradient reaches the layer; that of"
+            f" {type(model).__name__} does not: use occlusion."
+        )
     alpha = gradient.mean((2, 3), keepdim=True)  # eq. 1: (B, n, 1, 1)
     maps = kept[0].detach()
     return (alpha * maps).sum(1).clamp(min=0)  # eq. 2

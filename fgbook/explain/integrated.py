@@ -51,11 +51,13 @@ def integrated_gradients(
             seen = (grey + share * way).detach().requires_grad_()
             logits = logits_of(model, seen)
             score = logits.gather(1, chosen(classes, logits)[:, None]).sum()
-            if not score.requires_grad:
-                raise InputError(
-                    f"{type(model).__name__} lets no gradient through to its images:"
-                    " use occlusion."
-                )
-            (gradient,) = torch.autograd.grad(score, seen)
+            gradient = None
+            if score.requires_grad:
+                (gradient,) = torch.autograd.grad(score, seen, allow_unused=True)
+        if gradient is None:
+            raise InputError(
+                f"{type(model).__name__} lets no gradient through to its images: use"
+                " occlusion."
+            )
         total += gradient
     return (way * total / steps).sum(1)

@@ -48,14 +48,20 @@ def offered(model: Method, image: Tensor) -> Offered:
     size = image.shape[-1]
 
     def over(maps: Tensor) -> Tensor:
+        if not hasattr(model, "backbone"):
+            raise InputError(
+                f"{type(model).__name__} has no backbone that says where cells look."
+            )
         depth = model.backbone.depth_at(size)
         return enlarge(maps.float(), size, depth.stride, depth.first)
 
+    def at_the_backbone(images: Tensor, classes: Tensor) -> Tensor:
+        _check_look(model, image)
+        return over(grad_cam(model, images, classes, model.backbone))
+
     found: dict[str, Explanation] = {
         "CAM": lambda images, classes: over(cam(model, images, classes)),
-        "Grad-CAM": lambda images, classes: over(
-            grad_cam(model, images, classes, model.backbone)
-        ),
+        "Grad-CAM": at_the_backbone,
         "occlusion": lambda images, _: occlusion(
             model, images, _odd(PATCH * size), max(1, round(STRIDE * size))
         ),
@@ -84,6 +90,23 @@ def offered(model: Method, image: Tensor) -> Offered:
             refused[name] = str(error)
             del found[name]
     return Offered(found, refused)
+
+
+@torch.no_grad()
+def _check_look(model: Method, image: Tensor) -> None:
+    """Refuse a model whose backbone does not look once, and at the whole picture: its
+    maps would lie elsewhere, such as in a crop.
+    """
+    seen: list[Tensor] = []
+    backbone = getattr(model, "backbone", None)
+    if backbone is not None:
+        with backbone.register_forward_pre_hook(lambda _, given: seen.append(given[0])):
+            model.predict(image)
+    if len(seen) != 1 or not torch.equal(seen[0], image):
+        raise InputError(
+            f"the backbone of {type(model).__name__} does not look once, at the whole"
+            " picture, so that no one map stands for a prediction."
+        )
 
 
 def _odd(side: float) -> int:
