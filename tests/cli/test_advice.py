@@ -59,10 +59,11 @@ FOLLOWED = {
     "<code>{_text(story.command)}": (
         "tests/cli/test_batch_command.py::test_what_is_finished_is_not_run_again"
     ),
-    # commands by name
-    "With {beside}: only a line for each run": (
-        "tests/cli/test_run.py::test_the_key_of_a_run_is_told_before_it_is_made"
+    "{self.run.command}{train}": (
+        "tests/evidence/test_batch.py"
+        "::test_a_stage_is_made_again_only_for_a_run_that_needs_its_weights"
     ),
+    # commands by name
     "--keys only says something with --plan": (
         "tests/cli/test_batch_command.py::test_keys_name_every_run_and_stage_of_a_plan"
     ),
