@@ -123,9 +123,8 @@ def _measured(records: list[dict], among: list[dict]) -> dict[str, object]:
 
 def images_seen(record: dict) -> int:
     """Training images times epochs; what is solved on features sees each once."""
-    share = record["recipe"].get("fraction", 1.0)
     epochs = 1 if record["method"] == "probe" else record["train"]["epochs"]
-    return round(record["images"]["train"] * share) * epochs
+    return record["images"]["train"] * epochs
 
 
 # ---- accuracy over cost
@@ -147,7 +146,10 @@ def field_figure(paper: Paper, found: list[dict]) -> Shown:
         for name in rows:
             marker, colour = LOOKS[family(name)]
             axes.plot(cost[name], reached[name], marker, ms=7, color=OKABE_ITO[colour])
-        axes.set(xscale="log", xlabel="GFLOP to predict an image", ylabel="accuracy, %")
+        axes.set(xlabel="GFLOP to predict an image", ylabel="accuracy, %")
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:.2g}")
+        axes.margins(0.1)
         _name_points(axes, cost, reached)
 
     best = max(reached, key=lambda name: reached[name])
@@ -177,7 +179,7 @@ def _name_points(axes: Axes, cost: dict[str, float], reached: dict[str, float]) 
     names = sorted(reached, key=lambda name: reached[name])
     low, high = axes.get_ylim()
     shares = [(reached[name] - low) / (high - low) for name in names]
-    for name, at in zip(names, spaced(shares, 1 / len(names)), strict=True):
+    for name, at in zip(names, spaced(shares, min(0.08, 1 / len(names))), strict=True):
         axes.annotate(
             name,
             (cost[name], reached[name]),

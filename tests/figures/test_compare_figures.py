@@ -59,12 +59,10 @@ def test_without_records_every_method_is_not_run(lines):
     assert drawing.field_figure(PAPER, []).text.endswith("not run yet.")
 
 
-def test_images_seen_are_those_of_all_epochs_and_of_the_share_that_is_used(of):
+def test_images_seen_are_those_of_all_epochs(of):
     record = of("plain", 0, 0.5)
-    half = record | {"recipe": record["recipe"] | {"fraction": 0.5}}
     record["images"]["train"] = 10
     assert drawing.images_seen(record) == 60
-    assert drawing.images_seen(half) == 30
     assert drawing.images_seen(record | {"method": "probe"}) == 10
 
 
