@@ -4,6 +4,7 @@ where those look that cut regions out.
 
 import html
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -103,9 +104,10 @@ def _printed(paper: Paper, row: Row, dataset: str) -> str:
 def _measured(records: list[dict], among: list[dict]) -> dict[str, object]:
     """What was measured of one row, and what it cost."""
     if not records:
-        names = ("seeds", "images seen", "passes", "training", "GFLOP to predict")
-        unknown = dict.fromkeys((*names, "parameters, millions"), "–")
-        return {"measured, %": "not run", "95 % interval": "–"} | unknown
+        names = ("measured, %", "95 % interval", "seeds", "images seen", "passes")
+        costs = ("training", "GFLOP to predict", "parameters, millions")
+        nothing: dict[str, object] = dict.fromkeys((*names, *costs), "–")
+        return nothing | {"measured, %": "not run"}
     mean, interval = accuracy_cells(records, among)
     first = records[0]
     seconds = [record["train"]["seconds"] for record in records]
@@ -147,8 +149,10 @@ def field_figure(paper: Paper, found: list[dict]) -> Shown:
             marker, colour = LOOKS[family(name)]
             axes.plot(cost[name], reached[name], marker, ms=7, color=OKABE_ITO[colour])
         axes.set(xlabel="GFLOP to predict an image", ylabel="accuracy, %")
-        axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:.2g}")
+        axes.set_xscale("log")
+        axes.minorticks_off()
+        ticks = np.geomspace(min(cost.values()), max(cost.values()), 4)
+        axes.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
         axes.margins(0.1)
         _name_points(axes, cost, reached)
 
@@ -210,9 +214,10 @@ def spaced(places: list[float], least: float) -> list[float]:
 
 def boxes_of(model: Method, images: Tensor) -> Tensor:
     """The boxes (B, K, 4) that a method cuts out of images, best or coarsest first."""
-    if hasattr(model, "regions"):
-        return model.regions(images)
-    return torch.stack(list(model.locate(images).values()), 1)  # type: ignore[operator]
+    looking: Any = model
+    if hasattr(looking, "regions"):
+        return looking.regions(images)
+    return torch.stack(list(looking.locate(images).values()), 1)
 
 
 def looks_figure(

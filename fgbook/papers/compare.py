@@ -118,7 +118,7 @@ FAMILIES = {
 
 # What each method's own paper prints for CUB-200-2011, Aircraft and Cars: where no
 # number could be read, None. Second-hand where a later paper's table is all we read.
-PRINTED = {
+PRINTED: dict[str, tuple[float | None, ...]] = {
     "Bilinear CNN": (84.1, 84.1, 91.3),
     "Boost-CNN": (85.6, 88.5, 92.1),
     "MC-Loss": (87.3, None, 93.7),
