@@ -286,7 +286,7 @@ def pairs_figure(
             _maps_of(places[2:], some, i, maps)
     told = [EDITS[int(k) - 1] for k in edit]
     said = [
-        f"{names[int(k)]}, and with another {word} named as {names[int(s)]}."
+        f"{names[int(k)]}, and with other {word} named as {names[int(s)]}."
         for k, word, s in zip(classes, told, pairs.siblings[scenes, which], strict=True)
     ]
     return figure(
@@ -310,7 +310,7 @@ def _pair(places: Sequence[Axes], pairs: Experiment, i: int, edit: int) -> None:
         axes.set_visible(True)
         photo(axes, pairs.images[i, k].float() / 255)
     outlined(places[1], pairs.changed[i, edit])
-    titled(places[0], "as it is")
+    titled(places[0], "unchanged")
     titled(places[1], f"other {EDITS[edit - 1]}")
 
 
@@ -393,6 +393,28 @@ def shortcut_figure(
         " dotted: an even map. Bars: 95 % intervals over"
         f" scenes.{NOTE}",
     )
+
+
+def shortcut_finding(found: dict[float, list[Scores]]) -> Shown:
+    """Which explanations put more on the background of the same pictures where the
+    network was trained with most of the shortcut, than where with least.
+    """
+    least, most = found[min(found)], found[max(found)]
+    groups: dict[str, list[str]] = {"notice it": [], "do not, that we can tell": []}
+    for name in least[0].maps:
+        pairs = zip(most, least, strict=True)
+        more = [a.maps[name]["ground"] - b.maps[name]["ground"] for a, b in pairs]
+        change = estimate(more, lowest=-1.0)
+        which = "notice it" if change.low > 0 else "do not, that we can tell"
+        groups[which].append(f"{name} {change.signed()}")
+    said = [
+        "The background is followed in"
+        f" {of_network(least, 'planted').text()} of the pictures without a shortcut,"
+        f" and in {of_network(most, 'planted').text()} with the largest. Change of the"
+        " share of the map on the background, of those that"
+    ]
+    parts = [f"{words}: {', '.join(names)}" for words, names in groups.items() if names]
+    return sentence(f"{said[0]} {'; of those that '.join(parts)}.")
 
 
 def _lines(axes: Axes, x: list[float], rows: dict[str, list[Estimate]], y: str) -> None:

@@ -73,7 +73,7 @@ class Explorer:
             photo(first, image)
             if edit:
                 outlined(first, changed)
-            titled(first, "changed" if edit else "as it is")
+            titled(first, "changed" if edit else "unchanged")
             for axes, (name, explanation) in zip(
                 places, self.explanations.items(), strict=True
             ):

@@ -162,6 +162,25 @@ def test_a_shortcut_is_drawn_with_all_its_numbers(scores):
     assert "follows the background: 0 %:" in shown.html
 
 
+def test_an_explanation_that_notices_is_told_from_one_that_does_not():
+    def network(follows, sharp):
+        ground = {"sharp": torch.full((40,), sharp), "blind": torch.rand(40)}
+        return Scores(
+            {"planted": torch.full((40,), follows)},
+            {name: {"ground": values} for name, values in ground.items()},
+            {},
+            torch.zeros(40, 15),
+        )
+
+    torch.manual_seed(0)
+    networks = {0.0: [network(0.1, 0.3)], 0.5: [network(0.4, 0.3)]}
+    said = drawn.shortcut_finding({**networks, 1.0: [network(0.9, 0.5)]}).text
+    assert "in 0.10 (0.10 to 0.10) of the pictures without" in said
+    assert "and in 0.90 (0.90 to 0.90) with the largest" in said
+    assert "of those that notice it: sharp +0.20" in said
+    assert "of those that do not, that we can tell: blind" in said
+
+
 def test_effects_are_drawn_for_each_change(scores):
     shown = drawn.effects_figure({"one": [scores], "two": [scores, scores]})
     for k, name in enumerate(causal.EDITS):
