@@ -125,7 +125,10 @@ def test_a_stage_is_made_again_only_for_a_run_that_needs_its_weights(pictures):
     assert last.run.after.key == stage.run.key
     finish(stage)
     again = look()
-    assert again[stage.run.row].state == "needed"  # its weights are not there
+    needed = again[stage.run.row]
+    assert needed.state == "needed"  # its weights are not there
+    # without this word the record is found, and nothing is made
+    assert needed.command == f"{stage.run.command} --train"
     assert again["low-high"].state == "to do"
     finish(last)
     assert {entry.state for entry in look().values()} == {"done"}
