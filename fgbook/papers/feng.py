@@ -45,7 +45,9 @@ QUICK_RECIPE = Recipe(
 
 
 METHOD = Recipes(quick=QUICK_RECIPE, photo=PHOTO, paper=PAPER_RECIPE)
-PLAIN = METHOD
+# The best of its tries that is no longer than the others; half as many epochs again
+# brought one validation image more.
+PLAIN = METHOD.at("photo", lr=0.006)
 
 # Six regions of which four are read, as in the original. Of its pyramid of three maps
 # the coarser two would have 4 x 4 and 2 x 2 cells here; two sizes on the one map take

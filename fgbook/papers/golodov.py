@@ -3,6 +3,7 @@ classification (2018).
 """
 
 from ..recipe import Recipe
+from . import feng
 from .photo import BACKBONE, PHOTO
 from .spec import Claim, Paper, Recipes, Row, Seeds, Table, Tuning
 
@@ -62,9 +63,7 @@ LINEAR_BIRDS = FROZEN.only("photo").but(
     backbone="mobilenet_v2", weights="mobilenet_v2-inat_birds"
 )
 
-# Full fine-tuning learns the backbone too, and needs another recipe: the one that was
-# tuned for the plain backbone in the chapter on paper B (fgbook/papers/feng.py). At
-# photo it is the same run there and here.
+# Full fine-tuning learns the backbone too, and needs another recipe.
 FINE = Recipes(
     quick=Recipe(
         image_size=73,
@@ -90,6 +89,9 @@ FINE = Recipes(
         weight_decay=5e-4,
     ),
 )
+# At photo the one that was tuned for the plain backbone in the chapter on paper B
+# (fgbook/papers/feng.py): it is the same run there and here.
+TUNED = FINE.at("photo", lr=feng.PLAIN["photo"].lr)
 # conv_cam has 14 x 14 cells, as in CAM networks of 224 px without pool5
 FINE_VGG16 = FINE.only("paper").but(backbone="vgg16", image_size=448, store_size=512)
 
@@ -126,11 +128,11 @@ ROWS = (
     Row("probe", "frozen backbone, map averaged, logistic regression",
         "probe", {}, FINE, unstable=True),
     Row("plain", "whole network fine-tuned",
-        "plain", {}, FINE),
+        "plain", {}, TUNED),
     # MAEN of He, Peng and Zhao (2017), which section II reviews: maps at three
     # depths. Silent there, and so as the row above: the recipe.
     Row("levels", "whole network fine-tuned, a classifier at each of three depths",
-        "levels", {}, FINE.only("quick", "photo")),
+        "levels", {}, TUNED.only("quick", "photo")),
     Row("levels-vgg16", "the same with the reviewed system's VGG16 and conv_cam",
         "levels", {"cam": 1024}, FINE_VGG16),
 )

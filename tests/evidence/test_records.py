@@ -171,5 +171,5 @@ def test_tuned_rows_of_a_paper_had_equally_many_tries_and_the_plain_backbone_no_
             rows.get("plain"),
             {count for row, count in rows.items() if row != "plain"},
         )
-        assert len(others) == 1, tries
-        assert plain is None or plain >= max(others), tries
+        assert len(others) <= 1, tries
+        assert plain is None or plain >= max(others, default=0), tries
