@@ -172,6 +172,6 @@ def test_cells_without_a_middle_are_tiles():
 
 
 def test_a_size_that_a_network_does_not_take_is_said():
-    backbone = create("timm:vit_tiny_patch16_224", "none")
+    backbone = create("timm:mixer_s16_224", "none")
     with pytest.raises(InputError, match="does not take images of 97 px"):
         backbone.depths_at(97)

@@ -196,7 +196,7 @@ def test_wrong_parameters_are_refused_before_any_kernel_starts(clone):
     assert error.startswith("Error: ")
     assert error.count("\n") == 1
     assert not (clone / "started").exists()
-    assert not list((clone / "_build" / "running").iterdir())
+    assert not list((clone / "_build" / "running").glob("*"))
 
 
 # ---- executing

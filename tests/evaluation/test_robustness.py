@@ -130,8 +130,8 @@ def test_what_is_kept_beside_a_record():
             kept["robust"][i] - 1, abs=1e-6
         )
     # NaN: not measured, left out
-    effect = verdicts.compare(
-        np.stack([kept["robust"]] * 2), np.stack([kept["robust"] - 0.25] * 2), "robust"
+    effect = verdicts.difference(
+        np.stack([kept["robust"]] * 2), np.stack([kept["robust"] - 0.25] * 2)
     )
     assert effect.effect == pytest.approx(0.25)
     assert effect.images == 6

@@ -504,8 +504,12 @@ def test_a_quarter_of_the_labels_follows_all_of_the_pictures(tmp_path, monkeypat
     run = runs.resolve("gautam", "simsiam-quarter", "quick")
     assert (run.recipe.fraction, run.after.recipe.fraction) == (0.25, 1.0)
     small = {"image_size": 32, "store_size": 32, "epochs": 1, "precision": "fp32"}
-    after = replace(run.after, recipe=run.after.recipe.but(fraction=0.2, **small))
-    run = replace(run, recipe=run.recipe.but(**small | {"fraction": 0.1}), after=after)
+    changed = small | {"fraction": 0.2}
+    recipe = run.after.recipe.but(**changed)
+    after = replace(run.after, recipe=recipe, overrides=changed)
+    changed = small | {"fraction": 0.1}
+    recipe = run.recipe.but(**changed)
+    run = replace(run, recipe=recipe, overrides=changed, after=after)
     record = runs.execute(run, device="cpu", progress=False)
     assert record["after"] == after.key
     assert record["images"]["train"] == 20 * 4

@@ -315,6 +315,8 @@ def test_what_cannot_be_read_is_shown_so(found):
         "cam": "–",
         "fixed": "–",
         "middle": "–",
+        "dcl": "87.8",
+        "nts-net": "87.5",
     }
     assert {row.name: lines[row.title] for row in PAPER.rows} == expected
     feng = papers.get("feng")  # where None is a dash of the paper's
@@ -392,6 +394,7 @@ def test_losses_are_drawn_as_means_over_seeds_with_their_weighted_sum():
             "seed": seed,
             "key": f"{seed:016x}",
             "recipe": {"loss_weights": [["shuffled", 0.5]]},
+            "overrides": {"loss_weights": [["shuffled", 0.5]]},
             "train": {"losses": losses},
         }
 
