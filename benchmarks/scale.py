@@ -94,12 +94,14 @@ def measured() -> tuple[float, int]:
     count = 0
     for record in records.published():
         hardware, train = record["hardware"], record["train"]
-        if hardware["device"] == "cpu" and hardware["threads"] == 1:
+        alone = hardware["device"] == "cpu" and hardware["threads"] == 1
+        if alone and train["seconds"]:
             images = train["steps"] * record["recipe"]["batch_size"]
             done += LEARNING * record["flops"] * images
             seconds += train["seconds"]
             count += 1
-    if not count:
+    # a probe is solved, not trained: it takes no time
+    if not seconds:
         raise InputError("there is no published record of one thread of a processor.")
     return done / seconds, count
 
