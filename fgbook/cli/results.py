@@ -3,17 +3,15 @@ torch.
 """
 
 import json
-from collections.abc import Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import click
 
 from .common import examples, known_records
 
 if TYPE_CHECKING:
-    from ..evidence.verdicts import Verdict
-    from ..papers.spec import Paper
+    from ..evidence.judged import Said
 
 COLUMNS = (
     "paper",
@@ -64,6 +62,7 @@ def results(paper: str | None, verdicts: bool, as_json: bool) -> None:
     """
     from .. import papers
     from ..evidence import records
+    from ..evidence.judged import judged
 
     about = [papers.get(name) for name in ([paper] if paper else papers.names())]
     everything = known_records()
@@ -172,44 +171,7 @@ def aligned(lines: list[tuple[str, ...]]) -> str:
 # ---- verdicts
 
 
-class Said(NamedTuple):
-    """A verdict, and by what it was judged (None: there was nothing)."""
-
-    paper: "Paper"
-    profile: str | None
-    datasets: tuple[str, ...] | None  # more than one: the mean over them
-    verdict: "Verdict"
-
-
-def judged(about: list["Paper"], found: list[dict]) -> Iterator[Said]:
-    """One verdict for each claim, profile and data set; "not run" where there are no
-    records to decide. Then one for each claim that was decided on several data sets.
-    Quick runs decide nothing, and neither do changed ones.
-    """
-    from ..evidence import families, records
-
-    as_listed = []
-    for record in found:
-        if record["profile"] != "quick" and records.own(record):
-            as_listed.append(record)
-    for paper in about:
-        mine = [record for record in as_listed if record["paper"] == paper.key]
-        if not mine:
-            for verdict in families.judge(paper, []):
-                yield Said(paper, None, None, verdict)
-        for profile in sorted({record["profile"] for record in mine}):
-            there = records.select(mine, profile=profile)
-            by_dataset = {}
-            for dataset in sorted({record["dataset"] for record in there}):
-                here = records.select(there, dataset=dataset)
-                by_dataset[dataset] = families.judge(paper, here)
-                for verdict in by_dataset[dataset]:
-                    yield Said(paper, profile, (dataset,), verdict)
-            for verdict in families.across(by_dataset):
-                yield Said(paper, profile, tuple(by_dataset), verdict)
-
-
-def verdicts_as_text(said: list[Said]) -> str:
+def verdicts_as_text(said: list["Said"]) -> str:
     """Three lines a verdict: what, the claim, and why."""
     lines = []
     for paper, profile, datasets, found in said:
@@ -224,7 +186,7 @@ def verdicts_as_text(said: list[Said]) -> str:
     return "\n".join(lines)
 
 
-def verdicts_as_json(said: list[Said]) -> str:
+def verdicts_as_json(said: list["Said"]) -> str:
     """A list of objects, one a verdict."""
     entries = []
     for paper, profile, datasets, found in said:
