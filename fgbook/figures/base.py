@@ -124,11 +124,13 @@ def table(
     caption: str,
     found: Sequence[dict] = (),
     illustration: bool = False,
+    says: str = "",
 ) -> Shown:
     """A table as HTML, one dictionary a line; cells may hold HTML. Below it, folded,
     the records that it was made from and the command that repeats each.
 
-    `illustration` marks what must not be read as a result.
+    `illustration` marks what must not be read as a result. `says`: what the table
+    shows, in a sentence of plain text (:mod:`fgbook.figures.said`).
     """
     frame = pd.DataFrame(lines)
     body = frame.to_html(escape=False, index=False, border=0, na_rep="–")
@@ -136,11 +138,13 @@ def table(
     if illustration:
         mark = '<span class="fgbook-illustration">illustration</span> '
     above = f"<figcaption>{mark}{html.escape(caption)}</figcaption>"
+    below = f'<p class="fgbook-says">{html.escape(says)}</p>' if says else ""
+    below += sources(found)
     # With a place in the tab order a wide table can be scrolled by keyboard.
     scrolled = f'<div tabindex="0">{body}</div>'
     return Shown(
-        f'<figure class="fgbook-table">{above}{scrolled}{_sources(found)}</figure>',
-        f"{caption}\n{frame.map(_without_tags).to_string(index=False)}",
+        f'<figure class="fgbook-table">{above}{scrolled}{below}</figure>',
+        f"{caption}\n{frame.map(_without_tags).to_string(index=False)}\n{says}".strip(),
     )
 
 
@@ -148,7 +152,10 @@ def _without_tags(cell: object) -> str:
     return html.unescape(re.sub(r"<[^>]*>", "", str(cell)))
 
 
-def _sources(found: Sequence[dict]) -> str:
+def sources(found: Sequence[dict]) -> str:
+    """The records that numbers come from and the command that repeats each, folded;
+    "" where there are none.
+    """
     if not found:
         return ""
     lines = []

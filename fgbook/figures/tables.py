@@ -3,10 +3,12 @@ tables, verdicts, settings, and what was tried on validation.
 """
 
 import html
+import re
 from collections.abc import Sequence
 
 import numpy as np
 
+from .. import papers
 from ..evidence import families, verdicts
 from ..evidence.records import changes
 from ..papers.spec import PROFILES, Claim, Paper, Row, Table
@@ -139,6 +141,17 @@ def _metrics(claim: Claim) -> tuple[str, str]:
     return claim.metric, claim.worse_metric or claim.metric
 
 
+def place_of(claim: Claim) -> str:
+    """Where on its chapter's page the verdict on a claim stands: "claim-d4-fixed"."""
+    return "claim-" + re.sub(r"[^a-z0-9]+", "-", claim.key.lower()).strip("-")
+
+
+def _named(claim: Claim, has_place: bool) -> str:
+    """Key and text of a claim; with a place where links can lead to."""
+    place = f' id="{place_of(claim)}"' if has_place else ""
+    return f"<b{place}>{html.escape(claim.key)}</b> {html.escape(claim.text)}"
+
+
 def verdict_table(paper: Paper, found: list[dict]) -> Shown:
     """One line a claim: the verdict, measured and printed effect, the 95 % interval and
     whether it excludes what is printed, seeds and images, and how the spread between
@@ -148,12 +161,12 @@ def verdict_table(paper: Paper, found: list[dict]) -> Shown:
     outside = left_out(found)
     found = unchanged(found)
     usual = all(_metrics(claim) == ("top1", "top1") for claim in paper.claims)
+    # One table of a chapter has all claims of its paper; others repeat some.
+    is_whole = paper.claims == papers.get(paper.key).claims
     lines = []
     for verdict in families.judge(paper, found):
         claim = verdict.claim
-        line: dict[str, object] = {
-            "claim": f"<b>{claim.key}</b> {html.escape(claim.text)}"
-        }
+        line: dict[str, object] = {"claim": _named(claim, is_whole)}
         if not usual:
             line["metric"] = html.escape(METRICS.get(claim.metric, claim.metric))
         lines.append(line | _verdict_line(verdict, found))

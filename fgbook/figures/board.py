@@ -1,0 +1,287 @@
+"""The verdict board: what the records say of every claim of the papers, on one page.
+Links are written as ``page:book/feng#verdicts`` and become addresses when the page that
+shows the board is built (``book/_ext/shown.py``).
+"""
+
+import html
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from .. import papers
+from ..evidence.judged import Said, judged
+from ..evidence.verdicts import OUTCOMES, UNITS, Verdict, holds
+from ..papers.spec import Paper
+from .base import Shown, count, measured, signed, signed_between, sources
+from .forest import scale, strip, unit
+from .summary import left_out, of_row, unchanged
+from .tables import effect_field, place_of
+
+CHAPTERS = ("golodov", "feng", "gautam", "liang", "peng")
+"""The papers in the order of the book; the comparison's questions are ours."""
+
+MEANT = {
+    "holds": "the whole interval lies on the claim's side",
+    "reversed": "it lies on the other side",
+    "no difference": "it lies within a margin that was fixed before",
+    "inconclusive": "neither; more seeds or images could tell",
+    "not run": "not all trainings that were fixed beforehand are there",
+}
+
+
+def judged_papers(found: Sequence[dict]) -> dict[str, list[Said]]:
+    """Key of a paper -> the verdicts on its claims, in the order of the book."""
+    about = [papers.get(name) for name in CHAPTERS]
+    grouped: dict[str, list[Said]] = {name: [] for name in CHAPTERS}
+    for said in judged(about, found):
+        grouped[said.paper.key].append(said)
+    return grouped
+
+
+def outcomes(said: Iterable[Said]) -> dict[str, int]:
+    """How often each outcome occurs, in the order of OUTCOMES, without zeros."""
+    counted = Counter(one.verdict.outcome for one in said)
+    return {name: counted[name] for name in OUTCOMES if counted[name]}
+
+
+def in_words(counts: dict[str, int]) -> str:
+    """As "8 hold, 5 inconclusive"."""
+    said = []
+    for name, number in counts.items():
+        word = "hold" if name == "holds" and number != 1 else name
+        said.append(f"{number} {word}")
+    return ", ".join(said)
+
+
+def authors(paper: Paper) -> str:
+    """The last names: "Feng, Fu and Zhao"."""
+    names = [name.split()[-1] for name in paper.authors.split(", ")]
+    return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+# ---- which chapter to read first
+
+
+def first_chapter(grouped: dict[str, list[Said]]) -> tuple[str, int, int]:
+    """The paper of whose claims the largest share is decided, how many are, of how
+    many: a reader sees there what a verdict is. Each claim counts once.
+    """
+
+    def shares(name: str) -> tuple[float, int]:
+        decided, claims = _decided(grouped[name])
+        return decided / max(claims, 1), decided
+
+    best = max(grouped, key=shares)
+    return best, *_decided(grouped[best])
+
+
+def _decided(said: Iterable[Said]) -> tuple[int, int]:
+    """How many claims are decided on a data set at least, and how many there are."""
+    by_claim: dict[str, bool] = {}
+    for one in said:
+        key = one.verdict.claim.key
+        by_claim[key] = by_claim.get(key, False) or one.is_decided
+    return sum(by_claim.values()), len(by_claim)
+
+
+# ---- the summary
+
+
+def counts_table(grouped: dict[str, list[Said]]) -> Shown:
+    """A line a paper: how many of the verdicts on its claims are which outcome."""
+    heads = "".join(f'<th scope="col">{name}</th>' for name in OUTCOMES)
+    lines = []
+    for name, said in grouped.items():
+        about, counts = papers.get(name), outcomes(said)
+        cells = [
+            f'<th scope="row"><a href="page:book/{name}">'
+            f"{html.escape(authors(about))}</a></th>"
+        ]
+        for outcome in OUTCOMES:
+            number = counts.get(outcome, 0)
+            shade = f' class="{_slug(outcome)}"' if number else ""
+            cells.append(f'<td{shade} data-label="{outcome}">{number or "–"}</td>')
+        lines.append(f"<tr>{''.join(cells)}</tr>")
+    total = outcomes(one for said in grouped.values() for one in said)
+    head = f'<thead><tr><th scope="col">paper</th>{heads}</tr></thead>'
+    return Shown(
+        '<figure class="fgbook-counts"><figcaption>Verdicts on the claims of five'
+        f" papers: {in_words(total)}.</figcaption><table>{head}<tbody>"
+        f"{''.join(lines)}</tbody></table></figure>",
+        in_words(total),
+    )
+
+
+def legend() -> str:
+    """What each outcome means, as HTML."""
+    words = [f"<b>{name}</b>: {meant}" for name, meant in MEANT.items()]
+    return (
+        f'<p class="fgbook-legend">{"; ".join(words)}. A dot is the measured effect'
+        " with its 95 % interval, to the right of the line where it is on the claim's"
+        " side; a diamond is what the paper prints.</p>"
+    )
+
+
+def _slug(outcome: str) -> str:
+    return outcome.replace(" ", "-")
+
+
+# ---- the board
+
+
+def board(grouped: dict[str, list[Said]], found: Sequence[dict]) -> Shown:
+    """Every verdict: a table a paper, each with the records that it comes from."""
+    parts, texts = [legend()], []
+    for name, said in grouped.items():
+        mine = [record for record in found if record["paper"] == name]
+        parts.append(_paper(papers.get(name), said, mine))
+        texts.append(f"{name}: {in_words(outcomes(said))}")
+    return Shown(f'<div class="fgbook-board">{"".join(parts)}</div>', "\n".join(texts))
+
+
+HEADS = ("claim", "outcome", "effect", "printed", "n", "data")
+
+
+def _paper(paper: Paper, said: Sequence[Said], mine: Sequence[dict]) -> str:
+    """The claims of a paper, unfolded."""
+    reach = {}
+    for one in said:
+        of_unit = unit(one.verdict.claim)
+        alike = [s.verdict for s in said if unit(s.verdict.claim) == of_unit]
+        reach[of_unit] = scale(alike)
+    kept = unchanged(mine)
+    used: dict[str, dict] = {}
+    lines = []
+    for one in said:
+        here = [record for record in kept if _is_of(record, one)]
+        rows = _rows(one.verdict, here)
+        used |= {record["key"]: record for pair in rows for record in pair}
+        lines.append(_line(one, rows, reach[unit(one.verdict.claim)]))
+    heads = "".join(f'<th scope="col">{name}</th>' for name in HEADS)
+    title = f"{html.escape(authors(paper))}: {in_words(outcomes(said))}"
+    caption = f'<a href="page:book/{paper.key}#in-short">The chapter in short</a>.'
+    caption += html.escape(left_out(mine))
+    return (
+        f'<details class="fgbook-paper" id="board-{paper.key}" open>'
+        f"<summary>{title}</summary>"
+        f'<figure class="fgbook-table"><figcaption>{caption}</figcaption>'
+        f'<div tabindex="0"><table class="verdicts"><thead><tr>{heads}</tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
+        f"{sources(list(used.values()))}</figure></details>"
+    )
+
+
+def _is_of(record: dict, said: Said) -> bool:
+    """Whether a record is of the profile and the data that a verdict is about."""
+    if said.datasets is None:
+        return False
+    return record["profile"] == said.profile and record["dataset"] in said.datasets
+
+
+def _rows(verdict: Verdict, here: Sequence[dict]) -> tuple[list[dict], list[dict]]:
+    """The records of a claim's two rows that hold its metric."""
+    claim = verdict.claim
+    better = [r for r in of_row(here, claim.better) if holds(r, claim.metric)]
+    metric = claim.worse_metric or claim.metric
+    worse = [r for r in of_row(here, claim.worse) if holds(r, metric)]
+    return better, worse
+
+
+def _line(said: Said, rows: tuple[list[dict], list[dict]], reach: float) -> str:
+    verdict, claim = said.verdict, said.verdict.claim
+    place = f"page:book/{said.paper.key}#{place_of(claim)}"
+    cells = {
+        "claim": f'<a href="{place}"><b>{html.escape(claim.key)}</b></a>'
+        f" {html.escape(claim.text)}",
+        "outcome": f"<b>{verdict.outcome}</b>",
+        "effect": _effect(said, rows, reach),
+        "printed": _printed(verdict),
+        "n": "–",
+        "data": _data(said),
+    }
+    if verdict.effect and verdict.outcome != "not run":
+        effect = verdict.effect
+        cells["n"] = f"{effect.seeds_text} × {effect.images}"
+    made = []
+    for name, cell in cells.items():
+        mark = f' class="outcome {_slug(verdict.outcome)}"' if name == "outcome" else ""
+        made.append(f'<td{mark} data-label="{name}">{cell}</td>')
+    return f"<tr>{''.join(made)}</tr>"
+
+
+def digits(verdict: Verdict) -> int:
+    """How many decimals an effect has: points one, else three."""
+    return 1 if UNITS.get(verdict.claim.metric) == "points" else 3
+
+
+def effect_cells(
+    said: Said, rows: tuple[list[dict], list[dict]]
+) -> tuple[str, str] | None:
+    """The effect and its interval as HTML with their records; None where there is
+    none.
+    """
+    verdict, effect = said.verdict, said.verdict.effect
+    if effect is None or verdict.outcome == "not run":
+        return None
+    field = effect_field(verdict.claim)
+    if len(said.datasets or ()) > 1:
+        field = field.replace("effect", "across", 1)
+    number = signed(effect.effect, digits(verdict))
+    interval = signed_between(effect.low, effect.high, digits(verdict))
+    return (
+        measured(number, field, *rows),
+        measured(interval, f"{field} interval", *rows),
+    )
+
+
+def _effect(said: Said, rows: tuple[list[dict], list[dict]], reach: float) -> str:
+    """Picture, number, unit and interval."""
+    picture = strip(said.verdict, reach)
+    found = effect_cells(said, rows)
+    if found is None:
+        return picture or "–"
+    number, interval = found
+    of_unit = UNITS.get(said.verdict.claim.metric, "")
+    return f"{picture}{number} {of_unit} ({interval})"
+
+
+def _printed(verdict: Verdict) -> str:
+    """The printed effect, and whether its size is compatible with what was measured."""
+    printed = verdict.claim.printed_effect
+    if printed is None:
+        return "–"
+    size = verdict.size_text
+    said = f": {size}" if size else ""
+    return signed(printed, digits(verdict)) + said
+
+
+def _data(said: Said) -> str:
+    """Names of the data, with a link to the records of the claim's rows."""
+    if not said.datasets:
+        return "–"
+    claim = said.verdict.claim
+    rows = "|".join(dict.fromkeys((claim.better, claim.worse)))
+    asked = f"paper={said.paper.key} row={rows} data={'|'.join(said.datasets)}"
+    address = f"page:book/numbers#find={html.escape(asked.replace(' ', '+'))}"
+    name = html.escape(" and ".join(said.datasets))
+    return f'<a href="{address}">{name}</a>'
+
+
+def summary_text(grouped: dict[str, list[Said]]) -> str:
+    """The counts as a Markdown table, with links to the chapters' sources."""
+    lines = [
+        f"| paper | {' | '.join(OUTCOMES)} |",
+        "|---|" + "---:|" * len(OUTCOMES),
+    ]
+    for name, said in grouped.items():
+        counts = outcomes(said)
+        cells = [str(counts.get(outcome, 0) or "–") for outcome in OUTCOMES]
+        title = f"[{authors(papers.get(name))}](book/{name}.md)"
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    total = outcomes(one for each in grouped.values() for one in each)
+    decided = sum(total.get(name, 0) for name in ("holds", "reversed", "no difference"))
+    lines.append("")
+    lines.append(
+        f"{count(sum(total.values()), 'verdict')}, of which {decided} decided:"
+        f" {in_words(total)}."
+    )
+    return "\n".join(lines) + "\n"
