@@ -1,13 +1,16 @@
 """Where data, weights, runs and published results live.
 
 Each place has an environment variable and a default: inside a clone of the repository
-the folders of that name at its top, elsewhere ``~/.cache/fgbook``. The variables are
-read at every call, so that a notebook can set them.
+the folders of that name at its top, elsewhere ``~/.cache/fgbook`` (and for published
+results those that came with the package). The variables are read at every call, so that
+a notebook can set them.
 """
 
 import hashlib
 import os
 import re
+import tomllib
+from importlib import metadata
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
@@ -17,11 +20,20 @@ without meaning for a plain install.
 """
 
 
-def _home() -> Path:
+SHIPPED_RESULTS = PACKAGE / "published"
+"""The published records as a plain install has them: a copy of the clone's ``results``
+(made by ``setup.py``).
+"""
+
+
+def in_clone() -> bool:
+    """Whether the package is imported from a clone of the repository."""
     has_project = (REPOSITORY / "pyproject.toml").is_file()
-    if has_project and (REPOSITORY / "notebooks").is_dir():
-        return REPOSITORY
-    return Path.home() / ".cache" / "fgbook"
+    return has_project and (REPOSITORY / "notebooks").is_dir()
+
+
+def _home() -> Path:
+    return REPOSITORY if in_clone() else Path.home() / ".cache" / "fgbook"
 
 
 def _place(variable: str, default: str) -> Path:
@@ -59,9 +71,24 @@ def store() -> Path:
 
 def results() -> Path:
     """Folder with the published records that the book prints (``FGBOOK_RESULTS``,
-    default ``results``).
+    default ``results``; of a plain install those that came with it, which are only
+    read).
     """
+    if not in_clone() and not os.environ.get("FGBOOK_RESULTS"):
+        return SHIPPED_RESULTS
     return _place("FGBOOK_RESULTS", "results")
+
+
+def address() -> str:
+    """Where the repository lies on the web: the one setting, ``[project.urls]`` of
+    pyproject.toml, or what an installed package remembers of it.
+    """
+    if in_clone():
+        text = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
+        return tomllib.loads(text)["project"]["urls"]["Repository"]
+    links = metadata.metadata("fgbook").get_all("Project-URL") or []
+    named = dict(link.split(", ", 1) for link in links)
+    return named["Repository"]
 
 
 def file_name(name: str) -> str:

@@ -141,8 +141,8 @@ def clone() -> Path:
         if (folder / "_config.yml").is_file() and (folder / "notebooks").is_dir():
             return folder
     raise InputError(
-        "no notebooks here; go into a clone of https://github.com/fgbook/fgbook and run"
-        " the command there."
+        f"no notebooks here; go into a clone of {paths.address()} and run the command"
+        " there."
     )
 
 

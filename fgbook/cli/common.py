@@ -204,7 +204,16 @@ def key_line(run: "Run", state: str, command: str) -> str:
 def publishes(command: Command) -> Command:
     """The option --publish."""
     help = "Copy the records to the published ones, which the book prints."
-    return click.option("--publish", is_flag=True, help=help)(command)
+
+    def check(_context: click.Context, _option: click.Parameter, chosen: bool) -> bool:
+        """Refuse a folder that cannot be published into, before anything is run."""
+        from ..evidence import records
+
+        if chosen:
+            records.publishing_folder()
+        return chosen
+
+    return click.option("--publish", is_flag=True, help=help, callback=check)(command)
 
 
 # ---- what a person gives

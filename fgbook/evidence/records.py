@@ -335,11 +335,24 @@ def select(records: list[dict], **wanted: object) -> list[dict]:
     return sorted(chosen, key=lambda r: (r["row"], r["dataset"], r["seed"]))
 
 
-def publish(record: dict) -> Path:
-    """Copy a fresh record, with its predictions, into ``results/`` under a readable
-    name; returns the JSON file's path.
+def publishing_folder() -> Path:
+    """Where records are published. Raises InputError for those of an installed package,
+    which the next installation replaces.
     """
     folder = paths.results()
+    if folder == paths.SHIPPED_RESULTS:
+        raise InputError(
+            "cannot publish into the installed package; name a folder for your own"
+            " published records (FGBOOK_RESULTS)."
+        )
+    return folder
+
+
+def publish(record: dict) -> Path:
+    """Copy a fresh record, with its predictions, into ``results/`` under a readable
+    name; returns the JSON file's path. Raises InputError where it cannot be written.
+    """
+    folder = publishing_folder()
     if record["purpose"] == "tuning":
         folder /= "tuning"
     folder /= paths.file_name(record["paper"])

@@ -620,10 +620,17 @@ def test_formulas_are_mathml(book):
     assert "<math" in page(book, "book/feng").read_text(encoding="utf-8")
 
 
-def test_notebook_pages_open_in_colab(book):
-    text = page(book, "notebooks/feng_accuracy").read_text(encoding="utf-8")
-    repository = "colab.research.google.com/github/fgbook/fgbook"
-    assert f"{repository}/blob/main/notebooks/feng_accuracy.ipynb" in text
+def test_links_are_made_from_the_address_of_the_repository(book):
+    """To sources and issues; and notebook pages open in Colab and on Binder."""
+    feng = page(book, "book/feng").read_text(encoding="utf-8")
+    assert f'"{paths.address()}/blob/main/fgbook/methods/focus.py"' in feng
+    assert f'"{paths.address()}/issues/new?' in feng
+    notebook = page(book, "notebooks/feng_accuracy").read_text(encoding="utf-8")
+    repository = paths.address().removeprefix("https://github.com/")
+    in_colab = f"/github/{repository}/blob/main/notebooks/feng_accuracy.ipynb"
+    assert f"https://colab.research.google.com{in_colab}" in notebook
+    on_binder = f"/v2/gh/{repository}/main?urlpath=lab/tree/notebooks/feng_accuracy"
+    assert f"https://mybinder.org{on_binder}" in notebook
 
 
 # ---- the pages' source

@@ -95,7 +95,7 @@ def test_nothing_happens_outside_colab_in_the_first_cell(path):
 
 def test_the_first_cell_fetches_the_package_and_leaves_torch_alone(path):
     first = code(path)[0].source
-    assert "https://github.com/fgbook/fgbook" in first
+    assert f"pip install --quiet git+{paths.address()}" in first
     for line in first.splitlines():
         assert "install" not in line or "torch" not in line, line
 
