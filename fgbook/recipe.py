@@ -170,7 +170,8 @@ class Recipe:
     recompute_statistics: bool = False
 
     # -- execution
-    # "auto": bf16 on a GPU that has it, fp16 on an older one, fp32 on a CPU.
+    # "auto": bf16 on a GPU that has it, fp16 on an older one, fp32 on a CPU, where
+    # frozen stages alone take bf16 if it has instructions for that.
     precision: Precision = "auto"
     compile: bool = False
     # Activations inside the backbone are computed again for the gradient: less memory,

@@ -13,7 +13,7 @@
 from ..errors import unknown
 from . import networks, small, timm_networks
 from .backbone import Backbone, BatchNorm
-from .freezing import freeze_stages, freeze_statistics
+from .freezing import freeze_stages, freeze_statistics, in_bf16, modules_of_stages
 from .geometry import Depth, geometry
 from .networks import TORCHVISION
 from .pooled import POOLS, pooled
@@ -32,6 +32,8 @@ __all__ = [
     "freeze_stages",
     "freeze_statistics",
     "geometry",
+    "in_bf16",
+    "modules_of_stages",
     "pooled",
     "untrained",
     "weights_id",

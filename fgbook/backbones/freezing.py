@@ -1,6 +1,8 @@
 """What of a backbone does not learn: BatchNorm's statistics, or its first stages."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +47,42 @@ def freeze_stages(model: nn.Module, n: int) -> None:
 
         backbone.frozen_modules = tuple(_wholly(backbone, used))
         backbone.train(backbone.training)
+
+
+def modules_of_stages(model: nn.Module, n: int) -> list[nn.Module]:
+    """The modules that :func:`freeze_stages` with this n keeps in eval mode, of every
+    Backbone in `model`, whether or not they are frozen.
+    """
+    if n == 0:
+        return []
+    found = []
+    for backbone in _backbones(model):
+        used = parameters_of_stage(backbone, n - 1)
+        found += [backbone.get_submodule(name) for name in _wholly(backbone, used)]
+    return found
+
+
+@contextmanager
+def in_bf16(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """While this is open, the modules compute in bfloat16 where that is safe (as
+    torch.autocast has it), on a CPU; they give float32.
+    """
+    # What may stand there already, in place of the class's own (see training/memory).
+    before = [vars(module).get("forward") for module in modules]
+    for module in modules:
+        module.forward = partial(_autocast, module.forward)
+    try:
+        yield
+    finally:
+        for module, forward in zip(modules, before, strict=True):
+            del module.forward
+            if forward is not None:
+                module.forward = forward
+
+
+def _autocast(forward: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    with torch.autocast("cpu", torch.bfloat16):
+        return forward(*inputs).float()
 
 
 def parameters_of_stage(backbone: Backbone, stage: int) -> set[str]:

@@ -302,6 +302,7 @@ def _record(
     from ..evaluation import cost
 
     run, dataset = trained.run, trained.dataset
+    device = trained.device or devices.default_device()
     log = _log(run)
     learnt_from = len(dataset.train)
     if run.recipe.train_on == "train+val":
@@ -345,7 +346,12 @@ def _record(
             "clipped": outcome.clipped,
             "clip_coefficient": outcome.clip_coefficient,
         },
-        "hardware": records.hardware(trained.device or devices.default_device()),
+        "hardware": records.hardware(device)
+        | {
+            "frozen_precision": devices.frozen_precision(
+                run.recipe, torch.device(device)
+            )
+        },
         "versions": records.versions(),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "command": run.command,

@@ -9,13 +9,15 @@ import ctypes
 import os
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ..backbones import BatchNorm
+from ..backbones import BatchNorm, in_bf16, modules_of_stages
 from ..errors import InputError
 from ..recipe import Recipe
 
@@ -58,6 +60,32 @@ def _best_precision(on_cpu: bool) -> str:
     if torch.cuda.is_bf16_supported(including_emulation=False):
         return "bf16"
     return "fp16"
+
+
+def frozen_precision(recipe: Recipe, device: torch.device) -> str:
+    """What the recipe's frozen stages compute in, where precision is "auto": "bf16" on
+    a CPU that has instructions for it, which makes a step a third shorter, else as all
+    the rest. What learns stays in float32 on a CPU: its backward pass is no faster in
+    bf16.
+    """
+    wanted = recipe.precision == "auto" and recipe.frozen_stages > 0
+    # a graph is compiled as it stands
+    if not wanted or recipe.compile or device.type != "cpu":
+        return "same"
+    # not to be had in older versions of torch
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return "bf16" if capabilities.get("avx512_bf16") else "same"
+
+
+def in_precision(
+    model: nn.Module, recipe: Recipe, device: torch.device
+) -> Callable[[], AbstractContextManager]:
+    """What opens the context in which the model's frozen stages compute in their
+    :func:`frozen_precision`.
+    """
+    if frozen_precision(recipe, device) == "same":
+        return nullcontext
+    return partial(in_bf16, modules_of_stages(model, recipe.frozen_stages))
 
 
 def keep_memory() -> None:

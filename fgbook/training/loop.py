@@ -244,6 +244,8 @@ class Trainer:
         self.names: tuple[str, ...] = getattr(model, "rounds", ())
         self.rounds: list[tuple[str, ...]] = [(name,) for name in self.names] or [()]
 
+        self.frozen_precision = devices.in_precision(model, recipe, self.device)
+
         # what is called in place of the model: compiled, DistributedDataParallel
         if recipe.compile:
             model.compile()
@@ -407,6 +409,7 @@ class Trainer:
             kept = memory.Activations(self.model)
         with (
             self.accelerator.autocast(),
+            self.frozen_precision(),
             kept or nullcontext(),
             _batchnorm_explained(self.recipe),
         ):
@@ -681,6 +684,7 @@ def _logits(
     the batches are the same however many there are.
     """
     model.eval()
+    frozen_precision = devices.in_precision(model, recipe, accelerator.device)
     all_batches = torch.arange(len(images)).split(recipe.batch_size)
     mine = all_batches[accelerator.process_index :: accelerator.num_processes]
     logits = []
@@ -688,7 +692,7 @@ def _logits(
         there = to_device(index, accelerator.device)
         view = evaluation_view(images(index, there), there, recipe, resolution)
         view = view.contiguous(memory_format=torch.channels_last)
-        with accelerator.autocast():
+        with accelerator.autocast(), frozen_precision():
             logits.append(model.predict(view).float())
     found = [(torch.cat(mine), torch.cat(logits).cpu())] if mine else []  # WAITS
     if accelerator.num_processes > 1:

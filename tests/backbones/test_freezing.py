@@ -13,6 +13,8 @@ from fgbook.backbones import (
     create,
     freeze_stages,
     freeze_statistics,
+    in_bf16,
+    modules_of_stages,
 )
 from fgbook.backbones.small import Small
 from fgbook.errors import InputError
@@ -212,3 +214,59 @@ def test_a_copy_is_frozen_too_and_states_have_the_same_names():
 def test_more_stages_than_there_are_are_refused(n):
     with pytest.raises(InputError, match="small has 3 depths"):
         freeze_stages(Pooled(create("small", "none")), n)
+
+
+# ---- precision of what is frozen
+
+
+def test_frozen_stages_compute_in_bf16_and_the_rest_does_not():
+    backbone = create("small", "none").eval()
+    seen = {}
+
+    def note(name, module, inputs, output):
+        seen[name] = output.dtype
+
+    for name, module in backbone.named_modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(lambda *a, name=name: note(name, *a))
+    images = torch.rand(2, 3, 64, 64)
+    exact = backbone.stages(images)
+    with in_bf16(modules_of_stages(backbone, 2)):
+        rounded = backbone.stages(images)
+    frozen = ("network.stem", "network.blocks.0", "network.blocks.1")
+    for name, dtype in seen.items():
+        assert (dtype == torch.bfloat16) == name.startswith(frozen), name
+
+    for before, after in zip(exact, rounded, strict=True):
+        assert after.dtype == torch.float32
+        assert not torch.equal(before, after)
+        assert (before - after).norm() < 0.05 * before.norm()  # 8 bits of precision
+    # nothing is left of it, also where something else stands in forward's place
+    assert all("forward" not in vars(module) for module in backbone.modules())
+    stem = backbone.network.stem
+    stem.forward = other = stem.forward
+    with pytest.raises(KeyboardInterrupt), in_bf16([stem]):
+        raise KeyboardInterrupt
+    assert stem.forward is other
+    assert torch.equal(backbone(images), exact[-1])
+
+
+def test_gradients_pass_through_stages_in_bf16():
+    backbone = create("small", "none").eval()
+    freeze_stages(backbone, 1)
+    gradients = []
+    for modules in ([], modules_of_stages(backbone, 1)):
+        images = torch.linspace(0, 1, 2 * 3 * 32 * 32).view(2, 3, 32, 32)
+        images.requires_grad_()
+        with in_bf16(modules):
+            backbone(images).square().sum().backward()
+        gradients.append(images.grad)
+    assert (gradients[0] - gradients[1]).norm() < 0.1 * gradients[0].norm()
+
+
+def test_modules_of_stages_are_those_that_are_frozen():
+    backbone = create("small", "none")
+    free = modules_of_stages(backbone, 2)
+    freeze_stages(backbone, 2)
+    assert free == [backbone.get_submodule(name) for name in backbone.frozen_modules]
+    assert modules_of_stages(backbone, 0) == []

@@ -385,6 +385,52 @@ def test_frozen_stages_stay_as_they_are(tmp_path, stages):
         assert torch.equal(value, before[name]) == name.startswith(frozen), name
 
 
+@pytest.mark.parametrize(
+    ("able", "change", "precision"),
+    [
+        (True, {}, "bf16"),
+        (False, {}, "same"),
+        (True, {"precision": "fp32"}, "same"),
+        (True, {"frozen_stages": 0}, "same"),
+        (True, {"compile": True}, "same"),
+    ],
+)
+def test_precision_of_frozen_stages(monkeypatch, able, change, precision):
+    capabilities = {"avx512_bf16": able}
+    monkeypatch.setattr(
+        torch.cpu, "get_capabilities", lambda: capabilities, raising=False
+    )
+    recipe = BASE.but(frozen_stages=1).but(**change)
+    found = devices.frozen_precision(recipe, torch.device("cpu"))
+    assert found == precision
+    assert devices.frozen_precision(recipe, torch.device("cuda")) == "same"
+
+
+def test_training_and_prediction_use_the_precision_of_frozen_stages(
+    tmp_path, monkeypatch
+):
+    """The same weights give other logits where the processor is able, and the steps
+    other losses.
+    """
+    losses, found = [], []
+    for able in (True, False):
+        monkeypatch.setattr(
+            torch.cpu,
+            "get_capabilities",
+            lambda able=able: {"avx512_bf16": able},
+            raising=False,
+        )
+        torch.manual_seed(0)
+        model = Small()
+        recipe = BASE.but(frozen_stages=2, epochs=1)
+        found.append(loop.predict(model, tiny.dataset().val, recipe))
+        fit(tmp_path / str(able), recipe, model)
+        losses.append(log(tmp_path / str(able))[0]["losses"])
+    assert not torch.equal(*found)
+    torch.testing.assert_close(*found, atol=0.02, rtol=0)
+    assert losses[0] != losses[1]
+
+
 def test_seeds_differ_and_the_state_of_the_generators_does_not_matter(tmp_path):
     a = fit(tmp_path / "a")[1].state_dict()
     b = fit(tmp_path / "b")[1].state_dict()
