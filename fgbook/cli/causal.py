@@ -1,9 +1,11 @@
-"""``fgbook causal``: judge what explains a trained model, by experiment."""
+"""``fgbook causal``: judge what explains trained models, by experiment."""
+
+import time
 
 import click
 
-from ..errors import InputError
-from .common import check_device, examples, on_device
+from ..errors import InputError, unfinished
+from .common import check_device, examples, on_device, within_budget
 from .predict import key_or_folder
 
 
@@ -11,6 +13,8 @@ from .predict import key_or_folder
     epilog=examples(
         "fgbook causal --run 3f2a",
         "fgbook causal --run 3f2a --scenes 200",
+        "fgbook causal --table --budget-minutes 60",
+        "fgbook causal --table --network plain --share 0 --share 100",
         note='The key of a run is in the column "first run" of `fgbook results`; its'
         " first letters will do. The chapter on causes says what the columns mean.",
     )
@@ -18,7 +22,6 @@ from .predict import key_or_folder
 @click.option(
     "--run",
     "key",
-    required=True,
     help="Key of a run on drawn birds, or the folder of its model.",
 )
 @click.option(
@@ -26,16 +29,88 @@ from .predict import key_or_folder
     default=32,
     show_default=True,
     type=click.IntRange(1),
-    help="Drawn birds to experiment with; each takes 16 pictures.",
+    help="With --run: drawn birds to experiment with; each takes 16 pictures.",
 )
+@click.option(
+    "--table",
+    is_flag=True,
+    help="Make what is missing of the book's table, all methods with and without"
+    " planted shortcuts, and publish its numbers in results/causal. Hours on a core.",
+)
+@click.option(
+    "--network",
+    "networks",
+    multiple=True,
+    help="With --table: a network of it; repeatable.  [default: all]",
+)
+@click.option(
+    "--share",
+    "shares",
+    multiple=True,
+    type=int,
+    help="With --table: per cent of training images with a planted background;"
+    " repeatable.  [default: 0, 50, 90, 100]",
+)
+@click.option(
+    "--seeds",
+    type=click.IntRange(1),
+    help="With --table: trainings of each network.  [default: 5]",
+)
+@within_budget
 @on_device
-def causal(key: str, scenes: int, device: str | None) -> None:
+def causal(
+    key: str | None,
+    scenes: int,
+    table: bool,
+    networks: tuple[str, ...],
+    shares: tuple[int, ...],
+    seeds: int | None,
+    budget_minutes: float | None,
+    device: str | None,
+) -> None:
     """Change one attribute of a drawn bird, and see who notices.
 
-    Prints what moves the model's prediction, and how well each of its explanations
-    points at the cause.
+    Prints what moves a model's prediction, and how well each of its explanations points
+    at the cause: of one trained model (--run), or of all of the table's.
     """
+    if (key is None) != table:
+        raise InputError(
+            "choose one: --run KEY judges a trained model, --table makes the book's"
+            " table."
+        )
     check_device(device)
+    if key is not None:
+        _one(key, scenes, device)
+        return
+    end = None if budget_minutes is None else time.monotonic() + 60 * budget_minutes
+    _table(networks, shares, seeds, end, device)
+
+
+def _table(
+    networks: tuple[str, ...],
+    shares: tuple[int, ...],
+    seeds: int | None,
+    end: float | None,
+    device: str | None,
+) -> None:
+    """Make the lines that are missing, until the time ends."""
+    from ..evidence import causes
+
+    wanted = causes.planned(networks, shares, seeds or causes.SEEDS)
+    todo = causes.missing(wanted)
+    click.echo(f"{len(wanted) - len(todo)} of {len(wanted)} networks are there.")
+    for place, one in enumerate(todo):
+        left = None if end is None else (end - time.monotonic()) / 60
+        if (left is not None and left <= 0) or not causes.make(one, device, left):
+            done = len(wanted) - len(todo) + place
+            click.echo(unfinished(done, len(wanted)), err=True)
+            return
+        shown = f"{one.network}, shortcut {one.share} %, seed {one.seed}"
+        click.echo(f"{time.strftime('%H:%M:%S')} {shown}: published")
+
+
+def _one(key: str, scenes: int, device: str | None) -> None:
+    """Judge the explanations of one trained model."""
     model_of = key_or_folder(key)
 
     from ..evaluation import causal as experiment

@@ -107,13 +107,12 @@ def _places(values: Tensor, valid: Tensor) -> Tensor:
 # ---- maps that know nothing of the network
 
 
-def controls(images: Tensor, birds: Tensor, causes: Tensor) -> dict[str, Tensor]:
+def controls(images: Tensor, birds: Tensor) -> dict[str, Tensor]:
     """Maps (B, S, S) by name that are made without any network, for images (B, 3, S, S)
-    in [0, 1] with objects `birds` and causes (B, S, S) bool:
+    in [0, 1] with objects `birds` (B, S, S) bool:
 
     "even"; "centre": a Gaussian in the middle, where photographers put things; "edges":
-    how steep the picture is; "bird": the object's mask; "random box": a box with the
-    sides of the cause's, at a random place, always the same one.
+    how steep the picture is; "bird": the object's mask. See also :func:`random_box`.
     """
     count, size = len(images), images.shape[-1]
     middle = (torch.arange(size, device=images.device) + 0.5) / size - 0.5
@@ -124,7 +123,6 @@ def controls(images: Tensor, birds: Tensor, causes: Tensor) -> dict[str, Tensor]
         "centre": (bell[:, None] * bell).expand(count, -1, -1),
         "edges": edges(images),
         "bird": birds.float(),
-        "random box": random_box(causes),
     }
 
 

@@ -45,7 +45,10 @@ from ..explain.classes import logits_of
 from ..images.augment import centre_offset
 from ..methods import Method
 from ..recipe import Recipe
-from .blame import agreement, blame, controls, energy, positive
+from .blame import agreement, blame, controls, energy, positive, random_box
+
+VERSION = 1
+"""Raised when scores change: other scenes, edits, measures or explanations."""
 
 SPECIES = 20
 BATCH = 64
@@ -264,24 +267,18 @@ def score(
         for name, explanation in explanations.items()
     }
     everything = torch.arange(len(pairs))
-    views = pairs.views(everything)
-    found: dict[str, dict[str, Tensor]] = {}
-    for name, each in maps.items():
-        found[name] = judged(each, pairs, cause, effect)
+    blind = controls(pairs.views(everything), pairs.birds)
+    found = {name: judged(each, pairs, cause, effect) for name, each in maps.items()}
+    known = {name: judged(each, pairs, cause, effect) for name, each in blind.items()}
 
-    blind: dict[str, list[dict[str, Tensor]]] = {}
+    boxes = []  # one for each cause, as large as it
     for which in (0, 1):
         of_cause = pairs.changed[everything, pairs.telling[:, which]]
-        for name, each in controls(views, pairs.birds, of_cause).items():
-            one = torch.zeros_like(cause)
-            one[:, which] = cause[:, which]
-            blind.setdefault(name, []).append(judged(each, pairs, one, effect))
-    return Scores(
-        reactions(logits, pairs),
-        found,
-        {name: _mean(both) for name, both in blind.items()},
-        effect,
-    )
+        one = torch.zeros_like(cause)
+        one[:, which] = cause[:, which]
+        boxes.append(judged(random_box(of_cause), pairs, one, effect))
+    known["random box"] = _mean(boxes)
+    return Scores(reactions(logits, pairs), found, known, effect)
 
 
 def judge(model: Method, pairs: Experiment) -> Scores:

@@ -4,6 +4,7 @@
     maps = occlusion(model, images, patch=27, stride=8)  # (B, H, W)
     maps = cam(model, images, classes)  # (B, h, w); a linear head on pooled maps
     maps = grad_cam(model, images, classes, model.backbone)  # (B, h, w); any layer
+    maps = rollout(model, images)  # (B, h, w); a transformer's attention
     maps = integrated_gradients(model, images, classes)  # (B, H, W)
     maps = enlarge(maps, H, stride, first)  # (B, H, H): maps of cells over the pixels
 
@@ -18,6 +19,7 @@ from .grad_cam import grad_cam
 from .integrated import integrated_gradients
 from .occlusion import CHUNK, GREY, occlusion
 from .offered import Explanation, coverage, offered
+from .rollout import rolled, rollout
 
 __all__ = [
     "CHUNK",
@@ -30,4 +32,6 @@ __all__ = [
     "integrated_gradients",
     "occlusion",
     "offered",
+    "rolled",
+    "rollout",
 ]

@@ -5,22 +5,26 @@ itself, in one form: maps over the pixels.
     maps = explanations["Grad-CAM"](images, classes)  # (B, S, S)
 
 A method that looks at regions, or draws boxes, says with them what its prediction is
-made of. As a map that is the number of boxes that cover a pixel.
+made of. As a map that is the number of boxes that cover a pixel. One with heads at
+several depths has a map at each.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from ..backbones import Depth
 from ..errors import InputError
 from ..images.enlarge import enlarge
 from ..methods.method import Method
 from .cam import cam
-from .grad_cam import grad_cam
+from .grad_cam import grad_cam, tapped
 from .integrated import integrated_gradients
 from .occlusion import occlusion
+from .rollout import rollout
 
 Explanation = Callable[[Tensor, Tensor], Tensor]
 """Images (B, 3, S, S) in [0, 1] and classes (B,) int64 -> maps (B, S, S), or (B, h, w),
@@ -42,22 +46,16 @@ def offered(model: Method, image: Tensor) -> Offered:
     """The explanations of a model, each tried on one image (1, 3, S, S).
 
     CAM, Grad-CAM at the backbone's map, occlusion (which is about all classes at once)
-    and integrated gradients; then the model's own: its attention map, its class
-    activation maps by name, its regions, its boxes.
+    and integrated gradients; then the model's own, as :func:`_own` finds them.
     """
     size = image.shape[-1]
-
-    def over(maps: Tensor) -> Tensor:
-        if not hasattr(model, "backbone"):
-            raise InputError(
-                f"{type(model).__name__} has no backbone that says where cells look."
-            )
-        depth = model.backbone.depth_at(size)
-        return enlarge(maps.float(), size, depth.stride, depth.first)
 
     def at_the_backbone(images: Tensor, classes: Tensor) -> Tensor:
         _check_look(model, image)
         return over(grad_cam(model, images, classes, model.backbone))
+
+    def over(maps: Tensor) -> Tensor:
+        return _over(maps, size, _backbone_of(model).depth_at(size))
 
     found: dict[str, Explanation] = {
         "CAM": lambda images, classes: over(cam(model, images, classes)),
@@ -68,19 +66,8 @@ def offered(model: Method, image: Tensor) -> Offered:
         "integrated gradients": lambda images, classes: integrated_gradients(
             model, images, classes
         ),
+        **_own(model, image),
     }
-    look = getattr(model, "attention_map", None)
-    if look is not None:
-        found["own attention"] = lambda images, _: over(look(images))
-    regions = getattr(model, "regions", None)
-    if regions is not None:
-        found["own regions"] = lambda images, _: coverage(regions(images), size)
-    locate = getattr(model, "locate", None)
-    if locate is not None:
-        found["own boxes"] = lambda images, _: coverage(
-            torch.stack(list(locate(images).values()), 1), size
-        )
-
     refused = {}
     first = torch.zeros(1, dtype=torch.int64, device=image.device)
     for name, explanation in list(found.items()):
@@ -92,17 +79,89 @@ def offered(model: Method, image: Tensor) -> Offered:
     return Offered(found, refused)
 
 
+def _own(model: Any, image: Tensor) -> dict[str, Explanation]:
+    """What a model shows of itself, by the methods that it has: its attention map, a
+    transformer's attention rolled out, its class activation maps, Grad-CAM at each map
+    that a head of its own reads, its regions, its boxes.
+    """
+    size = image.shape[-1]
+    found: dict[str, Explanation] = {}
+    if hasattr(model, "attention_map"):
+        found["own attention"] = lambda images, _: _over(
+            model.attention_map(images), size, _cells(model, size)
+        )
+    if hasattr(model, "attentions"):
+        found["rollout"] = lambda images, _: _over(
+            rollout(model, images), size, _cells(model, size)
+        )
+    if hasattr(model, "activation_maps"):
+        for name in model.activation_maps(image):
+            found[f"own map, {name}"] = partial(_own_map, model, name)
+    if hasattr(model, "looks_at"):
+        for name in model.looks_at(size):
+            found[f"Grad-CAM, {name}"] = partial(_at_a_head, model, name)
+    if hasattr(model, "regions"):
+        found["own regions"] = lambda images, _: coverage(model.regions(images), size)
+    if hasattr(model, "locate"):
+        found["own boxes"] = lambda images, _: coverage(
+            torch.stack(list(model.locate(images).values()), 1), size
+        )
+    return found
+
+
+def _own_map(model: Any, name: str, images: Tensor, classes: Tensor) -> Tensor:
+    """One of the model's ``activation_maps``, over the pixels."""
+    size = images.shape[-1]
+    depth = _cells(model, size)
+    if hasattr(model, "depths_at"):  # each map has its own
+        depth = model.depths_at(size)[name]
+    return _over(model.activation_maps(images, classes)[name], size, depth)
+
+
+def _at_a_head(model: Any, name: str, images: Tensor, classes: Tensor) -> Tensor:
+    """Grad-CAM at one of the layers that the model ``looks_at``, over the pixels."""
+    size = images.shape[-1]
+    layer, depth = model.looks_at(size)[name]
+    return _over(grad_cam(model, images, classes, layer), size, depth)
+
+
+def _over(maps: Tensor, size: int, depth: Depth) -> Tensor:
+    """Maps of cells (B, h, w) over the pixels of images of `size` pixels."""
+    return enlarge(maps.float(), size, depth.stride, depth.first)
+
+
+def _cells(model: Any, size: int) -> Depth:
+    """Where the cells of the model's own map look."""
+    if hasattr(model, "cells_at"):
+        return model.cells_at(size)
+    return _backbone_of(model).depth_at(size)
+
+
+def _backbone_of(model: Any) -> Any:
+    """Raises InputError where there is none."""
+    if not hasattr(model, "backbone"):
+        raise InputError(
+            f"{type(model).__name__} has no backbone that says where cells look."
+        )
+    return model.backbone
+
+
 @torch.no_grad()
 def _check_look(model: Method, image: Tensor) -> None:
     """Refuse a model whose backbone does not look once, and at the whole picture: its
     maps would lie elsewhere, such as in a crop.
     """
     seen: list[Tensor] = []
+
+    def keep(maps: Tensor) -> Tensor:
+        seen.append(maps)
+        return maps
+
     backbone = getattr(model, "backbone", None)
     if backbone is not None:
-        with backbone.register_forward_pre_hook(lambda _, given: seen.append(given[0])):
+        with tapped(backbone, keep):
             model.predict(image)
-    if len(seen) != 1 or not torch.equal(seen[0], image):
+    if len(seen) != 1 or not torch.equal(seen[0], model.backbone(image)):
         raise InputError(
             f"the backbone of {type(model).__name__} does not look once, at the whole"
             " picture, so that no one map stands for a prediction."

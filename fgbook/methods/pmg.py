@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..backbones import Backbone
+from ..backbones import Backbone, Depth
 from ..errors import InputError
 from ..images.shuffle import shuffle_patches
 from .heads import linear
@@ -170,6 +170,14 @@ class PMG(Method):
         logits = {name: self.heads[name](vectors[name]) for name in vectors}
         together = torch.cat(list(vectors.values()), 1)
         return {**logits, "concat": self.heads["concat"](together)}
+
+    def looks_at(self, size: int) -> dict[str, tuple[nn.Module, Depth]]:
+        """Of each stage, the block whose maps its head reads, and where their cells
+        look, in images of `size` pixels.
+        """
+        depths = self.backbone.depths_at(size)[-len(self.patches) :]
+        blocks = zip(self.blocks.values(), depths, strict=True)
+        return dict(zip(self.patches, blocks, strict=True))
 
     def _vectors(self, images: Tensor, names: list[str]) -> dict[str, Tensor]:
         """What these stages see: the maximum over space of their block's map, (B, 2 *

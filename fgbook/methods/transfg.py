@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..backbones import Backbone, timm_networks
+from ..backbones import Backbone, Depth, timm_networks
 from ..errors import InputError
 from ..images.regions import centre_boxes
 from .heads import linear
@@ -144,24 +144,51 @@ class TransFG(Method):
         size = side_of(images, "transfg")
         tokens, parts = self._read(images)
         side = math.isqrt(tokens.shape[1] - self.prefix)
-        if self.of_patches:
-            patch, stride, first = self.patch, self.stride, self.patch / 2
-        else:
-            depth = self.backbone.depth_at(size)
-            patch, stride, first = depth.stride, depth.stride, depth.first
-        box = min(patch, size)
-        return centre_boxes(side, side, size, box, stride, first, images.device)[parts]
+        cells = self.cells_at(size)
+        box = min(self.patch if self.of_patches else cells.stride, size)
+        boxes = centre_boxes(
+            side, side, size, box, cells.stride, cells.first, images.device
+        )
+        return boxes[parts]
+
+    def cells_at(self, size: int) -> Depth:
+        """Where the patches look, in images of `size` pixels."""
+        if not self.of_patches:
+            return self.backbone.depth_at(size)
+        return Depth(self.backbone.channels, self.stride, self.patch / 2)
+
+    @torch.no_grad()
+    def attentions(self, images: Tensor) -> list[Tensor]:
+        """How far tokens look at each other in layers 1 .. L-1: (B, K, T, T) each, the
+        class token first, patches from `prefix` on.
+        """
+        return self._layers(images)[1]
+
+    @torch.no_grad()
+    def attention_map(self, images: Tensor) -> Tensor:
+        """What parts are chosen by, mean over the heads: (B, h, w) over the patches."""
+        side_of(images, "transfg")
+        of_patches = rolled_out(self.attentions(images))[..., self.prefix :].mean(1)
+        side = math.isqrt(of_patches.shape[1])
+        return of_patches.unflatten(1, (side, side))
 
     def _read(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens (B, prefix + N, D) after layer L-1, the class token first, and the
         numbers (B, K) of the patches chosen.
+        """
+        tokens, attentions = self._layers(images)
+        return tokens, rolled_out(attentions)[..., self.prefix :].argmax(2)
+
+    def _layers(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Tokens (B, prefix + N, D) after layer L-1, and the attention in the layers up
+        to it.
         """
         tokens = self._embedded(images)
         attentions = []
         for layer in self.layers:
             attentions.append(attention(layer, tokens))
             tokens = layer(tokens)
-        return tokens, rolled_out(attentions)[..., self.prefix :].argmax(2)
+        return tokens, attentions
 
     def _embedded(self, images: Tensor) -> Tensor:
         """Patches or cells as tokens (B, prefix + N, D), with their places."""

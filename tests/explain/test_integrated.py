@@ -9,7 +9,13 @@ from torch import nn
 
 from fgbook import methods
 from fgbook.errors import InputError
-from fgbook.explain import GREY, coverage, integrated_gradients, offered
+from fgbook.explain import (
+    GREY,
+    coverage,
+    grad_cam,
+    integrated_gradients,
+    offered,
+)
 from fgbook.recipe import Recipe
 
 SIZE = 49
@@ -81,8 +87,10 @@ OWN = {
     "plain": set(),
     "attention": set(),
     "focus": {"own attention", "own regions"},
-    "flrdf": {"own boxes"},
-    "levels": {"own boxes"},
+    "flrdf": {"own boxes", "own map, foreground", "own map, cam"},
+    "levels": {"own boxes", *(f"own map, {k}" for k in ("level1", "level2", "image"))},
+    "pmg": {"Grad-CAM, stage1", "Grad-CAM, stage2", "Grad-CAM, stage3"},
+    "transfg": {"own attention", "rollout", "own regions"},
     "mmal": {"own regions", "own boxes"},
     "ntsnet": {"own regions"},
     "simple": set(),
@@ -108,6 +116,29 @@ def test_all_that_a_model_is_offered_are_maps_over_the_pixels(name, images):
         maps = each(images, classes)
         assert maps.shape == (3, SIZE, SIZE)
         assert maps.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["pmg", "levels", "crossx", "macnn", "bilinear"])
+def test_methods_that_read_several_maps_at_once_have_grad_cam(name, images):
+    """Against a slow computation: the gradient of each image's logit alone."""
+    model = build(name)
+    maps = grad_cam(model, images, torch.tensor([0, 1, 2]), model.backbone)
+    features = model.backbone.features
+    for i in range(3):
+        (*_, last) = model.backbone.stages(images[i : i + 1])
+        leaf = last.detach().requires_grad_()
+
+        def stages(network, x, leaf=leaf):
+            return [*features(network, x)[:-1], leaf]
+
+        model.backbone.features = stages
+        model.predict(images[i : i + 1])[0, i].backward()
+        model.backbone.features = features
+        weight = leaf.grad.mean((2, 3), keepdim=True)
+        expected = (weight * leaf).sum(1).clamp(min=0)[0].detach()
+        torch.testing.assert_close(maps[i], expected, atol=1e-6, rtol=1e-3)
+    assert maps.max() > 0
+    assert model.backbone.features is features  # no trace
 
 
 def test_a_map_of_a_crop_is_not_taken_for_one_of_the_picture(images):

@@ -1,0 +1,302 @@
+"""The whole table of explanations that are judged by experiment: every method of the
+package, trained on drawn birds with and without a planted shortcut, over seeds.
+
+    for one in causes.planned():
+        causes.make(one)  # trains it, judges its explanations, keeps the numbers
+    table = causes.published()  # {("plain", 0): [Scores of seed 0, 1, ...], ...}
+
+Networks come from :mod:`fgbook.evidence.runs`, as all do. What was found of one is a
+line of ``results/causal/<network>.jsonl``: its settings, what it was made with, and for
+each scene the numbers of :class:`fgbook.evaluation.causal.Scores`; no picture, no
+weights. A line that is there is not made again.
+"""
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from filelock import FileLock
+
+from .. import paths
+from ..errors import InputError, unknown
+from . import records, runs
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..evaluation.causal import Scores
+
+SCENES = 40  # two of each species
+SEEDS = 5
+SHARES = (0, 50, 90, 100)  # per cent of the training images with a planted background
+DIGITS = 4  # that are kept of a number
+
+# The comparison's rows are trained there for two epochs of half the images; a network
+# that knows little has few causes to be asked about. As long as the papers' own rows:
+LONGER = {"epochs": 6, "fraction": 1.0}
+
+NETWORKS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "plain": ("feng", "plain", {}),
+    "attention": ("gautam", "attention", {}),
+    "hybrid": ("feng", "hybrid", {}),
+    "transfg": ("compare", "transfg", LONGER),
+    "flrdf": ("liang", "flrdf", {}),
+    "levels": ("golodov", "levels", {}),
+    "nts-net": ("feng", "nts-net", {}),
+    "pmg": ("compare", "pmg", LONGER),
+    "dcl": ("compare", "dcl", LONGER),
+    "semantic": ("gautam", "semantic", {}),
+    "probe": ("feng", "probe", {}),
+    "cal": ("compare", "cal", LONGER),
+    "ma-cnn": ("compare", "ma-cnn", LONGER),
+    "partnet": ("compare", "partnet", LONGER),
+    "mmal": ("compare", "mmal", LONGER),
+    "ra-cnn": ("compare", "ra-cnn", LONGER),
+    "wsdl": ("compare", "wsdl", LONGER),
+    "cross-x": ("compare", "cross-x", LONGER),
+    "dfl-cnn": ("compare", "dfl-cnn", LONGER),
+    "mc-loss": ("compare", "mc-loss", LONGER),
+    "api-net": ("compare", "api-net", LONGER),
+    "boosted": ("compare", "boosted", LONGER),
+    "bilinear": ("compare", "bilinear", LONGER),
+    "compact": ("compare", "compact", LONGER),
+}
+"""Network -> paper, row, and what is changed of the row's quick recipe. Left out are
+methods about low resolution, and other ways of training the plain backbone."""
+
+
+class Wanted(NamedTuple):
+    """A network of the table: trained with a planted background in `share` per cent of
+    its images, from this seed.
+    """
+
+    network: str
+    share: int
+    seed: int
+
+
+def planned(
+    networks: Sequence[str] = (),
+    shares: Sequence[int] = (),
+    seeds: int = SEEDS,
+) -> list[Wanted]:
+    """The networks of the table, or of a part of it: without a shortcut first, and of
+    the plain backbone all shares before any other.
+
+    Raises InputError for a network or share that is not in the table.
+    """
+    for name in networks:
+        if name not in NETWORKS:
+            raise unknown("network", name, NETWORKS)
+    for share in shares:
+        if share not in SHARES:
+            raise unknown("share", str(share), [str(each) for each in SHARES])
+    everything = [
+        Wanted(network, share, seed)
+        for network in networks or NETWORKS
+        for share in shares or SHARES
+        for seed in range(seeds)
+    ]
+    order = list(NETWORKS)
+
+    def urgency(one: Wanted) -> tuple:
+        later = one.share > 0 and one.network != order[0]
+        return later, order.index(one.network)
+
+    return sorted(everything, key=urgency)  # stable: shares and seeds in their order
+
+
+def resolve(one: Wanted) -> runs.Run:
+    """The run that trains a network."""
+    paper, row, changes = NETWORKS[one.network]
+    dataset = f"fieldguide-shortcut{one.share}" if one.share else "fieldguide"
+    return runs.resolve(paper, row, "quick", dataset, one.seed, changes)
+
+
+# ---- making them
+
+
+def make(
+    one: Wanted, device: str | None = None, budget_minutes: float | None = None
+) -> bool:
+    """Train a network of the table, judge its explanations and publish the numbers;
+    False where the time budget ended in its training, which then goes on next time.
+    """
+    from ..evaluation import causal
+
+    commit = records.commit()  # now: the clone may change meanwhile
+    run = resolve(one)
+    trained = runs.execute(
+        run, device=device, budget_minutes=budget_minutes, progress=False, train=True
+    )
+    if trained is None:
+        return False
+    model, _ = runs.model(run, device=device, progress=False)
+    began = time.perf_counter()
+    scores = causal.judge(model, causal.of(run.recipe, SCENES))
+    about = {
+        "key": _key(run.key),
+        "purpose": "causal",
+        **one._asdict(),
+        "run": run.key,
+        "paper": run.paper,
+        "row": run.row,
+        "method": run.method,
+        "profile": run.profile,
+        "dataset": run.dataset,
+        "overrides": run.overrides,
+        "top1": trained["metrics"]["test"]["top1"],
+        "scenes": SCENES,
+        "version": causal.VERSION,
+        "found": numbers(scores),
+        "seconds": round(time.perf_counter() - began, 1),
+        "train_seconds": trained["train"]["seconds"],
+        "hardware": records.hardware(str(next(model.parameters()).device)),
+        "versions": records.versions(),
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "command": command(one),
+        **commit,
+    }
+    _publish(about)
+    return True
+
+
+def command(one: Wanted) -> str:
+    """What makes this line of the table (where it is not there)."""
+    return (
+        f"fgbook causal --table --network {one.network} --share {one.share}"
+        f" --seeds {one.seed + 1}"
+    )
+
+
+def _key(run: str) -> str:
+    from ..evaluation import causal
+
+    return records.key({"run": run, "scenes": SCENES, "version": causal.VERSION})
+
+
+def missing(wanted: Iterable[Wanted]) -> list[Wanted]:
+    """Those that have no line, or one of other settings than today's."""
+    there = {line["key"] for line in lines()}
+    return [one for one in wanted if _key(resolve(one).key) not in there]
+
+
+# ---- lines
+
+
+def folder() -> Path:
+    """Where the table lies."""
+    return paths.results() / "causal"
+
+
+def lines() -> list[dict]:
+    """All that is published, by network, share and seed. Raises InputError where a file
+    is damaged.
+    """
+    found = []
+    for path in sorted(folder().glob("*.jsonl")):
+        found += _read(path)
+    order = list(NETWORKS)
+    known = [line for line in found if line["network"] in order]
+    return sorted(
+        known, key=lambda x: (order.index(x["network"]), x["share"], x["seed"])
+    )
+
+
+def published() -> dict[tuple[str, int], list["Scores"]]:
+    """What was found, by network and share, a training each."""
+    table: dict[tuple[str, int], list[Scores]] = {}
+    for line in lines():
+        place = line["network"], line["share"]
+        table.setdefault(place, []).append(scores_of(line["found"]))
+    return table
+
+
+def _publish(about: dict) -> None:
+    """Put a line into its network's file, in place of an older one of its place."""
+    path = folder() / f"{about['network']}.jsonl"
+    locks = paths.runs() / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    with FileLock(locks / "causal-table.lock"):
+        kept = [line for line in _read(path) if _place(line) != _place(about)]
+        text = ""
+        for line in sorted([*kept, about], key=_place):
+            content = {name: line[name] for name in line if name != "digest"}
+            content["digest"] = records.key(content)
+            text += json.dumps(content, separators=(",", ":"), allow_nan=False) + "\n"
+        records.write_atomically(path, text.encode())
+
+
+def _place(line: dict) -> tuple[str, int, int]:
+    return line["network"], line["share"], line["seed"]
+
+
+def _read(path: Path) -> list[dict]:
+    """The lines of a file; none where there is no file."""
+    if not path.is_file():
+        return []
+    found = []
+    try:
+        for text in path.read_text(encoding="utf-8").splitlines():
+            line = json.loads(text)
+            content = {name: line[name] for name in line if name != "digest"}
+            if line["digest"] != records.key(content):
+                raise ValueError("a digest is not that of its line")
+            found.append(line)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} does not hold what was published ({error}); restore it, or delete"
+            " it and make its lines again with `fgbook causal --table`."
+        ) from error
+    return found
+
+
+# ---- numbers of scenes as JSON
+
+
+def numbers(scores: "Scores") -> dict:
+    """All numbers of `scores`, rounded, as JSON has them: NaN is null."""
+
+    def by_name(found: dict[str, "Tensor"]) -> dict[str, list]:
+        return {name: _rounded(values) for name, values in found.items()}
+
+    return {
+        "network": by_name(scores.network),
+        "maps": {name: by_name(each) for name, each in scores.maps.items()},
+        "controls": {name: by_name(each) for name, each in scores.controls.items()},
+        "effects": [_rounded(each) for each in scores.effects],
+        "refused": scores.refused,
+    }
+
+
+def scores_of(found: dict) -> "Scores":
+    """What :func:`numbers` was made of, up to rounding."""
+    import torch
+
+    from ..evaluation.causal import Scores
+
+    def tensor(values: list) -> "Tensor":
+        return torch.tensor([torch.nan if v is None else v for v in values])
+
+    def by_name(values: dict[str, list]) -> dict[str, "Tensor"]:
+        return {name: tensor(each) for name, each in values.items()}
+
+    return Scores(
+        network=by_name(found["network"]),
+        maps={name: by_name(each) for name, each in found["maps"].items()},
+        controls={name: by_name(each) for name, each in found["controls"].items()},
+        effects=torch.stack([tensor(each) for each in found["effects"]]),
+        refused=found["refused"],
+    )
+
+
+def _rounded(values: "Tensor") -> list:
+    return [None if v != v else _short(v) for v in values.tolist()]
+
+
+def _short(value: float) -> float | int:
+    """A number with DIGITS digits behind the point; a whole one without any."""
+    value = round(value, DIGITS)
+    return int(value) if value == int(value) else value
