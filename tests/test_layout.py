@@ -30,6 +30,7 @@ FLOORS = [
     "evaluation",
     "papers",
     "evidence",
+    "export",
     "figures",
     "reproduce",
     "cli",

@@ -14,7 +14,7 @@ import click
 
 from .. import __version__
 from ..evidence.batch import PARENT
-from . import batch, causal, data, doctor, notebooks, predict, results, run
+from . import batch, causal, data, doctor, export, notebooks, predict, results, run
 from .common import WIDTH, Commands, end_on_request, examples
 
 
@@ -31,6 +31,7 @@ from .common import WIDTH, Commands, end_on_request, examples
         "fgbook batch feng --profile photo --plan     what a whole grid would take",
         "fgbook results feng --verdicts               what came out",
         "fgbook predict bird.jpg --run 3f2a           name the bird in a photograph",
+        "fgbook export --run 3f2a -o model.onnx       its model, for other programs",
         "fgbook doctor                                what is installed and found here",
     ),
 )
@@ -49,6 +50,7 @@ for command in (
     results.results,
     data.data,
     predict.predict,
+    export.export,
     causal.causal,
     doctor.doctor,
 ):

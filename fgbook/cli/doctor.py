@@ -30,6 +30,7 @@ PACKAGES = {
         "sphinx",
         "jupyterlab",
     ),
+    "export": ("onnx", "onnxscript", "onnxruntime"),
     "optional": ("tensorboard", "ruff", "mypy"),
 }
 LISTED = 12  # names in a folder

@@ -40,7 +40,8 @@ def centre_boxes(
 
     def starts(cells: int, side: float) -> Tensor:
         centres = first + torch.arange(cells, device=device) * stride
-        return (centres - side / 2).clamp(0, image_size - side)
+        # both limits of one type: the tracer of exports takes no others
+        return (centres - side / 2).clamp(0.0, float(image_size - side))
 
     top, left = torch.meshgrid(starts(h, height), starts(w, width), indexing="ij")
     boxes = torch.stack([left, top, left + width, top + height], -1)  # (h, w, 4)
@@ -119,7 +120,7 @@ def select(scores: Tensor, iou: Tensor, m: int, threshold: float) -> Tensor:
     chosen = []
     for _ in range(m):
         # where all that is left is too close, it counts nevertheless
-        pool = torch.where(apart.any(1, keepdim=True), apart, free)
+        pool = apart | (free & ~apart.any(1, keepdim=True))
         best = scores.masked_fill(~pool, float("-inf")).argmax(1)  # (B,)
         chosen.append(best)
         free = free & (index != best[:, None])

@@ -1,0 +1,126 @@
+"""An exported file, used: without the classes of the methods, and ONNX without PyTorch.
+
+model = opened.load(Path("model.onnx"))
+logits = model.logits(images)  # (B, 3, S, S) float32 in [0, 1] -> (B, C)
+model.about["classes"]
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from ..errors import InputError
+from . import description
+
+if TYPE_CHECKING:
+    import onnxruntime
+    import torch
+
+SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
+"""Format -> how the names of its files end."""
+
+
+class Opened(Protocol):
+    """What both formats offer."""
+
+    about: dict  # see description.describe
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """Images (B, 3, S, S), float32 in [0, 1] -> logits (B, C) float32."""
+
+
+class OpenedOnnx:
+    """An ONNX file in ONNX Runtime, on the CPU.
+
+    source: its path, or its bytes. threads: 0, as many as there are cores.
+    """
+
+    def __init__(self, source: Path | bytes, threads: int = 0):
+        session = _session(source, threads)
+        held = session.get_modelmeta().custom_metadata_map.get(description.NAME)
+        self.about = description.loads(held, named(source))
+        self.session = session
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """Images (B, 3, S, S), float32 in [0, 1] -> logits (B, C) float32."""
+        (found,) = self.session.run(None, {description.INPUT: images})
+        return np.asarray(found)
+
+
+class OpenedProgram:
+    """A file of torch.export, in PyTorch, on the CPU; source: its path or bytes."""
+
+    def __init__(self, source: Path | bytes):
+        import io
+
+        import torch
+
+        held = {description.NAME: ""}
+        opened = source if isinstance(source, Path) else io.BytesIO(source)
+        try:
+            program = torch.export.load(opened, extra_files=held)
+        except Exception as error:  # of zip, of JSON, of PyTorch
+            raise _damaged(source, error) from error
+        self.about = description.loads(_text(held), named(source))
+        self.module: torch.nn.Module = program.module()
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """Images (B, 3, S, S), float32 in [0, 1] -> logits (B, C) float32."""
+        import torch
+
+        with torch.inference_mode():
+            return self.module(torch.from_numpy(images)).numpy()
+
+
+def load(path: Path, threads: int = 0) -> Opened:
+    """The model in an exported file. Raises InputError for a file that is damaged, or
+    that `fgbook export` did not write.
+    """
+    if path.suffix == SUFFIXES["onnx"]:
+        return OpenedOnnx(path, threads)
+    if path.suffix == SUFFIXES["torch"]:
+        return OpenedProgram(path)
+    raise InputError(
+        f"{path} is no exported model: its name should end in"
+        f" {' or '.join(SUFFIXES.values())}."
+    )
+
+
+def named(source: Path | bytes) -> str:
+    """What to call a source in a sentence."""
+    return str(source) if isinstance(source, Path) else "the exported model"
+
+
+def _text(held: dict) -> str | None:
+    text = held[description.NAME]
+    return text.decode() if isinstance(text, bytes) else text or None
+
+
+def _session(source: Path | bytes, threads: int) -> onnxruntime.InferenceSession:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise InputError(
+            f"reading {named(source)} needs onnxruntime, which the extra `export`"
+            " brings: pip install 'fgbook[export]'"
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # errors
+    given = str(source) if isinstance(source, Path) else source
+    try:
+        return onnxruntime.InferenceSession(
+            given, options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # its errors have no common class
+        raise _damaged(source, error) from error
+
+
+def _damaged(source: Path | bytes, error: Exception) -> InputError:
+    reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
+    return InputError(
+        f"{named(source)} cannot be read ({reason}); export the model again."
+    )
