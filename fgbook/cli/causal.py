@@ -5,7 +5,7 @@ import time
 import click
 
 from ..errors import InputError, unfinished
-from .common import check_device, examples, on_device, within_budget
+from .common import check_device, examples, on_device, publishes, within_budget
 from .predict import key_or_folder
 
 
@@ -13,6 +13,7 @@ from .predict import key_or_folder
     epilog=examples(
         "fgbook causal --run 3f2a",
         "fgbook causal --run 3f2a --scenes 200",
+        "fgbook causal --run 3f2a --scenes 48 --publish",
         "fgbook causal --table --budget-minutes 60",
         "fgbook causal --table --network plain --share 0 --share 100",
         note='The key of a run is in the column "first run" of `fgbook results`; its'
@@ -29,7 +30,8 @@ from .predict import key_or_folder
     default=32,
     show_default=True,
     type=click.IntRange(1),
-    help="With --run: drawn birds to experiment with; each takes 16 pictures.",
+    help="With --run: drawn birds to experiment with, each takes 16 pictures; or"
+    " photographs whose parts are edited.",
 )
 @click.option(
     "--table",
@@ -57,6 +59,7 @@ from .predict import key_or_folder
     help="With --table: trainings of each network.  [default: 5]",
 )
 @within_budget
+@publishes
 @on_device
 def causal(
     key: str | None,
@@ -66,12 +69,15 @@ def causal(
     shares: tuple[int, ...],
     seeds: int | None,
     budget_minutes: float | None,
+    publish: bool,
     device: str | None,
 ) -> None:
     """Change one attribute of a drawn bird, and see who notices.
 
     Prints what moves a model's prediction, and how well each of its explanations points
-    at the cause: of one trained model (--run), or of all of the table's.
+    at the cause: of one trained model (--run), or of all of the table's. Of a model of
+    photographs whose parts are marked, such as cub50: how well its explanations know
+    which parts matter.
     """
     if (key is None) != table:
         raise InputError(
@@ -80,7 +86,7 @@ def causal(
         )
     check_device(device)
     if key is not None:
-        _one(key, scenes, device)
+        _one(key, scenes, publish, device)
         return
     end = None if budget_minutes is None else time.monotonic() + 60 * budget_minutes
     _table(networks, shares, seeds, end, device)
@@ -109,24 +115,33 @@ def _table(
         click.echo(f"{time.strftime('%H:%M:%S')} {shown}: published")
 
 
-def _one(key: str, scenes: int, device: str | None) -> None:
+def _one(key: str, count: int, publish: bool, device: str | None) -> None:
     """Judge the explanations of one trained model."""
     model_of = key_or_folder(key)
 
     from ..evaluation import causal as experiment
-    from ..evidence import runs
+    from ..evidence import causes, runs
     from ..figures import causal as drawn
     from ..recipe import Recipe
 
     model, about = runs.load_model(model_of, device)
     dataset = about.get("dataset", "unknown data")
+    if dataset.startswith("cub"):
+        edited = causes.edit_parts(model, about, count, publish)
+        click.echo(drawn.parts_table(edited).text)
+        return
     if not dataset.startswith("fieldguide"):
         raise InputError(
             f"run {about['key']} was trained on {dataset}; the experiment needs drawn"
-            " birds: name a run whose data set is fieldguide."
+            " birds: name a run whose data set is fieldguide (or one of cub's, whose"
+            " parts are marked)."
+        )
+    if publish:
+        raise InputError(
+            "numbers of drawn birds are published by --table, of all networks alike."
         )
     recipe = Recipe.of(about["recipe"])
-    scores = experiment.judge(model, experiment.of(recipe, scenes))
+    scores = experiment.judge(model, experiment.of(recipe, count))
     found = {about.get("row", about["method"]): [scores]}
     for shown in (drawn.network_table(found), drawn.maps_table(found)):
         click.echo(f"{shown.text}\n")

@@ -27,11 +27,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..evaluation.causal import Scores
+    from ..explain.offered import Offered
+    from ..methods import Method
 
 SCENES = 40  # two of each species
 SEEDS = 5
 SHARES = (0, 50, 90, 100)  # per cent of the training images with a planted background
 DIGITS = 4  # that are kept of a number
+PARTS = "parts"
 
 # The comparison's rows are trained there for two epochs of half the images; a network
 # that knows little has few causes to be asked about. As long as the papers' own rows:
@@ -151,16 +154,74 @@ def make(
         "scenes": SCENES,
         "version": causal.VERSION,
         "found": numbers(scores),
-        "seconds": round(time.perf_counter() - began, 1),
         "train_seconds": trained["train"]["seconds"],
+        "command": command(one),
+        **_made(began, model),
+        **commit,
+    }
+    _publish(about, one.network)
+    return True
+
+
+def _made(began: float, model: "Method") -> dict:
+    """With what, when, and in how many seconds since `began`."""
+    return {
+        "seconds": round(time.perf_counter() - began, 1),
         "hardware": records.hardware(str(next(model.parameters()).device)),
         "versions": records.versions(),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "command": command(one),
-        **commit,
     }
-    _publish(about)
-    return True
+
+
+def edit_parts(
+    model: "Method", about: dict, pictures: int, publish: bool = False
+) -> dict[str, dict[str, "Tensor"]]:
+    """Edit the marked parts of `pictures` photographs of the test split that a trained
+    model was tested with, and ask its explanations which parts matter; `about`: what
+    its model.json says. Raises InputError for a data set without marked parts.
+    """
+    from .. import data
+    from ..evaluation import causal, part_edits
+    from ..recipe import Recipe
+
+    commit, began = records.commit(), time.perf_counter()
+    recipe = Recipe.of(about["recipe"])
+    test = data.load(about["dataset"], recipe.store_size).test
+    explanations, _ = offered_to(model, recipe.image_size)
+    edited = part_edits.measure(model, test, recipe, explanations, pictures)
+    if publish:
+        fixed = ("paper", "row", "method", "profile", "dataset", "seed")
+        line = {
+            "key": records.key(
+                {"run": about["key"], "parts": pictures, "version": causal.VERSION}
+            ),
+            "purpose": "causal parts",
+            "run": about["key"],
+            **{name: about[name] for name in fixed},
+            "pictures": pictures,
+            "version": causal.VERSION,
+            "found": {
+                edit: {name: _rounded(values) for name, values in each.items()}
+                for edit, each in edited.items()
+            },
+            "command": f"fgbook causal --run {about['key']} --scenes {pictures}"
+            " --publish",
+            "train_command": about["command"],
+            **_made(began, model),
+            **commit,
+        }
+        _publish(line, PARTS)
+    return edited
+
+
+def offered_to(model: "Method", size: int) -> "Offered":
+    """The explanations of a model for images of `size` pixels."""
+    import torch
+
+    from ..explain import offered
+
+    device = next(model.parameters()).device
+    return offered(model, torch.full((1, 3, size, size), 0.5, device=device))
 
 
 def command(one: Wanted) -> str:
@@ -196,13 +257,24 @@ def lines() -> list[dict]:
     is damaged.
     """
     found = []
-    for path in sorted(folder().glob("*.jsonl")):
-        found += _read(path)
-    order = list(NETWORKS)
-    known = [line for line in found if line["network"] in order]
-    return sorted(
-        known, key=lambda x: (order.index(x["network"]), x["share"], x["seed"])
-    )
+    for network in NETWORKS:
+        found += _read(_path(network))
+    return found
+
+
+def parts() -> tuple[dict | None, dict[str, dict[str, "Tensor"]] | None]:
+    """The newest line of edited parts of photographs, and what was found; None twice
+    where there is none.
+    """
+    found = _read(_path(PARTS))
+    if not found:
+        return None, None
+    line = max(found, key=lambda one: one["created"])
+    edited = {
+        edit: {name: _tensor(values) for name, values in each.items()}
+        for edit, each in line["found"].items()
+    }
+    return line, edited
 
 
 def published() -> dict[tuple[str, int], list["Scores"]]:
@@ -214,9 +286,13 @@ def published() -> dict[tuple[str, int], list["Scores"]]:
     return table
 
 
-def _publish(about: dict) -> None:
-    """Put a line into its network's file, in place of an older one of its place."""
-    path = folder() / f"{about['network']}.jsonl"
+def _path(name: str) -> Path:
+    return folder() / f"{name}.jsonl"
+
+
+def _publish(about: dict, name: str) -> None:
+    """Put a line into the file of that name, in place of an older one of its place."""
+    path = _path(name)
     locks = paths.runs() / "locks"
     locks.mkdir(parents=True, exist_ok=True)
     with FileLock(locks / "causal-table.lock"):
@@ -229,8 +305,8 @@ def _publish(about: dict) -> None:
         records.write_atomically(path, text.encode())
 
 
-def _place(line: dict) -> tuple[str, int, int]:
-    return line["network"], line["share"], line["seed"]
+def _place(line: dict) -> tuple:
+    return line["paper"], line["row"], line["dataset"], line.get("share"), line["seed"]
 
 
 def _read(path: Path) -> list[dict]:
@@ -277,19 +353,22 @@ def scores_of(found: dict) -> "Scores":
 
     from ..evaluation.causal import Scores
 
-    def tensor(values: list) -> "Tensor":
-        return torch.tensor([torch.nan if v is None else v for v in values])
-
     def by_name(values: dict[str, list]) -> dict[str, "Tensor"]:
-        return {name: tensor(each) for name, each in values.items()}
+        return {name: _tensor(each) for name, each in values.items()}
 
     return Scores(
         network=by_name(found["network"]),
         maps={name: by_name(each) for name, each in found["maps"].items()},
         controls={name: by_name(each) for name, each in found["controls"].items()},
-        effects=torch.stack([tensor(each) for each in found["effects"]]),
+        effects=torch.stack([_tensor(each) for each in found["effects"]]),
         refused=found["refused"],
     )
+
+
+def _tensor(values: list) -> "Tensor":
+    import torch
+
+    return torch.tensor([torch.nan if v is None else v for v in values])
 
 
 def _rounded(values: "Tensor") -> list:

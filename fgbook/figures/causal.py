@@ -18,6 +18,7 @@ from ..evidence import intervals
 from ..explain import Explanation
 from ..methods import Method
 from .base import (
+    NOT_YET,
     OKABE_ITO,
     WIDTH,
     Shown,
@@ -208,7 +209,11 @@ def _line(network: str, title: str, found: Sequence[Scores], name: str) -> dict:
 
 
 def _or_trainings(found: Found) -> str:
-    return " and trainings" if min(map(len, found.values())) > 1 else ""
+    return _or_trainings_of(found.values())
+
+
+def _or_trainings_of(each: Iterable[Sequence[Scores]]) -> str:
+    return " and trainings" if min(map(len, each)) > 1 else ""
 
 
 def _setting(found: Found) -> str:
@@ -348,9 +353,7 @@ def lit(image: Tensor, attention: Tensor) -> Tensor:
 # ---- shortcuts
 
 
-def shortcut_figure(
-    found: dict[float, list[Scores]], records: Sequence[dict] = ()
-) -> Shown:
+def shortcut_figure(found: dict[float, list[Scores]]) -> Shown:
     """Question 3: planted share of a shortcut -> what was found of the networks. What
     they do, and how much of each explanation lies on the background.
     """
@@ -391,7 +394,7 @@ def shortcut_figure(
         " network name the sibling that goes with it. Below: the share of each map, of"
         " the class that is named, on the pixels which change with the background;"
         " dotted: an even map. Bars: 95 % intervals over"
-        f" scenes.{NOTE}",
+        f" scenes{_or_trainings_of(found.values())}.{NOTE}",
     )
 
 
@@ -498,16 +501,13 @@ def effects_figure(found: Found) -> Shown:
 
 
 def parts_table(
-    edited: dict[str, dict[str, Tensor]] | None, records: Sequence[dict] = ()
+    edited: dict[str, dict[str, Tensor]] | None,
+    records: Sequence[dict] = (),
+    illustration: bool = False,
 ) -> Shown:
-    """What :mod:`fgbook.evaluation.part_edits` found; None: no photographs were asked
-    for.
-    """
+    """What :mod:`fgbook.evaluation.part_edits` found; None: nothing yet."""
     if edited is None:
-        return sentence(
-            "No photographs were asked for; the notebook's parameter `photographs`"
-            " names a data set with marked parts."
-        )
+        return NOT_YET
     titles = {"deleted": "part blurred", "swapped": "part of another bird"}
     lines = []
     for name in edited["deleted"]:
@@ -525,5 +525,5 @@ def parts_table(
         f" map. {counted(len(edited['both']['effects']), 'test picture')}, one"
         " network; in brackets, with 95 % confidence, what other pictures could give.",
         records,
-        illustration=True,
+        illustration,
     )

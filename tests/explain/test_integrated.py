@@ -118,7 +118,7 @@ def test_all_that_a_model_is_offered_are_maps_over_the_pixels(name, images):
         assert maps.isfinite().all()
 
 
-@pytest.mark.parametrize("name", ["pmg", "levels", "crossx", "macnn", "bilinear"])
+@pytest.mark.parametrize("name", ["pmg", "levels", "crossx", "bilinear"])
 def test_methods_that_read_several_maps_at_once_have_grad_cam(name, images):
     """Against a slow computation: the gradient of each image's logit alone."""
     model = build(name)

@@ -131,7 +131,7 @@ def test_the_finding_names_each_explanation_once():
 
 
 def test_parts_of_photographs():
-    assert "No photographs" in drawn.parts_table(None).text
+    assert "Not run yet" in drawn.parts_table(None).text
     torch.manual_seed(0)
     edits = {edit: {"CAM": torch.rand(20)} for edit in ("deleted", "swapped")}
     shown = drawn.parts_table({**edits, "both": {"effects": torch.rand(20)}})
