@@ -4,7 +4,8 @@
 #   make reproduce    execute the notebooks, build the book
 #                     ARGS="--force" and the like go to `fgbook reproduce`
 #   make test         run the tests; ARGS="-k regions" and the like go to pytest
-#   make lint         look for mistakes without running anything: ruff, mypy, layout
+#   make lint         look for mistakes without running anything: ruff, mypy, layout,
+#                     and the workflows of GitHub
 #   make format       let ruff lay out the code and repair what it safely can
 #   make lab          open the notebooks in JupyterLab
 #   make clean        remove _build (runs, data and .venv stay)
@@ -38,13 +39,15 @@ reproduce: $(ready)
 test: $(ready)
 	OMP_NUM_THREADS=1 $(python) -m pytest -n $(WORKERS) --maxprocesses 8 $(ARGS)
 
-# All four are asked, so that one call shows everything there is to repair.
+# All five are asked, so that one call shows everything there is to repair.
 lint: $(ready)
 	@failed=0; \
 	$(python) -m ruff check || failed=1; \
 	$(python) -m ruff format --check || failed=1; \
 	$(python) -m mypy || failed=1; \
 	$(python) -m pytest tests/test_layout.py || failed=1; \
+	$(python) -m check_jsonschema --builtin-schema vendor.github-workflows \
+	  .github/workflows/*.yml || failed=1; \
 	exit $$failed
 
 format: $(ready)

@@ -79,6 +79,8 @@ LINT = [
     "-m ruff format --check",
     "-m mypy",
     "-m pytest tests/test_layout.py",
+    "-m check_jsonschema --builtin-schema vendor.github-workflows"
+    " .github/workflows/*.yml",
 ]
 
 
