@@ -32,18 +32,20 @@ def normal(name: str) -> str:
 def needed(names: Iterable[str]) -> set[str]:
     """These distributions and all that they require, as far as they are installed."""
     installed = distributions()
-    found: set[str] = set()
-    waiting = [normal(name) for name in names]
+    asked: set[tuple[str, str]] = set()  # a name, and an extra of it or ""
+    waiting = [(normal(name), "") for name in names]
     while waiting:
-        name = waiting.pop()
-        if name in found or name not in installed:
+        name, extra = asking = waiting.pop()
+        if asking in asked or name not in installed:
             continue
-        found.add(name)
+        asked.add(asking)
         for line in installed[name].requires or []:
-            requirement = Requirement(line)
-            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
-                waiting.append(normal(requirement.name))
-    return found
+            wanted = Requirement(line)
+            if wanted.marker is None or wanted.marker.evaluate({"extra": extra}):
+                waiting += [
+                    (normal(wanted.name), more) for more in ("", *wanted.extras)
+                ]
+    return {name for name, _ in asked}
 
 
 def top_level(name: str) -> set[str]:
