@@ -45,14 +45,18 @@ PHOTO_START = PHOTO.but(
     image_size=129,
     store_size=144,
     epochs=8,
-    lr=0.006,
     label_smoothing=0.0,
     crop_scale=0.0,
 )
 PHOTO_RECIPE = PHOTO_START
 
 # For the plain backbone and for the whole system: rates, and half as long again.
-TRIES: tuple[dict, ...] = ({}, {"lr": 0.003}, {"lr": 0.012}, {"epochs": 12})
+TRIES: tuple[dict, ...] = (
+    {},
+    {"lr": 0.006},
+    {"lr": 0.012},
+    {"lr": 0.006, "epochs": 12},
+)
 
 PLAIN = Recipes(quick=QUICK_RECIPE, photo=PHOTO_RECIPE, paper=PAPER_RECIPE)
 
