@@ -121,6 +121,16 @@ def test_drawing(tmp_path):
     assert content["ratios"][0]["value"] == pytest.approx(rate / 150, rel=0.01)
 
 
+def test_drawing_pairs(tmp_path):
+    options = "--pairs --size 40 --images 8 --threads 1 --seconds 0"
+    _, content = run("render.py", tmp_path, *options.split())
+    ((size, rate, work),) = content["rows"]
+    assert size == "40 px"
+    assert rate > 0
+    per_pair = content["ratios"][0]["value"] * 500 * work / 1e3
+    assert per_pair == pytest.approx(1, rel=0.02)
+
+
 def test_regions_batched_and_as_a_loop(tmp_path):
     _, content = run("regions.py", tmp_path, "--batch", "2", "--seconds", "0")
     for name, *_, ratio, waits, loops in content["rows"][:3]:

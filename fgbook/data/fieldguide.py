@@ -227,26 +227,12 @@ def render(scene: Scene, birds: tables.Species, size: int) -> Drawing:
     """Draws B birds in the wild, `size` x `size` pixels, on the device of the scene's
     key.
     """
-    return _in_blocks(
+    return in_blocks(
         lambda some: _render(scene.part(some), birds.part(some), size), scene, size
     )
 
 
-def shots(scene: Scene, birds: tables.Species, values: Tensor, size: int) -> "Shots":
-    """The same B scenes with K birds each, whose attributes are values (B, K, A): what
-    a scene has behind and in front of the bird is drawn once.
-    """
-
-    def draw(some: slice) -> Shots:
-        stage = Stage(scene.part(some), birds.part(some), size)
-        drawn = [stage.shoot(bird) for bird in values[some].unbind(1)]
-        images, masks = zip(*drawn, strict=True)
-        return Shots(torch.stack(images, 1), torch.stack(masks, 1))
-
-    return _in_blocks(draw, scene, size)
-
-
-def _in_blocks(draw: Callable[[slice], Drawn], scene: Scene, size: int) -> Drawn:
+def in_blocks(draw: Callable[[slice], Drawn], scene: Scene, size: int) -> Drawn:
     """What `draw` gives of some of the scenes, put together for all of them."""
     step = max(1, BLOCK // (size * size))
     blocks = [slice(i, i + step) for i in range(0, len(scene), step)]
@@ -383,10 +369,10 @@ def _part_boxes(stage: Stage, differ: Tensor, size: int) -> Tensor:
     areas = stage.kin.areas().flatten(1).reshape(-1, len(tables.LOCAL), 4)
     areas = _union(areas, len(differ))
     telling = areas.gather(1, differ[..., None].expand(-1, -1, 4))
-    return _pixel_boxes(stage, telling, size).clamp(0, size)
+    return pixel_boxes(stage, telling, size).clamp(0, size)
 
 
-def _pixel_boxes(stage: Stage, areas: Tensor, size: int) -> Tensor:
+def pixel_boxes(stage: Stage, areas: Tensor, size: int) -> Tensor:
     """Areas of birds (B, P, 4) xyxy, with their soft edges, in pixels."""
     x0, y0 = stage.frame.pixels(areas[..., 0], areas[..., 1], size)
     x1, y1 = stage.frame.pixels(areas[..., 2], areas[..., 3], size)
