@@ -741,11 +741,14 @@ def _gather(where: Path, copies: list[Path]) -> Path:
 
 
 def _book_key(source: Path) -> str:
-    """Equal key, equal book: a hash of its sources and of the tools that build it."""
+    """Equal key, equal book: a hash of its sources, of the published records, and of
+    the tools that build it.
+    """
     tools = {
         name: metadata.version(name) for name in ("jupyter-book", "sphinx", "myst-nb")
     }
-    return records.key({"files": _digests(source), **tools})
+    made_of = {"files": _digests(source), "results": _tree(paths.results())}
+    return records.key(made_of | tools)
 
 
 def _is_whole(html: Path, key: str) -> bool:

@@ -190,21 +190,26 @@ def species_names(pool: str = "target", count: int = 20) -> list[str]:
     return tables.table(pool, count).names
 
 
-def plate(species: int = 20, size: int = 224, pool: str = "target") -> Tensor:
+PAPER = (0.93, 0.91, 0.86)
+"""What a plate is printed on: red, green, blue in [0, 1]."""
+
+
+def plate(
+    species: int = 20,
+    size: int = 224,
+    pool: str = "target",
+    paper: tuple[float, float, float] = PAPER,
+) -> Tensor:
     """(species, 3, S, S) uint8: the species as a field guide prints them, in profile on
     paper, siblings at one scale.
     """
     table = tables.table(pool, species)
     zero = torch.zeros(species)
-    profile = Pose(zero, zero, zero).repeat(tables.SIBLINGS)
-    extent = _union(Bird(table.siblings.flatten(0, 1), profile).extent(), species)
-    middle = (extent[:, :2] + extent[:, 2:]) / 2
-    sides = extent[:, 2:] - extent[:, :2]
-    scale = 0.88 / sides.amax(1)
+    middle, scale = _framed(table)
 
     grid = (torch.arange(size).float() + 0.5) * (1 / size) - 0.5
     coarse = uniform(torch.full((1,), 7), 400, stream=2).reshape(1, 20, 20)
-    paper = torch.tensor([0.93, 0.91, 0.86])[None, :, None, None]
+    sheet = torch.tensor(paper)[None, :, None, None]
     images = []
     for i in range(species):  # one at a time: a plate may be large
         one = Bird(table.values[i : i + 1], Pose(zero[:1], zero[:1], zero[:1]))
@@ -216,11 +221,38 @@ def plate(species: int = 20, size: int = 224, pool: str = "target") -> Tensor:
         nuisance.perch = torch.tensor([[0.62, 0.1, 0.4]])
         grain = grow(coarse, size)
 
-        canvas = paper.expand(1, 3, size, size).clone()
+        canvas = sheet.expand(1, 3, size, size).clone()
         perch(canvas, nuisance, one, x, y, brush, grain)
         draw_bird(canvas, one, x, y, brush, grain)
         images.append(canvas.clamp_(0, 1).mul_(255).add_(0.5).to(torch.uint8))
     return torch.cat(images)
+
+
+def telling_areas(species: int = 20, pool: str = "target") -> Tensor:
+    """(species, 2, 4) xyxy in shares of a plate's side: where each bird differs from
+    its siblings, in the order of ``describe``.
+    """
+    table = tables.table(pool, species)
+    zero = torch.zeros(species)
+    middle, scale = _framed(table)
+    areas = Bird(table.values, Pose(zero, zero, zero)).areas()  # (species, 13, 4)
+    chosen = table.differ[:, :, None].expand(-1, -1, 4)
+    own = areas.gather(1, chosen)
+    centre = middle.repeat(1, 2)[:, None]
+    return (own - centre) * scale[:, None, None] + 0.5
+
+
+def _framed(table: tables.Table) -> tuple[Tensor, Tensor]:
+    """The middle (species, 2) of each plate in bird coordinates, and how long a unit is
+    there (species,), as a share of its side: the same for siblings.
+    """
+    species = len(table)
+    zero = torch.zeros(species)
+    profile = Pose(zero, zero, zero).repeat(tables.SIBLINGS)
+    extent = _union(Bird(table.siblings.flatten(0, 1), profile).extent(), species)
+    middle = (extent[:, :2] + extent[:, 2:]) / 2
+    sides = extent[:, 2:] - extent[:, :2]
+    return middle, 0.88 / sides.amax(1)
 
 
 def render(scene: Scene, birds: tables.Species, size: int) -> Drawing:

@@ -117,7 +117,8 @@ def legend() -> str:
     return (
         f'<p class="fgbook-legend">{"; ".join(words)}. A dot is the measured effect'
         " with its 95 % interval, to the right of the line where it is on the claim's"
-        " side; a diamond is what the paper prints.</p>"
+        " side; a diamond is what the paper prints, a triangle if that lies beyond the"
+        " axis.</p>"
     )
 
 
@@ -152,8 +153,7 @@ def _paper(paper: Paper, said: Sequence[Said], mine: Sequence[dict]) -> str:
     used: dict[str, dict] = {}
     lines = []
     for one in said:
-        here = [record for record in kept if _is_of(record, one)]
-        rows = _rows(one.verdict, here)
+        rows = claim_rows(one, kept)
         used |= {record["key"]: record for pair in rows for record in pair}
         lines.append(_line(one, rows, reach[unit(one.verdict.claim)]))
     heads = "".join(f'<th scope="col">{name}</th>' for name in HEADS)
@@ -177,9 +177,12 @@ def _is_of(record: dict, said: Said) -> bool:
     return record["profile"] == said.profile and record["dataset"] in said.datasets
 
 
-def _rows(verdict: Verdict, here: Sequence[dict]) -> tuple[list[dict], list[dict]]:
-    """The records of a claim's two rows that hold its metric."""
-    claim = verdict.claim
+def claim_rows(said: Said, kept: Sequence[dict]) -> tuple[list[dict], list[dict]]:
+    """Of the paper's records those that a verdict comes from: of the better row and of
+    the worse one, where they hold the claim's metric.
+    """
+    claim = said.verdict.claim
+    here = [record for record in kept if _is_of(record, said)]
     better = [r for r in of_row(here, claim.better) if holds(r, claim.metric)]
     metric = claim.worse_metric or claim.metric
     worse = [r for r in of_row(here, claim.worse) if holds(r, metric)]
@@ -261,7 +264,7 @@ def _data(said: Said) -> str:
     claim = said.verdict.claim
     rows = "|".join(dict.fromkeys((claim.better, claim.worse)))
     asked = f"paper={said.paper.key} row={rows} data={'|'.join(said.datasets)}"
-    address = f"page:book/numbers#find={html.escape(asked.replace(' ', '+'))}"
+    address = f"page:book/numbers?find={html.escape(asked.replace(' ', '+'))}"
     name = html.escape(" and ".join(said.datasets))
     return f'<a href="{address}">{name}</a>'
 
@@ -278,10 +281,6 @@ def summary_text(grouped: dict[str, list[Said]]) -> str:
         title = f"[{authors(papers.get(name))}](book/{name}.md)"
         lines.append(f"| {title} | {' | '.join(cells)} |")
     total = outcomes(one for each in grouped.values() for one in each)
-    decided = sum(total.get(name, 0) for name in ("holds", "reversed", "no difference"))
     lines.append("")
-    lines.append(
-        f"{count(sum(total.values()), 'verdict')}, of which {decided} decided:"
-        f" {in_words(total)}."
-    )
+    lines.append(f"{count(sum(total.values()), 'verdict')}: {in_words(total)}.")
     return "\n".join(lines) + "\n"

@@ -10,23 +10,23 @@ from ..evidence.verdicts import UNITS, Verdict, effect_text
 from ..papers.spec import Claim
 from .base import Shown, count
 
-WIDTH, HEIGHT = 132, 20  # of one line, in pixels
+WIDTH, HEIGHT = 150, 20  # of one line, in pixels
 LINE = 24  # height of a line of the forest
 LABELS = 150  # room for the names of claims and their outcomes
 PADDING = 7
 
 
 def scale(judged: Sequence[Verdict]) -> float:
-    """The largest distance from 0 of what is drawn, in one unit: every effect with its
-    interval, and every printed one; 1 where there is nothing.
+    """How far an axis for effects of one unit reaches from 0: as far as the intervals,
+    and as the printed effects where nothing was measured; 1 where there is nothing.
     """
-    ends = [1e-9]
+    measured, printed = [0.0], [0.0]
     for verdict in judged:
-        if verdict.effect:
-            ends += [abs(verdict.effect.low), abs(verdict.effect.high)]
+        if verdict.effect and verdict.outcome != "not run":
+            measured += [abs(verdict.effect.low), abs(verdict.effect.high)]
         if verdict.claim.printed_effect is not None:
-            ends.append(abs(verdict.claim.printed_effect))
-    return max(ends) if max(ends) > 1e-9 else 1.0
+            printed.append(abs(verdict.claim.printed_effect))
+    return max(measured) or max(printed) or 1.0
 
 
 def unit(claim: Claim) -> str:
@@ -87,7 +87,10 @@ def _marks(verdict: Verdict, reach: float, middle: float) -> str:
     printed = verdict.claim.printed_effect
     if printed is not None:
         x, y = place(printed), middle
-        corners = f"{x - 5},{y} {x},{y - 5} {x + 5},{y} {x},{y + 5}"
+        left, right = x - 5, x + 5
+        if abs(printed) > 1.02 * reach:  # beyond the axis: a triangle that points there
+            left, right = (x - 5, x) if printed < 0 else (x, x + 5)
+        corners = f"{left},{y} {x},{y - 5} {right},{y} {x},{y + 5}"
         drawn.append(f'<polygon class="printed" points="{corners}"/>')
     effect = verdict.effect
     if effect and verdict.outcome != "not run":

@@ -1,0 +1,122 @@
+"""Chapters in short: what the records say of a paper's claims, in a few lines with a
+small picture.
+"""
+
+import html
+from collections.abc import Sequence
+
+from .. import papers
+from ..evidence.judged import Said, judged
+from ..evidence.verdicts import UNITS
+from ..papers.spec import Paper
+from .base import Shown, count, distinct, signed, sources
+from .board import claim_rows, digits, effect_cells, in_words, outcomes
+from .forest import forest
+from .summary import is_quick, unchanged
+from .tables import place_of
+
+LINES = 4  # claims that are told one by one
+DRAWN = 10  # and in the picture
+# Told in this order: what a reader would not expect first.
+FIRST = ("reversed", "no difference", "holds", "inconclusive", "not run")
+
+
+def answer(paper: Paper, found: Sequence[dict]) -> Shown:
+    """How many claims hold, the strongest evidence claim by claim, and a picture of the
+    effects, from the published records of all papers.
+    """
+    mine = [record for record in unchanged(found) if record["paper"] == paper.key]
+    said = list(judged([paper], [record for record in mine if not is_quick([record])]))
+    told = sorted(said, key=_rank)[:LINES]
+    used: dict[str, dict] = {}
+    lines = []
+    for one in told:
+        if one.verdict.effect and one.verdict.outcome != "not run":
+            rows = claim_rows(one, mine)
+            used |= {record["key"]: record for pair in rows for record in pair}
+            lines.append(_line(one, rows))
+    opening = _opening(said)
+    listed = f"<ul>{''.join(lines)}</ul>" if lines else ""
+    picture = _picture(said)
+    return Shown(
+        f'<div class="fgbook-answer"><div><p><b>The answer.</b> {opening}</p>{listed}'
+        f"</div>{picture}{sources(list(used.values()))}</div>",
+        opening,
+    )
+
+
+def _rank(said: Said) -> tuple[int, float]:
+    """Decided claims first, and of these the clearest."""
+    verdict = said.verdict
+    p = verdict.p if verdict.p is not None else 1.0
+    several = len(said.datasets or ()) > 1  # the mean over data sets says it for all
+    return FIRST.index(verdict.outcome), p - (1.0 if several else 0.0)
+
+
+def _opening(said: Sequence[Said]) -> str:
+    """The counts, and where the evidence is from."""
+    claims = len({one.verdict.claim.key for one in said})
+    run = [one for one in said if one.verdict.outcome != "not run"]
+    asked = count(claims, "claim")
+    if not run:
+        return (
+            f"None of {asked} can be judged yet: the trainings that were fixed"
+            " beforehand are not all there."
+        )
+    places = distinct(" and ".join(one.datasets or ()) for one in run)
+    several = len({one.datasets for one in said}) > 1
+    verdicts = f", {count(len(said), 'verdict')}" if several else ""
+    return (
+        f"{asked.capitalize()}{verdicts} on photographs ({html.escape(places)}):"
+        f" {in_words(outcomes(said))}. The clearest:"
+    )
+
+
+def _line(said: Said, rows: tuple[list[dict], list[dict]]) -> str:
+    """A claim, its outcome, and the effect with its records."""
+    verdict, claim = said.verdict, said.verdict.claim
+    cells = effect_cells(said, rows)
+    if cells is None:
+        return ""
+    number, interval = cells
+    printed = ""
+    if claim.printed_effect is not None:
+        amount = signed(claim.printed_effect, digits(verdict))
+        printed = f"; printed {amount}"
+    unit = UNITS.get(claim.metric, "")
+    said_of = f"<b>{verdict.outcome}</b>: {html.escape(claim.text)}."
+    key = f'<a href="#{place_of(claim)}">{html.escape(claim.key)}</a>'
+    where = html.escape(" and ".join(said.datasets or ()))
+    return f"<li>{key} {said_of} {number} {unit} ({interval}{printed}; {where}).</li>"
+
+
+def _picture(said: Sequence[Said]) -> str:
+    """The effects in points on the data set with the most of them; "" where none was
+    measured.
+    """
+    by_place: dict[tuple[str, ...], list] = {}
+    for one in said:
+        verdict = one.verdict
+        in_points = UNITS.get(verdict.claim.metric) == "points"
+        if in_points and verdict.effect and verdict.outcome != "not run":
+            by_place.setdefault(one.datasets or (), []).append(verdict)
+    if not by_place:
+        return ""
+    place, judged_there = max(by_place.items(), key=lambda item: len(item[1]))
+    judged_there.sort(key=lambda v: -abs(v.effect.effect))
+    kept = {id(v) for v in judged_there[:DRAWN]}
+    drawn = [one.verdict for one in said if id(one.verdict) in kept]
+    left_out = len(judged_there) - len(drawn)
+    more = f" {left_out} smaller effects are left out." if left_out else ""
+    return (
+        f'<figure class="fgbook-small">{forest(drawn).html}<figcaption>Effects in'
+        f" points on {html.escape(' and '.join(place))}: dots with 95 % intervals, on"
+        " the claim's side right of the line; diamonds as printed, triangles where that"
+        f" lies beyond the axis.{more}"
+        "</figcaption></figure>"
+    )
+
+
+def chapter(name: str, found: Sequence[dict]) -> Shown:
+    """The same for the paper of that key."""
+    return answer(papers.get(name), found)

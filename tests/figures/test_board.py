@@ -1,0 +1,135 @@
+"""The verdict board, chapters in short, and what is written into the README, from
+records made by hand: every count, number and link.
+"""
+
+import re
+
+import pytest
+
+from fgbook import papers
+from fgbook.evidence.judged import judged
+from fgbook.figures import answers, board
+from fgbook.papers.spec import Seeds
+
+PAPER = papers.get("gautam")
+
+
+@pytest.fixture(autouse=True)
+def three_seeds(monkeypatch):
+    monkeypatch.setitem(PAPER.__dict__, "seeds", {"photo": Seeds(3, 2)})
+
+
+@pytest.fixture
+def found(make):
+    """Attention helps, CutMix harms, mixup does neither clearly."""
+    rows = {"plain": 0.5, "attention": 0.95, "cutmix": 0.05, "mixup": 0.52}
+    return [
+        make(row, seed, quality) for row, quality in rows.items() for seed in range(3)
+    ]
+
+
+def lines_of(shown) -> dict[str, dict[str, str]]:
+    """Key of a claim -> its cells, as HTML, by what they say they are."""
+    lines = {}
+    for line in re.findall(r"<tr>(<td.*?)</tr>", shown.html, re.S):
+        pairs = re.findall(r'<td[^>]*data-label="(.*?)">(.*?)</td>', line, re.S)
+        cells = dict(pairs)
+        if "claim" in cells:
+            lines[re.findall(r"<b>(.*?)</b>", cells["claim"])[0]] = cells
+    return lines
+
+
+def test_the_board_has_a_line_for_each_verdict(found):
+    grouped = board.judged_papers(found)
+    said = [one for each in grouped.values() for one in each]
+    about = [papers.get(name) for name in papers.names() if name != "compare"]
+    expected = [
+        (one.paper.key, one.verdict.claim.key, one.verdict.outcome)
+        for one in judged(about, found)
+    ]
+    listed = [
+        (one.paper.key, one.verdict.claim.key, one.verdict.outcome) for one in said
+    ]
+    assert sorted(listed) == sorted(expected)
+    made = board.board(grouped, found).html
+    assert made.count("<tr><td") == len(expected)
+    for outcome, number in board.outcomes(said).items():
+        assert made.count(f'data-label="outcome"><b>{outcome}</b>') == number
+
+
+def test_a_line_says_what_was_measured_and_leads_to_its_places(found):
+    grouped = board.judged_papers(found)
+    cells = lines_of(board.board(grouped, found))["C1"]
+    (said,) = [s for s in grouped["gautam"] if s.verdict.claim.key == "C1"]
+    effect = said.verdict.effect
+    assert said.verdict.outcome == "holds"
+    assert f">{effect.effect:+.1f}</span> points" in cells["effect"]
+    assert f">{effect.low:+.1f} to {effect.high:+.1f}</span>" in cells["effect"]
+    assert cells["n"] == "3 × 60"
+    assert 'href="page:book/gautam#claim-c1"' in cells["claim"]
+    asked = "find=paper=gautam+row=attention|plain+data=cub50"
+    assert f'href="page:book/numbers?{asked}"' in cells["data"]
+    # the records of both rows
+    keys = [r["key"] for r in found if r["row"] in ("attention", "plain")]
+    assert all(key in cells["effect"] for key in keys)
+
+
+def test_what_was_not_run_has_no_number(found):
+    cells = lines_of(board.board(board.judged_papers(found), found))["C3"]
+    assert "not run" in cells["outcome"]
+    assert not re.search(r"\d", re.sub(r"<svg.*?</svg>", "", cells["effect"]))
+
+
+def test_the_counts_are_those_of_the_board(found):
+    grouped = board.judged_papers(found)
+    table = board.counts_table(grouped).html
+    (line,) = re.findall(r"<tr><th[^>]*><a href=\"page:book/gautam\">.*?</tr>", table)
+    numbers = re.findall(r"<td[^>]*>(.*?)</td>", line)
+    counted = board.outcomes(grouped["gautam"])
+    assert counted["holds"] == 1 and counted["reversed"] == 1
+    assert numbers == [str(counted.get(name, "–")) for name in board.OUTCOMES]
+    text = board.summary_text(grouped)
+    assert f"| {' | '.join(numbers)} |" in text
+
+
+def test_the_first_chapter_is_the_one_with_most_decided(found):
+    name, decided, claims = board.first_chapter(board.judged_papers(found))
+    assert (name, claims) == ("gautam", len(PAPER.claims))
+    by_hand = [s for s in board.judged_papers(found)["gautam"] if s.is_decided]
+    assert decided == len(by_hand) >= 2
+
+
+# ---- in short
+
+
+def test_a_chapter_in_short_tells_the_unwelcome_first(found):
+    shown = answers.answer(PAPER, found)
+    told = re.findall(r'<li><a href="#(.*?)">.*?<b>(.*?)</b>', shown.html)
+    assert told[0] == ("claim-c2-cutmix", "reversed")
+    assert ("claim-c1", "holds") in told
+    outcomes = [outcome for _, outcome in told]
+    assert outcomes == sorted(outcomes, key=answers.FIRST.index)
+    assert f"{len(PAPER.claims)} claims on photographs (cub50)" in shown.text
+
+
+def test_a_chapter_in_short_has_a_picture_of_the_effects(found):
+    drawn = answers.answer(PAPER, found).html
+    (picture,) = re.findall(r'<svg class="fgbook-forest".*?</svg>', drawn, re.S)
+    assert picture.count('class="effect"') == 3  # attention, CutMix, mixup
+    (name,) = re.findall(r'aria-label="(.*?)"', picture)
+    assert "3 claims" in name
+
+
+def test_a_chapter_without_runs_says_so():
+    shown = answers.answer(PAPER, [])
+    assert "None of 14 claims can be judged yet" in shown.text
+    assert "<svg" not in shown.html and "fgbook-measured" not in shown.html
+
+
+def test_quick_runs_answer_nothing(make):
+    quick = [
+        make(row, seed, 0.9, profile="quick")
+        for row in ("plain", "attention")
+        for seed in range(3)
+    ]
+    assert answers.answer(PAPER, quick).text == answers.answer(PAPER, []).text
