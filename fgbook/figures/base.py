@@ -130,7 +130,7 @@ def table(
     the records that it was made from and the command that repeats each.
 
     `illustration` marks what must not be read as a result. `says`: what the table
-    shows, in a sentence of plain text (:mod:`fgbook.figures.said`).
+    shows, a sentence as HTML (:mod:`fgbook.figures.findings`).
     """
     frame = pd.DataFrame(lines)
     body = frame.to_html(escape=False, index=False, border=0, na_rep="–")
@@ -138,13 +138,13 @@ def table(
     if illustration:
         mark = '<span class="fgbook-illustration">illustration</span> '
     above = f"<figcaption>{mark}{html.escape(caption)}</figcaption>"
-    below = f'<p class="fgbook-says">{html.escape(says)}</p>' if says else ""
+    below = f'<p class="fgbook-says">{says}</p>' if says else ""
     below += sources(found)
     # With a place in the tab order a wide table can be scrolled by keyboard.
     scrolled = f'<div tabindex="0">{body}</div>'
     return Shown(
         f'<figure class="fgbook-table">{above}{scrolled}{below}</figure>',
-        f"{caption}\n{frame.map(_without_tags).to_string(index=False)}\n{says}".strip(),
+        f"{caption}\n{frame.map(_without_tags).to_string(index=False)}\n{_without_tags(says)}".strip(),
     )
 
 

@@ -17,6 +17,7 @@ from ..methods import Method
 from ..papers.compare import BACKBONES, FAMILIES, PASSES, USUAL_BACKBONE
 from ..papers.spec import Paper, Row
 from ..recipe import Recipe
+from . import findings
 from .base import (
     OKABE_ITO,
     QUICK_NOTE,
@@ -90,7 +91,8 @@ def field_table(paper: Paper, found: list[dict], printed: str = "cub") -> Shown:
     )
     if quick:
         caption += QUICK_NOTE
-    return table(lines, caption, among, illustration=quick)
+    says = findings.of_rows(among, {row.name: row.title for row in paper.rows})
+    return table(lines, caption, among, illustration=quick, says=says)
 
 
 def _printed(paper: Paper, row: Row, dataset: str) -> str:

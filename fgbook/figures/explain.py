@@ -21,6 +21,7 @@ from ..images import augment
 from ..methods import Method
 from ..papers.spec import Paper, Row
 from ..recipe import Recipe
+from . import findings
 from .base import (
     OKABE_ITO,
     WIDTH,
@@ -199,7 +200,25 @@ def focus_table(paper: Paper, found: list[dict]) -> Shown:
         f" sample of the test images. {setting(found)}{_note(quick)}",
         found,
         illustration=quick,
+        says=findings.of_pairs(
+            _pairs(paper, rows, "energy", "energy_others"),
+            "the maps of an image, by their share in its box,",
+            "the mean map of all other images",
+        ),
     )
+
+
+def _pairs(
+    paper: Paper, rows: dict[str, list[dict]], ours: str, theirs: str
+) -> dict[str, tuple[float, float]]:
+    """Title of a row -> the means of two of its measures, where it has both."""
+    found = {}
+    for name, here in rows.items():
+        both = (f"focus_{ours}", f"focus_{theirs}")
+        if all(verdicts.holds(record, one) for record in here for one in both):
+            means = [image_mean(here, one) for one in both]
+            found[paper.row(name).title] = (means[0], means[1])
+    return found
 
 
 def _rows(paper: Paper, found: list[dict]) -> dict[str, list[dict]]:
@@ -285,6 +304,11 @@ def curves_table(paper: Paper, found: list[dict]) -> Shown:
         f" with its random order, not the rows. {setting(found)}{_note(quick)}",
         found,
         illustration=quick,
+        says=findings.of_pairs(
+            _pairs(paper, _rows(paper, found), "insertion", "insertion_random"),
+            "maps, by insertion,",
+            "random orders",
+        ),
     )
 
 

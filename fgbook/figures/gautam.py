@@ -5,6 +5,7 @@ In the order of the chapter's notebooks. "The plain backbone" is the row `plain`
 """
 
 import html
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,6 +20,7 @@ from ..evidence.verdicts import Effect
 from ..images import corruptions
 from ..papers import gautam
 from ..papers.spec import Paper
+from . import findings
 from .base import (
     NOT_YET,
     OKABE_ITO,
@@ -69,12 +71,19 @@ LOOKS: dict[str, tuple[str, str | tuple, str]] = {
 
 
 def _show(
-    lines: list[dict], empty: dict, caption: str, used: list[dict], quick: bool
+    lines: list[dict],
+    empty: dict,
+    caption: str,
+    used: list[dict],
+    quick: bool,
+    says: str = "",
 ) -> Shown:
-    """A table of these records; the line `empty` where there is no other."""
+    """A table of these records; the line `empty` where there is no other; below it what
+    it says.
+    """
     note = QUICK_NOTE if quick else ""
     caption = f"{caption} {setting(used)}{note}"
-    return table(lines or [empty], caption, used, illustration=quick)
+    return table(lines or [empty], caption, used, illustration=quick, says=says)
 
 
 # ---- ablation
@@ -211,7 +220,17 @@ def components_table(found: list[dict]) -> Shown:
         f" helps. {setting(used)}",
         used,
         illustration=is_quick(found),
+        says=" ".join(
+            findings.of_effects(
+                _effects({part: of(found, part) for part in PARTS}), what
+            )
+            for what, of in (("alone", _alone), ("added to all others", _last))
+        ).strip(),
     )
+
+
+def _effects(found: Mapping[str, Difference | None]) -> dict[str, Effect | None]:
+    return {name: about.effect if about else None for name, about in found.items()}
 
 
 def components_figure(found: list[dict]) -> Shown:
@@ -443,6 +462,7 @@ def damage_table(paper: Paper, found: list[dict]) -> Shown:
 
     lines: list[dict] = []
     used: list[dict] = []
+    errors: dict[str, tuple[float, float]] = {}
     for name in gautam.MAIN:
         holding = _holding(found, name, "damaged")
         if not holding:
@@ -452,6 +472,8 @@ def damage_table(paper: Paper, found: list[dict]) -> Shown:
         for field, title in columns.items():
             line[f"{title}, measured"] = _image_mean_cell(holding, field)
         about = corruption_error(found, name)
+        if about and name != "plain":
+            errors[paper.row(name).title] = (about.error, 100.0)
         line["mean corruption error, measured % of plain"] = _error_cell(about)
         line["seeds"] = len(holding)
         lines.append(line)
@@ -469,6 +491,7 @@ def damage_table(paper: Paper, found: list[dict]) -> Shown:
         " kind; less is better.",
         used,
         is_quick(found),
+        findings.of_pairs(errors, "rows under damage", "the plain backbone", True),
     )
 
 
@@ -741,6 +764,7 @@ def fractions_table(found: list[dict]) -> Shown:
     found = unchanged(found)
     lines: list[dict] = []
     used: list[dict] = []
+    gains: dict[str, Difference | None] = {}
     for part, size in (gautam.FRACTIONS | {"": 1.0}).items():
         plain, whole = _part_rows(part)
         line = {"share of the training images": f"{size:g}"}
@@ -749,7 +773,9 @@ def fractions_table(found: list[dict]) -> Shown:
             used += here
             cell = accuracy_cells(here, found)[0] if here else "not run"
             line[f"{row}, measured %"] = cell
-        gain, interval = _cells(difference(found, whole, plain))
+        about = difference(found, whole, plain)
+        gains[f"{size:g} of the images"] = about
+        gain, interval = _cells(about)
         line["all minus plain, measured"] = gain
         line["95 % interval"] = interval
         lines.append(line)
@@ -760,6 +786,7 @@ def fractions_table(found: list[dict]) -> Shown:
         " are fewer steps as well.",
         used,
         is_quick(found),
+        findings.of_effects(_effects(gains), "what the system adds"),
     )
 
 
@@ -778,6 +805,7 @@ def margins_table(paper: Paper, found: list[dict]) -> Shown:
     """
     lines: list[dict] = []
     used: list[dict] = []
+    gains: dict[str, Difference | None] = {}
     for name in gautam.MAIN:
         holding = []
         for record in _holding(found, name, "margin"):
@@ -793,6 +821,7 @@ def margins_table(paper: Paper, found: list[dict]) -> Shown:
         gain = interval = "–"
         if name != "plain":
             about = difference(found, name, "plain", "margin")
+            gains[paper.row(name).title] = about
             if about:
                 gain, interval = about.cells("effect margin", digits=3)
         line["margin minus plain's, measured"] = gain
@@ -808,6 +837,7 @@ def margins_table(paper: Paper, found: list[dict]) -> Shown:
         " other class over that to its own: 1 more is twice as clear.",
         used,
         is_quick(found),
+        findings.of_effects(_effects(gains), "margin minus the plain backbone's"),
     )
 
 

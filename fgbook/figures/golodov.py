@@ -14,6 +14,7 @@ from ..evaluation.latency import STAGES, Latency
 from ..evidence import records, verdicts
 from ..papers.golodov import PRINTED_LOSS
 from ..papers.spec import Paper
+from . import findings
 from .base import (
     OKABE_ITO,
     WIDTH,
@@ -111,6 +112,7 @@ def pretraining_table(found: list[dict]) -> Shown:
     """
     found = unchanged(found)
     lines = []
+    gains: dict[str, verdicts.Effect | None] = {}
     for (dataset, row), seen in SEEN.items():
         here = records.select(found, dataset=dataset, row=row)
         if not here:
@@ -118,6 +120,9 @@ def pretraining_table(found: list[dict]) -> Shown:
         there = records.select(found, dataset=dataset)
         mean, interval = accuracy_cells(here, there)
         scratch = records.select(there, row="gap")
+        if row != "gap" and scratch:
+            effect = verdicts.compare(here, scratch, among=there)
+            gains[f"{KINDS[row]} on {dataset}"] = effect
         lines.append(
             {
                 "data set": dataset,
@@ -141,6 +146,7 @@ def pretraining_table(found: list[dict]) -> Shown:
         lines or [nothing],
         f"What pretraining is worth, by what the backbone had seen. {setting(used)}",
         used,
+        says=findings.of_effects(gains, "gain over the network from scratch"),
     )
 
 

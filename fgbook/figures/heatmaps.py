@@ -15,6 +15,7 @@ from ..evaluation import heatmaps
 from ..evidence import verdicts
 from ..methods import Method
 from ..recipe import Recipe
+from . import findings
 from .base import (
     WIDTH,
     Shown,
@@ -142,7 +143,10 @@ def statistics_table(
     used = [*first, *second]
     quick = is_quick(found)
     lines = []
+    effects = {}
     for name, title in MEASURES.items():
+        if first and second:
+            effects[title] = verdicts.compare(first, second, name, among=found)
         line: dict[str, object] = {"measure": title}
         for column, here in zip(titles, (first, second), strict=True):
             line[column] = _mean_cell(here, name)
@@ -160,6 +164,7 @@ def statistics_table(
         f" {setting(used)}{note}",
         used,
         illustration=quick,
+        says=findings.of_effects(effects, "difference"),
     )
 
 

@@ -11,10 +11,11 @@ from ..data.dataset import DataSet
 from ..evidence import records
 from ..methods.levels import Levels
 from ..recipe import Recipe
+from . import findings
 from .base import OKABE_ITO, WIDTH, Shown, figure, styled, table
 from .curves import Curves, sweep_figure
 from .photos import TRUTH, class_names, lit, outline, photo, seen, seen_box, spread
-from .regions import located, located_cell
+from .regions import located, located_cell, located_mean
 from .summary import is_quick, setting
 
 NAMES = {
@@ -22,6 +23,7 @@ NAMES = {
     "centre": "middle square, half the area",
     "whole": "whole image",
 }
+BLIND = ("centre", "whole")  # they know nothing of the image
 MEASURES = {
     "iou": "mean IoU",
     "hit50": "share with IoU ≥ 0.5",
@@ -98,7 +100,20 @@ def boxes_table(found: list[dict]) -> Shown:
         f" intervals over images. {setting(scored)}",
         scored,
         illustration=is_quick(scored),
+        says=_says(scored),
     )
+
+
+def _says(scored: list[dict]) -> str:
+    """How the boxes of levels compare with those that know nothing of the image."""
+    names = _names(scored)
+    iou = {name: located_mean(scored, f"{name}_iou") for name in names}
+    blind = [iou.pop(name) for name in BLIND if name in iou]
+    if not blind:
+        return ""
+    pairs = {_title(name): (value, max(blind)) for name, value in iou.items()}
+    theirs = "the best box that knows nothing of the image"
+    return findings.of_pairs(pairs, "boxes", theirs)
 
 
 def success_figure(record: dict) -> Shown:

@@ -18,11 +18,12 @@ from ..images import regions
 from ..images.shuffle import shuffle_patches
 from ..methods.flrdf import Flrdf
 from ..recipe import Recipe
+from . import findings
 from .base import OKABE_ITO, WIDTH, Shown, figure, sentence, styled, table
 from .curves import Curves, Panel, read_log, sweep_figure
 from .effects import bars, effect_text
 from .photos import TRUTH, class_names, lit, outline, photo, seen, seen_box, spread
-from .regions import located, located_cell
+from .regions import located, located_cell, located_mean
 from .summary import is_quick, of_row, setting, unchanged
 
 # fmt: off
@@ -62,6 +63,11 @@ def boxes_table(found: list[dict]) -> Shown:
             # The same in every record, and at every threshold.
             one = scored[:1]
             lines.append(_line(title, one, (name, name), f"{name}_average"))
+    blind = [located_mean(scored[:1], f"{name}_iou") for name in CONSTANT if scored]
+    pairs = {}
+    for (row, name), (title, _) in MAPS.items():
+        if here := of_row(scored, row):
+            pairs[title] = (located_mean(here, f"{name}_max_iou"), max(blind))
     return table(
         lines or [{"box": "–", "measured": "not run"}],
         "Boxes against the object's box on the test images, larger is better: share of"
@@ -71,6 +77,9 @@ def boxes_table(found: list[dict]) -> Shown:
         f" be cut, on these very images. {setting(scored)}",
         scored,
         illustration=is_quick(scored),
+        says=findings.of_pairs(
+            pairs, "boxes cut from maps", "the best box that knows nothing of the image"
+        ),
     )
 
 

@@ -15,6 +15,7 @@ from ..methods.superres import SuperResolution
 from ..papers import peng
 from ..papers.spec import Paper, Table
 from ..recipe import Recipe
+from . import findings
 from .base import (
     OKABE_ITO,
     QUICK_NOTE,
@@ -80,7 +81,10 @@ def resolution_table(
         f"{begin} accuracy on high- and low-resolution test images, measured ones with"
         f" their 95 % interval. {setting(used)}{note}"
     )
-    return table(lines, caption, used, illustration=quick)
+    titles = {name: label for label, name in labels.items() if name}
+    low = findings.of_rows(used, titles, "low_top1", plain="low", among=found)
+    says = f"At low resolution: {low[0].lower()}{low[1:]}" if low else ""
+    return table(lines, caption, used, illustration=quick, says=says)
 
 
 def _labels(paper: Paper, about: Table) -> dict[str, str | None]:
@@ -220,7 +224,22 @@ def amounts_table(paper: Paper, found: list[dict]) -> Shown:
         f" {_seeds(used)}{setting(used)}{note}",
         used,
         illustration=is_quick(found),
+        says=_staged_or_mixed(found),
     )
+
+
+def _staged_or_mixed(found: list[dict]) -> str:
+    """How the longest first stage compares with mixed training, column by column."""
+    amounts = _amounts(found)
+    names = _row_names(amounts)
+    staged = [lines for title, lines in names.items() if title != "mixed"]
+    pairs = {}
+    for low, first, both in zip(amounts, staged[-1], names["mixed"], strict=True):
+        rows = of_row(found, first), of_row(found, both)
+        if all(rows):
+            values = [accuracy(here, found, "low_top1")[0] for here in rows]
+            pairs[f"L {low}/8"] = (values[0], values[1])
+    return findings.of_pairs(pairs, "networks trained in stages", "mixed training")
 
 
 def _low_cell(here: list[dict], found: list[dict]) -> str:

@@ -16,6 +16,7 @@ from ..evidence import records
 from ..methods.semantic import Semantic
 from ..papers.spec import Paper
 from ..recipe import Recipe
+from . import findings
 from .base import (
     NOT_YET,
     OKABE_ITO,
@@ -65,7 +66,9 @@ def scores_table(paper: Paper, names: Sequence[str], found: list[dict]) -> Shown
     if quick:
         caption += QUICK_NOTE
     nothing = {"row": "–", "measured, %": "not run"}
-    return table(lines or [nothing], caption, used, illustration=quick)
+    titles = {name: paper.row(name).title for name in names}
+    says = findings.of_rows(used, titles, among=found)
+    return table(lines or [nothing], caption, used, illustration=quick, says=says)
 
 
 def _seconds(record: dict) -> float:

@@ -15,6 +15,7 @@ from ..data.dataset import DataSet
 from ..errors import InputError, unknown
 from ..methods.focus import Focus
 from ..recipe import Recipe
+from . import findings
 from .base import (
     OKABE_ITO,
     WIDTH,
@@ -67,10 +68,13 @@ def hits_table(found: list[dict]) -> Shown:
     quick = is_quick(found)
     found = located(found)
     lines = []
+    pairs: dict[str, tuple[float, float]] = {}
     for name, title in HITS.items():
         of_name = [r for r in found if r["localisation"].get(name) is not None]
         for row in _rows(of_name):
             records = of_row(of_name, row)
+            at_random = located_mean(records, f"{name}_random")
+            pairs[f"{row}: {title}"] = (located_mean(records, name), at_random)
             lines.append(
                 {
                     "measure": title,
@@ -89,7 +93,11 @@ def hits_table(found: list[dict]) -> Shown:
             " parts counts."
         )
     return table(
-        lines or [nothing], f"{caption} {setting(found)}", found, illustration=quick
+        lines or [nothing],
+        f"{caption} {setting(found)}",
+        found,
+        illustration=quick,
+        says=findings.of_pairs(pairs, "the regions", "boxes at random"),
     )
 
 

@@ -13,6 +13,7 @@ from ..evidence import families, verdicts
 from ..evidence.records import changes
 from ..papers.spec import PROFILES, Claim, Paper, Row, Table
 from ..recipe import LATER, Recipe
+from . import findings
 from .base import Shown, duration, measured, signed, signed_between, table
 from .summary import accuracy_cells, is_quick, left_out, of_row, setting, unchanged
 
@@ -73,7 +74,9 @@ def accuracy_table(paper: Paper, found: list[dict], printed: str = "cub") -> Sho
             " Drawn birds or a network of minutes: it shows how the rows are run and"
             " has no bearing on the paper."
         )
-    return table(lines, caption, found, illustration=quick)
+    titles = {row.name: row.title for row in paper.rows}
+    says = findings.of_rows(found, titles, among=among)
+    return table(lines, caption, found, illustration=quick, says=says)
 
 
 def _accuracy_line(records: list[dict], among: list[dict]) -> dict[str, object]:
@@ -164,7 +167,8 @@ def verdict_table(paper: Paper, found: list[dict]) -> Shown:
     # One table of a chapter has all claims of its paper; others repeat some.
     is_whole = paper.claims == papers.get(paper.key).claims
     lines = []
-    for verdict in families.judge(paper, found):
+    judged = families.judge(paper, found)
+    for verdict in judged:
         claim = verdict.claim
         line: dict[str, object] = {"claim": _named(claim, is_whole)}
         if not usual:
@@ -176,7 +180,8 @@ def verdict_table(paper: Paper, found: list[dict]) -> Shown:
         caption = "Claims, each with its metric: larger is better."
     caption += _judged_at_once(lines)
     lines = _narrow(lines)
-    return table(lines, f"{caption} {setting(found)}{outside}", found)
+    caption = f"{caption} {setting(found)}{outside}"
+    return table(lines, caption, found, says=findings.of_verdicts(judged))
 
 
 def _judged_at_once(lines: list[dict]) -> str:
@@ -207,7 +212,8 @@ def across_table(paper: Paper, found: list[dict]) -> Shown:
         here = [record for record in found if record["dataset"] == dataset]
         judged[dataset] = families.judge(paper, here)
     lines = []
-    for verdict in families.across(judged):
+    combined = families.across(judged)
+    for verdict in combined:
         claim = verdict.claim
         line: dict[str, object] = {
             "claim": f"<b>{claim.key}</b> {html.escape(claim.text)}"
@@ -221,6 +227,7 @@ def across_table(paper: Paper, found: list[dict]) -> Shown:
         "Claims on several data sets: the mean of the effects, each weighted by the"
         f" inverse of its variance, with its 95 % interval. {setting(found)}",
         found,
+        says=findings.of_verdicts(combined),
     )
 
 
@@ -386,9 +393,11 @@ def tuning_table(found: list[dict]) -> Shown:
         return record["row"], -record["metrics"]["val"]["top1"]
 
     lines = []
+    tries: dict[str, list[float]] = {}
     for record in sorted(found, key=best_first):
         change = _assignments(changes(record))
         score = 100 * record["metrics"]["val"]["top1"]
+        tries.setdefault(record["row"], []).append(score)
         lines.append(
             {
                 "row": html.escape(record["row"]),
@@ -401,4 +410,5 @@ def tuning_table(found: list[dict]) -> Shown:
         lines,
         f"Changes to the base recipe tried on validation images. {setting(found)}",
         found,
+        says=findings.of_tries(tries),
     )
