@@ -142,9 +142,10 @@ def table(
     below += sources(found)
     # With a place in the tab order a wide table can be scrolled by keyboard.
     scrolled = f'<div tabindex="0">{body}</div>'
+    lines_of_text = frame.map(_without_tags).to_string(index=False)
     return Shown(
         f'<figure class="fgbook-table">{above}{scrolled}{below}</figure>',
-        f"{caption}\n{frame.map(_without_tags).to_string(index=False)}\n{_without_tags(says)}".strip(),
+        f"{caption}\n{lines_of_text}\n{_without_tags(says)}".strip(),
     )
 
 

@@ -73,8 +73,8 @@ def hits_table(found: list[dict]) -> Shown:
         of_name = [r for r in found if r["localisation"].get(name) is not None]
         for row in _rows(of_name):
             records = of_row(of_name, row)
-            at_random = located_mean(records, f"{name}_random")
-            pairs[f"{row}: {title}"] = (located_mean(records, name), at_random)
+            chance = located_mean(records, f"{name}_random")
+            pairs[f"{row}: {title}"] = (located_mean(records, name), chance)
             lines.append(
                 {
                     "measure": title,
