@@ -68,10 +68,17 @@ class Start(SphinxDirective):
         text = (
             f"{reading} minutes to read; {count} took {running} min to run when this"
             " page was built, on a processor."
+            f' <a href="{self.repeating()}">Commands for photographs and for the'
+            " paper's own data</a>."
         )
         line = f'<p class="fgbook-start"><b>Minutes.</b> {text}</p>'
         badges = f'<p class="fgbook-colab">{" ".join(links)}</p>'
         return [nodes.raw("", line + badges, format="html")]
+
+    def repeating(self) -> str:
+        """Where the commands of each paper stand."""
+        relative = self.env.app.builder.get_relative_uri
+        return f"{relative(self.env.docname, 'book/reproduce')}#each-paper"
 
     def colab(self, name: str, text: str) -> str:
         """A link that opens a notebook there."""

@@ -15,6 +15,7 @@ from .base import Shown
 from .board import authors, board, counts_table, first_chapter, judged_papers
 from .hero import hero
 from .numbers import numbers_csv, numbers_table
+from .repeating import repeating_table
 
 
 @lru_cache
@@ -59,6 +60,10 @@ def _numbers() -> Shown:
     return numbers_table(_published())
 
 
+def _repeating() -> Shown:
+    return repeating_table(_results())
+
+
 PIECES: dict[str, Callable[..., Shown]] = {
     "hero": hero,
     "counts": _counts,
@@ -66,6 +71,7 @@ PIECES: dict[str, Callable[..., Shown]] = {
     "first": _first,
     "answer": _answer,
     "numbers": _numbers,
+    "repeating": _repeating,
 }
 
 

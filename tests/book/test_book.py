@@ -616,6 +616,9 @@ def test_the_book_loads_nothing_from_the_network(book):
                 assert not ELSEWHERE.match(element["href"]), (path.name, element)
 
 
+CHAPTERS = ("golodov", "feng", "gautam", "liang", "peng")
+
+
 def test_formulas_are_mathml(book):
     assert "<math" in page(book, "book/feng").read_text(encoding="utf-8")
 
@@ -631,6 +634,38 @@ def test_links_are_made_from_the_address_of_the_repository(book):
     assert f"https://colab.research.google.com{in_colab}" in notebook
     on_binder = f"/v2/gh/{repository}/main?urlpath=lab/tree/notebooks/feng_accuracy"
     assert f"https://mybinder.org{on_binder}" in notebook
+
+
+def test_the_first_page_has_every_verdict_and_its_places(book):
+    first = page(book, "book/index")
+    text = first.read_text(encoding="utf-8")
+    claims = [papers.get(name).claims for name in papers.names() if name != "compare"]
+    assert text.count('data-label="outcome"') >= sum(map(len, claims))
+    assert 'href="feng.html#claim-b1"' in text
+    assert 'id="claim-b1"' in page(book, "book/feng").read_text(encoding="utf-8")
+    assert "page:" not in text
+    assert fields(first) >= {"effect"}
+
+
+def test_chapters_open_with_what_came_out(book):
+    for name in (*CHAPTERS, "methods", "causal"):
+        text = page(book, f"book/{name}").read_text(encoding="utf-8")
+        sections = re.findall(r'<section id="([^"]+)">', text)
+        assert sections[1] == "in-short", name
+        short = text.split('<section id="in-short">')[1].split("</section>")[0]
+        for said in ("The question.", "What to distrust.", "Minutes.", "Open in Colab"):
+            assert said in short, (name, said)
+    assert "The answer." in page(book, "book/feng").read_text(encoding="utf-8")
+    assert elements(page(book, "book/golodov"), "svg")
+
+
+def test_the_numbers_are_all_published_records(book):
+    text = page(book, "book/numbers").read_text(encoding="utf-8")
+    there = {record["key"] for record in records.published(purpose=None)}
+    assert set(re.findall(r'data-record="(\w+)"', text)) == there
+    beside = page(book, "book/numbers").with_suffix(".csv")
+    assert len(beside.read_text(encoding="utf-8").splitlines()) == 1 + len(there)
+    assert (book / "_build/html/_static/numbers.js").is_file()
 
 
 # ---- the pages' source

@@ -8,7 +8,7 @@ import pytest
 
 from fgbook import papers
 from fgbook.evidence.judged import judged
-from fgbook.figures import answers, board
+from fgbook.figures import answers, board, repeating
 from fgbook.papers.spec import Seeds
 
 PAPER = papers.get("gautam")
@@ -133,3 +133,19 @@ def test_quick_runs_answer_nothing(make):
         for seed in range(3)
     ]
     assert answers.answer(PAPER, quick).text == answers.answer(PAPER, []).text
+
+
+# ---- how to repeat
+
+
+def test_commands_of_each_paper_with_what_their_runs_took(found):
+    made = repeating.repeating_table(found).html
+    (line,) = re.findall(r"<tr><td[^>]*><a href=.page:book/gautam.*?</tr>", made)
+    minutes = sum(record["train"]["seconds"] for record in found) / 60
+    assert f"{len(found)} runs, {minutes:.0f} min" in line
+    assert "<code>fgbook run gautam --profile photo</code>" in line
+    assert "<code>fgbook run gautam --profile paper</code>" in line
+    assert "cub50 (69 images)" in line  # 9 to train, 60 to test
+    assert made.count("not run yet") == 5
+    for name in papers.names():
+        assert f"fgbook run {name} --profile photo" in made

@@ -1,0 +1,77 @@
+"""How to repeat each paper: its commands, what they need, and how long the published
+runs took.
+"""
+
+import html
+from collections.abc import Sequence
+
+from .. import papers
+from ..papers.spec import Paper
+from .base import Shown, count, distinct
+from .board import CHAPTERS, authors
+from .summary import unchanged
+
+HEADS = ("paper", "on photographs", "took", "as in the paper", "data")
+
+
+def repeating_table(found: Sequence[dict]) -> Shown:
+    """A line a paper and the comparison, from all published results."""
+    lines, texts = [], []
+    for name in (*CHAPTERS, "compare"):
+        cells = _cells(papers.get(name), [r for r in found if r["paper"] == name])
+        made = []
+        for head, cell in zip(HEADS, cells, strict=True):
+            made.append(f'<td data-label="{head}">{cell}</td>')
+        lines.append(f"<tr>{''.join(made)}</tr>")
+        texts.append(f"{name}: {cells[2]}")
+    heads = "".join(f'<th scope="col">{head}</th>' for head in HEADS)
+    return Shown(
+        '<figure class="fgbook-table"><figcaption>Commands of each paper. Took: the'
+        " trainings behind the published records that count, together, on the"
+        " processors that the records name.</figcaption>"
+        f"<div><table><thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody>"
+        "</table></div></figure>",
+        "\n".join(texts),
+    )
+
+
+def _cells(paper: Paper, mine: Sequence[dict]) -> list[str]:
+    photo = [r for r in unchanged(mine) if r["profile"] == "photo"]
+    name = "The field on one page" if paper.key == "compare" else authors(paper)
+    page = "methods" if paper.key == "compare" else paper.key
+    return [
+        f'<a href="page:book/{page}">{html.escape(name)}</a>',
+        f"<code>fgbook run {paper.key} --profile photo</code>",
+        _took(photo),
+        f"<code>fgbook run {paper.key} --profile paper</code>",
+        _data(paper, photo),
+    ]
+
+
+def _took(photo: Sequence[dict]) -> str:
+    """How many runs, of which size, in how many minutes."""
+    if not photo:
+        return "not run yet"
+    minutes = sum(record["train"]["seconds"] for record in photo) / 60
+    largest = max(record["parameters"] for record in photo) / 1e6
+    return (
+        f"{count(len(photo), 'run')}, {minutes:.0f} min; networks of up to"
+        f" {largest:.1f} million parameters at"
+        f" {distinct(r['recipe']['image_size'] for r in photo)} px"
+    )
+
+
+def _data(paper: Paper, photo: Sequence[dict]) -> str:
+    """Names of the data sets of both profiles, with the number of images where runs
+    tell it.
+    """
+    images = {
+        record["dataset"]: record["images"]["train"] + record["images"]["test"]
+        for record in photo
+    }
+    said = []
+    for profile in ("photo", "paper"):
+        for name in paper.datasets[profile]:
+            number = f" ({images[name]} images)" if name in images else ""
+            said.append(f"{html.escape(name)}{number}")
+    return ", ".join(dict.fromkeys(said))
