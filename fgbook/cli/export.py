@@ -1,14 +1,19 @@
 """``fgbook export``: a trained model as a file that other programs run."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ..errors import InputError
 from .common import Failed, examples
-from .predict import key_or_folder
+from .predict import EXPORTED, check_output, key_or_folder
 
-SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
+if TYPE_CHECKING:
+    from ..export.int8 import Pictures
+
+FORMATS = dict(zip(EXPORTED, ("onnx", "torch"), strict=True))
+"""How the name of a file ends -> its format."""
 
 
 @click.command(
@@ -29,9 +34,16 @@ SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
 @click.option(
     "--format",
     "kind",
-    type=click.Choice(list(SUFFIXES)),
+    type=click.Choice(list(FORMATS.values())),
     help="onnx, for ONNX Runtime; torch, for PyTorch without this package.  [default:"
     " by the name of the file]",
+)
+@click.option(
+    "--int8",
+    "small",
+    is_flag=True,
+    help="With onnx: in eight bits; their ranges are measured on training pictures,"
+    " which must be here.",
 )
 @click.option(
     "-o",
@@ -42,58 +54,63 @@ SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
     metavar="FILE",
     help="The file to write, .onnx or .pt2.",
 )
-def export(key: str, kind: str | None, path: Path) -> None:
+def export(key: str, kind: str | None, small: bool, path: Path) -> None:
     """Write a trained model as one file, and check it.
 
     The file takes any number of images at once and holds the names of the classes, how
-    a picture is brought to its size, and which training made it.
+    a picture is brought to its size, and which training made it. It is compared with
+    PyTorch before it is written. With --int8, what it loses on validation images is
+    told.
     """
-    kind = check_output(kind, path)
+    kind = format_of(kind, path)
+    if small and kind != "onnx":
+        raise InputError("--int8 makes ONNX files only; leave out --format torch.")
     model_of = key_or_folder(key)
 
     from ..evidence import runs
-    from ..export import check, description, files, opened, to_onnx, to_torch, traced
+    from ..export import check, files, int8, make
 
-    if kind == "onnx":
-        to_onnx.check_installed()
+    make.check_installed(kind)
     model, about = runs.load_model(model_of, "cpu")
-    size = about["recipe"]["image_size"]
-    module = traced.predicting(model, about)
-    program = traced.program(module, size)
-    described = description.describe(about)
-
-    made: opened.Opened
-    if kind == "onnx":
-        content = to_onnx.convert(program, described)
-        made = opened.OpenedOnnx(content, threads=1)
-    else:
-        content = to_torch.convert(program, described)
-        made = opened.OpenedProgram(content)
-    largest = check.difference(module, made.logits, size)
-    if not largest <= check.LIMIT:
+    pictures = int8.pictures(about) if small else None
+    made = make.exported(model, about, kind)
+    if not made.difference <= check.LIMIT:
         raise Failed(
-            f"nothing was written: the exported model differs from PyTorch by up to"
-            f" {largest:.1e}, more than {check.LIMIT:g}."
+            "nothing was written: the exported model differs from PyTorch by up to"
+            f" {made.difference:.1e}, more than {check.LIMIT:g}."
         )
+    content = made.content
+    if pictures is not None:
+        content = int8.quantise(content, pictures.train)
     files.write(path, content)
-    sizes = ", ".join(map(str, check.BATCHES))
+
+    megabytes = len(content) / 1e6
+    tried = ", ".join(map(str, check.BATCHES))
     click.echo(
-        f"{path}: {len(content) / 1e6:.1f} MB; differs from PyTorch by at most"
-        f" {largest:.1e} (batches of {sizes})"
+        f"{path}: {megabytes:.1f} MB; in floats it differs from PyTorch by at most"
+        f" {made.difference:.1e} (batches of {tried})"
+    )
+    if pictures is not None:
+        click.echo(loss(pictures, made.content, content))
+
+
+def loss(pictures: "Pictures", floating: bytes, small: bytes) -> str:
+    """What eight bits cost on validation images, as a sentence."""
+    from ..export import int8
+
+    if not len(pictures.labels):
+        return "there are no validation images to say what eight bits cost"
+    before, after = (int8.accuracy(made, pictures) for made in (floating, small))
+    return (
+        f"accuracy on {len(pictures.labels)} validation images: {100 * after:.1f} % in"
+        f" eight bits, {100 * before:.1f} % in floats"
     )
 
 
-def check_output(kind: str | None, path: Path) -> str:
+def format_of(kind: str | None, path: Path) -> str:
     """The format that is meant. Raises InputError where the name of the file does not
-    say it, or another one, or where it cannot stand.
+    say it, or another one, or where the file cannot stand.
     """
-    by_suffix = {suffix: name for name, suffix in SUFFIXES.items()}
-    of_name = by_suffix.get(path.suffix)
-    if of_name is None or kind not in (None, of_name):
-        wanted = SUFFIXES[kind] if kind else " or ".join(by_suffix)
-        raise InputError(f"-o {path}: the name of the file should end in {wanted}.")
-    if path.is_dir():
-        raise InputError(f"-o {path} is a folder; name a file.")
-    if not path.parent.is_dir():
-        raise InputError(f"-o {path}: there is no folder {path.parent}.")
-    return of_name
+    fitting = [end for end, name in FORMATS.items() if kind in (None, name)]
+    check_output(path, tuple(fitting))
+    return FORMATS[path.suffix]

@@ -1,23 +1,62 @@
 """``fgbook predict``: name the class of new pictures with a trained model."""
 
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from ..errors import InputError, unknown
+from ..errors import WRONG_INPUT, InputError, unknown
 from .common import check_device, examples, known_records, on_device
+
+if TYPE_CHECKING:
+    import numpy as np
+
+BATCH = 32
+"""Pictures that are decoded, and looked at, together."""
+
+EXPORTED = (".onnx", ".pt2")
+"""How the names of exported models end."""
+
+WRITTEN = (".csv", ".jsonl")
+"""How the names of files with predictions end."""
+
+
+@dataclass(frozen=True)
+class Namer:
+    """A trained model, wherever it comes from."""
+
+    classes: list[str]
+    size: int  # pixels, of the squares that pictures are decoded to
+    # pictures (B, 3, size, size) uint8 -> probabilities (B, C)
+    shares: "Callable[[np.ndarray], np.ndarray]"
+
+
+@dataclass(frozen=True)
+class Named:
+    """What is said of one picture: the most probable classes first."""
+
+    path: Path
+    top: list[tuple[str, float]]  # class, probability in 0 .. 1
 
 
 @click.command(
     epilog=examples(
         "fgbook predict bird.jpg --run 3f2a",
         "fgbook predict photos/*.jpg --run 3f2a --top 3",
+        "fgbook predict photos --run model.onnx -o birds.csv",
         note='The key of a run is in the column "first run" of `fgbook results`; its'
         " first letters will do.",
     )
 )
 @click.argument(
-    "images",
+    "pictures",
     nargs=-1,
     required=True,
     type=click.Path(path_type=Path),
@@ -25,9 +64,10 @@ from .common import check_device, examples, known_records, on_device
 )
 @click.option(
     "--run",
-    "key",
+    "given",
     required=True,
-    help="Key of the run whose model is to be used, or the folder of a model.",
+    help="Key of the run whose model is to be used, the folder of a model, or a file"
+    " that `fgbook export` wrote.",
 )
 @click.option(
     "--top",
@@ -36,18 +76,110 @@ from .common import check_device, examples, known_records, on_device
     type=click.IntRange(1),
     help="Classes to name for each image.",
 )
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write a table (.csv) or a JSON object a line (.jsonl) in place of printing.",
+)
 @on_device
-def predict(images: tuple[Path, ...], key: str, top: int, device: str | None) -> None:
-    """Name the class of IMAGEs with a trained model."""
-    for image in images:
-        if not image.is_file():
-            raise InputError(f"{image}: there is no such file.")
-    check_device(device)
-    model_of = key_or_folder(key)
+@click.pass_context
+def predict(
+    ctx: click.Context,
+    pictures: tuple[Path, ...],
+    given: str,
+    top: int,
+    output: Path | None,
+    device: str | None,
+) -> None:
+    """Name the class of IMAGEs, and of all pictures in folders, with a trained model.
 
+    A file that cannot be read is named, and the others go on; the exit status is then
+    2.
+    """
+    check_output(output, WRITTEN)
+    files = walked(pictures)
+    namer = load(given, device)
+
+    found = []
+    unreadable = False
+    for answer in answers(namer, files, top, quiet=output is None):
+        if isinstance(answer, InputError):
+            unreadable = True
+            click.echo(f"Error: {answer}", err=True)
+        elif output is None:
+            show(answer)
+        else:
+            found.append(answer)
+
+    if output is not None:
+        write(output, found, min(top, len(namer.classes)))
+        click.echo(f"{output}: {len(found)} of {len(files)} images")
+    if unreadable:
+        ctx.exit(WRONG_INPUT)
+
+
+# ---- which pictures
+
+
+def walked(given: Iterable[Path]) -> list[Path]:
+    """The files that are asked for, each once, in the order given; of a folder, all
+    pictures below it, by name. Raises InputError for what is not there.
+    """
+    from ..data.store import SUFFIXES
+
+    found: dict[Path, None] = {}
+    for path in given:
+        if path.is_dir():
+            inside = [
+                file
+                for file in sorted(path.rglob("*"))
+                if file.suffix.lower() in SUFFIXES and file.is_file()
+            ]
+            if not inside:
+                raise InputError(f"{path}: there is no picture in this folder.")
+            found.update(dict.fromkeys(inside))
+        elif path.is_file():
+            found[path] = None
+        else:
+            raise InputError(f"{path}: there is no such file.")
+    return list(found)
+
+
+# ---- with which model
+
+
+def load(given: str, device: str | None) -> Namer:
+    """The model that is asked for: an exported file, a folder, or a key."""
+    if Path(given).suffix in EXPORTED:
+        return of_file(Path(given), device)
+    check_device(device)
+    return of_run(key_or_folder(given), device)
+
+
+def of_file(path: Path, device: str | None) -> Namer:
+    """The model in an exported file."""
+    if device not in (None, "cpu"):
+        raise InputError(
+            f"{path} is an exported model, which runs on the CPU; leave out --device."
+        )
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file.")
+    from ..export import opened
+
+    model = opened.load(path)
+    return Namer(
+        model.about["classes"],
+        model.about["preprocessing"]["resize_to"],
+        lambda pixels: opened.shares(model.logits(opened.views(pixels, model.about))),
+    )
+
+
+def of_run(model_of: str | Path, device: str | None) -> Namer:
+    """The model of a run, in PyTorch."""
     import torch
 
-    from ..data import store
     from ..evidence import runs
     from ..images import augment
     from ..recipe import Recipe
@@ -57,16 +189,15 @@ def predict(images: tuple[Path, ...], key: str, top: int, device: str | None) ->
     place = next(model.parameters()).device
     # as the training images were
     resolution = "low" if recipe.resolution == "low" else "high"
-    for image in dict.fromkeys(images):
-        pixels, _ = store.decode(image, recipe.store_size)
-        square = torch.from_numpy(pixels)[None].to(place)  # (1, 3, S, S) uint8
-        first = torch.zeros(1, dtype=torch.int64, device=place)  # its place in a split
-        seen = augment.evaluation_view(square, first, recipe, resolution)
+
+    def shares(pixels: "np.ndarray") -> "np.ndarray":
+        squares = torch.from_numpy(pixels).to(place)
+        first = torch.zeros(len(squares), dtype=torch.int64, device=place)
+        seen = augment.evaluation_view(squares, first, recipe, resolution)
         with torch.inference_mode():
-            shares = model.predict(seen).softmax(1)[0]  # (C,)
-        click.echo(f"{image}")
-        for index in shares.argsort(descending=True)[:top].tolist():
-            click.echo(f"  {100 * shares[index]:5.1f} %  {about['classes'][index]}")
+            return model.predict(seen).float().softmax(1).cpu().numpy()
+
+    return Namer(about["classes"], recipe.store_size, shares)
 
 
 def key_or_folder(given: str) -> str | Path:
@@ -94,3 +225,112 @@ def key_or_folder(given: str) -> str | Path:
             " `fgbook run feng`."
         )
     raise unknown("run", given, known)
+
+
+# ---- what it says
+
+
+def answers(
+    namer: Namer, files: list[Path], top: int, quiet: bool
+) -> Iterator[Named | InputError]:
+    """For each file, in order, what the model says, or why it cannot be read. A bar
+    shows how far it is, unless `quiet`.
+    """
+    import numpy as np
+    from tqdm.auto import tqdm
+
+    from ..data import store
+
+    def decoded(file: Path) -> "np.ndarray | InputError":
+        try:
+            return store.decode(file, namer.size)[0]
+        except InputError as error:
+            return error
+
+    batches = [files[i : i + BATCH] for i in range(0, len(files), BATCH)]
+    with (
+        ThreadPoolExecutor(store.workers()) as pool,
+        tqdm(
+            total=len(files), unit=" images", disable=quiet or None, leave=False
+        ) as bar,
+    ):
+        ahead = pool.map(decoded, batches[0])
+        for these, following in pairwise([*batches, []]):
+            read = list(ahead)
+            # decoded while the model looks at these
+            ahead = pool.map(decoded, following)
+            whole = [one for one in read if not isinstance(one, InputError)]
+            shares = iter(namer.shares(np.stack(whole)) if whole else ())
+            for file, one in zip(these, read, strict=True):
+                if isinstance(one, InputError):
+                    yield one
+                else:
+                    yield _named(file, next(shares), namer.classes, top)
+            bar.update(len(these))
+
+
+def _named(file: Path, shares: "np.ndarray", classes: list[str], top: int) -> Named:
+    best = (-shares).argsort(kind="stable")[:top]
+    return Named(file, [(classes[i], float(shares[i])) for i in best])
+
+
+def show(answer: Named) -> None:
+    """Print what is said of a picture."""
+    click.echo(f"{answer.path}")
+    for name, share in answer.top:
+        click.echo(f"  {100 * share:5.1f} %  {name}")
+
+
+# ---- a file of it
+
+
+def check_output(path: Path | None, suffixes: tuple[str, ...]) -> None:
+    """Raises InputError for a file that cannot be written under this name."""
+    if path is None:
+        return
+    if path.suffix not in suffixes:
+        raise InputError(
+            f"-o {path}: the name of the file should end in {' or '.join(suffixes)}."
+        )
+    if path.is_dir():
+        raise InputError(f"-o {path} is a folder; name a file.")
+    if not path.parent.is_dir():
+        raise InputError(f"-o {path}: there is no folder {path.parent}.")
+
+
+def write(path: Path, found: list[Named], top: int) -> None:
+    """Write all that was found, as the name of the file says."""
+    from ..export import files
+
+    text = as_lines(found) if path.suffix == ".jsonl" else as_table(found, top)
+    files.write(path, text.encode())
+
+
+def as_lines(found: list[Named]) -> str:
+    """A JSON object a line."""
+    lines = []
+    for one in found:
+        top = [{"class": name, "probability": share} for name, share in one.top]
+        lines.append(json.dumps({"path": str(one.path), "top": top}))
+    return "".join(f"{line}\n" for line in lines)
+
+
+def as_table(found: list[Named], top: int) -> str:
+    """A CSV table: a line for each picture."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    header = ["path"]
+    for place in range(1, top + 1):
+        header += [f"class {place}", f"probability {place}"]
+    table.writerow(header)
+    for one in found:
+        cells = [as_text(str(one.path))]
+        for name, share in one.top:
+            cells += [as_text(name), f"{share:.6f}"]
+        table.writerow(cells)
+    return text.getvalue()
+
+
+def as_text(cell: str) -> str:
+    """A cell that no spreadsheet takes for a formula."""
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell

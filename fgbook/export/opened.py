@@ -89,6 +89,22 @@ def load(path: Path, threads: int = 0) -> Opened:
     )
 
 
+def views(pixels: np.ndarray, about: dict) -> np.ndarray:
+    """What a model sees of decoded pictures: (B, 3, S, S) uint8 of the size that it
+    asks for -> the middle of each, (B, 3, s, s) float32 in [0, 1].
+    """
+    size = about["preprocessing"]["crop_to"]
+    start = (pixels.shape[-1] - size) // 2
+    middle = slice(start, start + size)
+    return pixels[..., middle, middle].astype(np.float32) / np.float32(255)
+
+
+def shares(logits: np.ndarray) -> np.ndarray:
+    """Probabilities (B, C) of logits (B, C): softmax."""
+    powers = np.exp(logits - logits.max(1, keepdims=True))
+    return powers / powers.sum(1, keepdims=True)
+
+
 def named(source: Path | bytes) -> str:
     """What to call a source in a sentence."""
     return str(source) if isinstance(source, Path) else "the exported model"

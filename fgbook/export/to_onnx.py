@@ -32,7 +32,7 @@ def convert(program: torch.export.ExportedProgram, about: dict) -> bytes:
     """A traced program as the bytes of an ONNX file, with the description of its model
     inside.
     """
-    with _quiet():
+    with quiet():
         made = torch.onnx.export(
             program,
             dynamo=True,
@@ -61,7 +61,7 @@ def described(proto, about: dict) -> bytes:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """The exporter talks of its own steps; what matters is checked afterwards."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)

@@ -91,6 +91,12 @@ FOLLOWED = {
     "(with --verdicts: the verdicts)": (
         "tests/cli/test_results.py::test_verdicts_come_from_photographs"
     ),
+    "was not written by `fgbook export`": (
+        "tests/export/test_export.py::test_a_file_of_another_program_is_refused"
+    ),
+    "that `fgbook export` wrote": (
+        "tests/cli/test_export_command.py::test_an_exported_file_predicts_as_its_run"
+    ),
     "pip install": f"{HERE}::test_extras_that_a_message_names_exist",
     # a run made again
     "{about['command']} --train": (

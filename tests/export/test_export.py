@@ -1,0 +1,282 @@
+"""Exported files: that they say what PyTorch says, for every method, and that a file is
+whole or not there."""
+
+import errno
+import json
+import os
+import sys
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+from fgbook.errors import InputError
+from fgbook.export import (
+    check,
+    description,
+    files,
+    int8,
+    make,
+    opened,
+    to_onnx,
+    to_torch,
+    traced,
+)
+from fgbook.images import augment
+from fgbook.methods import METHODS, build
+from fgbook.recipe import Recipe
+
+SIZE = 40  # pixels: maps of 5 x 5 cells
+CLASSES = ["robin", "=wren", "Kolibri \u00fc"]
+# Several looks, suppression of overlapping boxes, crops: what is hardest to trace. The
+# others take two minutes together.
+QUICK = ("plain", "focus", "attention")
+
+
+def cases():
+    for name in METHODS:
+        marks = () if name in QUICK else pytest.mark.slow
+        yield pytest.param(name, marks=marks)
+
+
+def model_of(method, **recipe):
+    """A method with random weights, also of its heads; and what model.json says."""
+    recipe = {"image_size": SIZE, "store_size": SIZE + 5} | recipe
+    chosen = Recipe(backbone="small", weights="none", **recipe)
+    torch.manual_seed(0)
+    attributes = torch.rand(len(CLASSES), 4)
+    options = METHODS[method].VARIANTS[0]
+    model = build(method, len(CLASSES), chosen, options, attributes).eval()
+    with torch.no_grad():  # the heads start near 0, where everything is equal
+        for module in model.modules():
+            if isinstance(module, nn.Linear):
+                module.weight.normal_(0, 0.3)
+    about = {
+        "key": "0123456789abcdef",
+        "method": method,
+        "classes": CLASSES,
+        "data_fingerprint": "f" * 64,
+        "command": "fgbook run feng",
+        "recipe": chosen.as_dict(),
+    }
+    return model, about
+
+
+def noise(count, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(count, 3, SIZE, SIZE, generator=generator)
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """The plain backbone: the module, and its content in both formats."""
+    model, about = model_of("plain")
+    module = traced.predicting(model, about)
+    program = traced.program(module, SIZE)
+    described = description.describe(about)
+    onnx_file = to_onnx.convert(program, described)
+    return module, {"onnx": onnx_file, "torch": to_torch.convert(program, described)}
+
+
+def put(folder, content, kind="onnx"):
+    path = folder / f"model{opened.SUFFIXES[kind]}"
+    path.write_bytes(content)
+    return path
+
+
+# ---- what it says
+
+
+@pytest.mark.parametrize("method", list(cases()))
+def test_every_method_says_in_onnx_runtime_what_it_says_in_pytorch(method):
+    """On images and numbers of images that were not traced."""
+    model, about = model_of(method)
+    module = traced.predicting(model, about)
+    program = traced.program(module, SIZE)
+    content = to_onnx.convert(program, description.describe(about))
+    session = onnxruntime.InferenceSession(content)
+    for count in (1, 3):
+        images = noise(count)
+        with torch.no_grad():
+            wanted = model.predict(images)
+            reloaded = program.module()(images)
+        assert wanted.std() > 1e-3, "equal logits would say nothing"
+        torch.testing.assert_close(reloaded, wanted, atol=1e-5, rtol=1e-4)
+        (found,) = session.run(None, {"images": images.numpy()})
+        np.testing.assert_allclose(found, wanted.numpy(), atol=1e-4, rtol=1e-3)
+
+
+def test_lower_resolution_is_part_of_the_file():
+    """Of a model that was trained on enlarged pictures."""
+    model, about = model_of("plain", resolution="low", low_side=12)
+    made = make.exported(model, about, "onnx")
+    images = noise(3)
+    with torch.no_grad():
+        wanted = model.predict(augment.degrade(images, 12, "bicubic"))
+        sharp = model.predict(images)
+    found = opened.OpenedOnnx(made.content).logits(images.numpy())
+    np.testing.assert_allclose(found, wanted.numpy(), atol=1e-4)
+    assert np.abs(found - sharp.numpy()).max() > 1e-2
+
+
+@pytest.mark.parametrize("kind", ["onnx", "torch"])
+def test_files_are_read_again_with_their_description(plain, tmp_path, kind):
+    module, contents = plain
+    model = opened.load(put(tmp_path, contents[kind], kind))
+    assert model.about["classes"] == CLASSES
+    assert model.about["data_fingerprint"] == "f" * 64
+    preprocessing = model.about["preprocessing"]
+    assert (preprocessing["resize_to"], preprocessing["crop_to"]) == (SIZE + 5, SIZE)
+    assert check.difference(module, model.logits, SIZE) < 1e-5
+
+
+def test_the_description_is_plain_json_for_other_programs(plain):
+    read = onnx.load_from_string(plain[1]["onnx"])
+    onnx.checker.check_model(read, full_check=True)
+    (entry,) = read.metadata_props
+    assert entry.key == "fgbook"
+    assert json.loads(entry.value)["classes"] == CLASSES
+    (images,) = read.graph.input
+    batch, *rest = images.type.tensor_type.shape.dim
+    assert batch.dim_param, "the number of images is free"
+    assert [side.dim_value for side in rest] == [3, SIZE, SIZE]
+
+
+def test_nothing_of_this_machine_is_in_a_file(plain):
+    here = os.path.dirname(to_onnx.__file__).encode()
+    assert here not in plain[1]["onnx"]
+
+
+@pytest.mark.parametrize("stored", [SIZE, SIZE + 1, SIZE + 6])
+def test_views_are_those_of_evaluation(stored):
+    generator = torch.Generator().manual_seed(0)
+    shape = (2, 3, stored, stored)
+    pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    about = {"preprocessing": {"crop_to": SIZE}}
+    found = opened.views(pixels.numpy(), about)
+    wanted = augment.centre(pixels, SIZE).numpy()
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_shares_are_the_softmax():
+    logits = torch.tensor([[1.0, 2.0, 300.0], [0.0, 0.0, -1.0]])
+    found = opened.shares(logits.numpy())
+    np.testing.assert_allclose(found, logits.softmax(1).numpy(), rtol=1e-6)
+
+
+# ---- how it is checked
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (lambda logits: logits + (len(logits) == 1) * 0.01, 0.01),
+        (lambda logits: logits + (len(logits) > 1) * 0.01, 0.01),
+        (lambda logits: logits[:, :-1], float("inf")),
+        (lambda logits: logits * float("nan"), float("inf")),
+    ],
+    ids=["of one image", "of several", "of another shape", "of no numbers"],
+)
+def test_a_difference_is_told(plain, wrong, told):
+    module, contents = plain
+    model = opened.OpenedOnnx(contents["onnx"])
+    found = check.difference(module, lambda x: wrong(model.logits(x)), SIZE)
+    assert found == pytest.approx(told, rel=1e-3)
+
+
+def test_a_method_that_cannot_be_traced_is_named():
+    class Looking(nn.Module):
+        def predict(self, images):
+            return images.mean((1, 2, 3))[:, None] * (3 if images.max() > 0.5 else 2)
+
+    module = traced.Predicting(Looking(), Recipe(backbone="small"))
+    with pytest.raises(InputError, match="Looking cannot be exported"):
+        traced.program(module, SIZE)
+
+
+# ---- eight bits
+
+
+def test_eight_bits_say_nearly_the_same_in_a_smaller_file(plain):
+    module, contents = plain
+    images = traced.probes(SIZE, 24, seed=5)
+    small = int8.quantise(contents["onnx"], images.numpy())
+    assert len(small) < 0.5 * len(contents["onnx"])
+    model = opened.OpenedOnnx(small)
+    assert model.about["classes"] == CLASSES
+    assert model.about["int8"]["pictures"] == 24
+    with torch.no_grad():
+        wanted = module(images).numpy()
+    off = model.logits(images.numpy()) - wanted
+    spread = wanted.std(0).mean()
+    assert 0 < np.sqrt((off**2).mean()) < 0.2 * spread
+
+
+# ---- files that cannot be read
+
+
+@pytest.mark.parametrize("kind", ["onnx", "torch"])
+@pytest.mark.parametrize("kept", [0, 0.5, 0.999])
+def test_a_truncated_file_is_refused(plain, tmp_path, kind, kept):
+    content = plain[1][kind]
+    path = put(tmp_path, content[: int(kept * len(content))], kind)
+    with pytest.raises(InputError, match=f"{path.name} cannot be read"):
+        opened.load(path)
+
+
+def test_a_file_of_another_program_is_refused(plain, tmp_path):
+    """As the sentence says: one that `fgbook export` writes is read."""
+    other = onnx.load_from_string(plain[1]["onnx"])
+    del other.metadata_props[:]
+    path = put(tmp_path, other.SerializeToString())
+    with pytest.raises(InputError, match="was not written by `fgbook export`"):
+        opened.load(path)
+    assert opened.load(put(tmp_path, plain[1]["onnx"])).about
+
+
+@pytest.mark.parametrize(
+    "text", [None, "", "[1]", "{}", '{"classes": 3}', "not JSON"], ids=repr
+)
+def test_a_description_that_says_too_little_is_refused(text):
+    with pytest.raises(InputError, match="model.onnx was not written by"):
+        description.loads(text, "model.onnx")
+
+
+def test_what_reads_onnx_may_be_missing(plain, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(InputError, match=r"pip install 'fgbook\[export\]'"):
+        opened.load(put(tmp_path, plain[1]["onnx"]))
+
+
+# ---- files that cannot be written
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_a_file_is_whole_or_as_it_was(tmp_path, monkeypatch, number):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"before")
+
+    def full(_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(InputError, match="cannot write .*model.onnx"):
+        files.write(path, b"after")
+    assert path.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_becomes_too_large_is_not_there(tmp_path):
+    """As a full disk, but with the system's own refusal."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(InputError, match="name another file with -o"):
+            files.write(tmp_path / "model.onnx", b"x" * 100_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.iterdir())
