@@ -368,7 +368,8 @@ def scores_of(found: dict) -> "Scores":
 def _tensor(values: list) -> "Tensor":
     import torch
 
-    return torch.tensor([torch.nan if v is None else v for v in values])
+    found = [torch.nan if v is None else v for v in values]
+    return torch.tensor(found, dtype=torch.float32)
 
 
 def _rounded(values: "Tensor") -> list:

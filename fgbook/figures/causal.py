@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..evaluation import causal
@@ -59,6 +60,7 @@ CONTROLS = {
     "bird": "the bird",
 }
 ACROSS = 5  # pictures
+ENOUGH = 4  # degrees of freedom of a spread that speaks for networks trained once
 NOTE = " Drawn birds and networks of seconds."
 
 
@@ -93,10 +95,14 @@ class Estimate:
 
 
 def estimate(
-    found: Sequence[Tensor], lowest: float = 0.0, highest: float = 1.0
+    found: Sequence[Tensor],
+    lowest: float = 0.0,
+    highest: float = 1.0,
+    spread: intervals.Spread | None = None,
 ) -> Estimate:
     """From numbers of scenes (N,), one row a training, NaN where a scene has none; each
     number is between `lowest` and `highest`, and so are the ends of the interval.
+    spread: how much trainings vary; None: what these show, where there are several.
 
     The mean of what is there is a ratio of two means over scenes, that of the numbers
     and that of what is there. To first order it varies as the mean of
@@ -110,17 +116,89 @@ def estimate(
     mean = float(values[there].mean())
     if values.shape[1] < 2 or there.sum() < 2:
         return Estimate(mean, np.nan, np.nan, int(there.sum()))
-    apart = np.where(there, values - mean, 0) / there.mean()
-    spreads = [intervals.own(apart.mean(1))] if len(values) > 1 else None
-    parts = intervals.parts([apart], spreads, np.abs(apart).max())
+    apart = _apart(values)
+    if spread is None and len(values) > 1:
+        spread = intervals.own(apart.mean(1))
+    parts = intervals.parts([apart], spread and [spread], np.abs(apart).max())
     half = float(parts.half())
     low, high = max(lowest, mean - half), min(highest, mean + half)
     return Estimate(mean, low, high, int(there.sum()))
 
 
+def _apart(values: NDArray) -> NDArray:
+    """See :func:`estimate`: (seeds, N) of numbers with gaps -> the same without."""
+    there = np.isfinite(values)
+    if not there.any():
+        return np.zeros_like(values)
+    return np.where(there, values - values[there].mean(), 0) / there.mean()
+
+
+def estimates(
+    cells: Sequence[Sequence[Tensor]], lowest: float = 0.0, highest: float = 1.0
+) -> list[Estimate]:
+    """:func:`estimate` of several networks. How much trainings vary is estimated of all
+    of them together, where they do not refuse it; and that counts for those of one
+    training too, where it has ENOUGH degrees of freedom.
+    """
+    spreads = spreads_of(cells)
+    return [
+        estimate(cell, lowest, highest, spread)
+        for cell, spread in zip(cells, spreads, strict=True)
+    ]
+
+
+def spreads_of(cells: Sequence[Sequence[Tensor]]) -> list[intervals.Spread | None]:
+    """For each network how much its trainings vary, see :func:`estimates`; None where
+    that cannot be told.
+    """
+    means = []
+    for cell in cells:
+        values = np.stack([each.double().numpy() for each in cell])
+        means.append(_apart(values).mean(1) if np.isfinite(values).any() else [])
+    several = [i for i, each in enumerate(means) if len(each) > 1]
+    found: list[intervals.Spread | None] = [None] * len(cells)
+    known = intervals.spreads([np.asarray(means[i]) for i in several])
+    for i, spread in zip(several, known, strict=True):
+        found[i] = spread
+    if not known:
+        return found
+    widest = max(known, key=lambda spread: spread.rows)
+    for i, each in enumerate(means):
+        if len(each) == 1 and widest.degrees >= ENOUGH:
+            found[i] = widest
+    return found
+
+
+def difference(
+    before: Sequence[Tensor],
+    after: Sequence[Tensor],
+    spreads: Sequence[intervals.Spread | None],
+) -> Estimate:
+    """How much more there is of a number in some trainings than in others, on the same
+    scenes: within [-1, 1].
+    """
+    rows = [np.stack([e.double().numpy() for e in each]) for each in (after, before)]
+    there = [np.isfinite(row) for row in rows]
+    if not (there[0].any() and there[1].any()):
+        return Estimate(np.nan, np.nan, np.nan, 0)
+    means = [float(row[t].mean()) for row, t in zip(rows, there, strict=True)]
+    apart = [_apart(row) for row in rows]
+    unit = sum(np.abs(each).max() for each in apart)
+    known = [spread for spread in spreads if spread is not None]
+    parts = intervals.parts(apart, known if len(known) == 2 else None, unit)
+    mean, half = means[0] - means[1], float(parts.half())
+    count = int(there[0].sum() + there[1].sum())
+    return Estimate(mean, max(-1.0, mean - half), min(1.0, mean + half), count)
+
+
 def of_network(found: Sequence[Scores], name: str) -> Estimate:
     """A reaction of a network."""
     return estimate([scores.network[name] for scores in found])
+
+
+def of_networks(found: Sequence[Sequence[Scores]], name: str) -> list[Estimate]:
+    """A reaction of each of several networks."""
+    return estimates([[scores.network[name] for scores in each] for each in found])
 
 
 def of_maps(found: Sequence[Scores], name: str, measure: str) -> Estimate:
@@ -363,13 +441,17 @@ def shortcut_figure(found: dict[float, list[Scores]]) -> Shown:
         for name in found[shares[0]][0].maps
         if all(name in one.maps for each in found.values() for one in each)
     ]
+    by_share = [found[share] for share in shares]
     above = {
-        "named rightly": [of_network(found[s], "right") for s in shares],
-        "follows the attribute": [of_network(found[s], "follows") for s in shares],
-        "follows the background": [of_network(found[s], "planted") for s in shares],
+        "named rightly": of_networks(by_share, "right"),
+        "follows the attribute": of_networks(by_share, "follows"),
+        "follows the background": of_networks(by_share, "planted"),
     }
     below = {
-        name: [of_maps(found[s], name, "ground") for s in shares] for name in names
+        name: estimates(
+            [[one.maps[name]["ground"] for one in each] for each in by_share]
+        )
+        for name in names
     }
     x = [100 * share for share in shares]
     with styled():

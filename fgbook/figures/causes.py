@@ -2,7 +2,7 @@
 of it (:mod:`fgbook.evidence.causes`): networks by explanations by planted shares.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 from ..evaluation.causal import Scores
@@ -13,11 +13,13 @@ from .causal import (
     REACTIONS,
     Estimate,
     Found,
-    beyond,
-    estimate,
+    difference,
+    estimates,
     of_maps,
     of_network,
+    of_networks,
     shortcut_figure,
+    spreads_of,
 )
 
 Table = dict[tuple[str, int], list[Scores]]
@@ -49,11 +51,15 @@ def reactions_table(found: Table, lines: Sequence[dict] = ()) -> Shown:
     networks = of_share(found, 0)
     if not networks:
         return NOT_YET
+    columns = {
+        title: of_networks(list(networks.values()), reaction)
+        for reaction, title in REACTIONS.items()
+    }
     rows = []
-    for network, trainings in networks.items():
+    for place, (network, trainings) in enumerate(networks.items()):
         row: dict[str, object] = {"network": network, "trainings": len(trainings)}
-        for reaction, title in REACTIONS.items():
-            row[title] = of_network(trainings, reaction).text()
+        for title, column in columns.items():
+            row[title] = column[place].text()
         rows.append(row)
     return table(
         rows,
@@ -72,12 +78,15 @@ def measure_table(found: Table, measure: str, lines: Sequence[dict] = ()) -> Sho
     networks = of_share(found, 0)
     if not networks:
         return NOT_YET
+    everything = list(networks.values())
+    blind = {BLIND[name]: of_each(everything, name, measure) for name in BLIND}
+    cells = _by_explanation(everything, measure, bold=True)
     rows = []
-    for network, trainings in networks.items():
+    for place, (network, trainings) in enumerate(networks.items()):
         row: dict[str, object] = {"network": network, "trainings": len(trainings)}
-        for name, title in BLIND.items():
-            row[title] = of_maps(trainings, name, measure).text()
-        row |= _by_explanation(trainings, _told_apart(measure))
+        for title, column in blind.items():
+            row[title] = column[place].text()
+        row |= cells[place]
         if measure != "effects":  # of which every picture has one
             row["pictures"] = of_maps(trainings, "bird", measure).count
         rows.append(row)
@@ -97,58 +106,75 @@ def shares_table(found: Table, lines: Sequence[dict] = ()) -> Shown:
     planted = {network for network, share in found if share}
     if not planted:
         return NOT_YET
+    shown = {place: each for place, each in found.items() if place[0] in planted}
+    everything = list(shown.values())
+    columns = {
+        "named rightly": of_networks(everything, "right"),
+        "follows the attribute": of_networks(everything, "follows"),
+        "follows the background": of_networks(everything, "planted"),
+        "even map": of_each(everything, "even", "ground"),
+    }
+    cells = _by_explanation(everything, "ground")
     rows = []
-    for (network, share), trainings in found.items():
-        if network not in planted:
-            continue
+    for line, ((network, share), trainings) in enumerate(shown.items()):
         row: dict[str, object] = {
             "network": network,
             "planted": f"{share} %",
             "trainings": len(trainings),
-            "named rightly": of_network(trainings, "right").text(),
-            "follows the attribute": of_network(trainings, "follows").text(),
-            "follows the background": of_network(trainings, "planted").text(),
-            "even map": of_maps(trainings, "even", "ground").text(),
         }
-        rows.append(row | _by_explanation(trainings, _ground))
+        row |= {title: column[line].text() for title, column in columns.items()}
+        rows.append(row | cells[line])
     return table(
         rows,
         "Networks trained with a background of its own for each sibling in this share"
         " of the pictures, and tested with any: what they do, and the share of each map"
-        f" on the pixels that change with the background. {_made_of(found)}",
+        f" on the pixels that change with the background. {_made_of(shown)}",
         [line for line in lines if line["network"] in planted],
     )
 
 
-def _by_explanation(
-    trainings: Sequence[Scores], cell: Callable[[Sequence[Scores], str], str]
-) -> dict[str, str]:
-    """A cell for each of the general explanations; those of the network's own share
-    one.
+def of_each(
+    found: Sequence[Sequence[Scores]], name: str, measure: str, over: str = ""
+) -> list[Estimate]:
+    """A measure of an explanation, or of a control, of each of several networks that
+    have it; `over`: what it has more than this control.
     """
-    names = trainings[0].maps
-    row = {name: cell(trainings, name) if name in names else "–" for name in GENERAL}
-    own = [
-        f"{name.removeprefix('own ')}: {cell(trainings, name)}"
-        for name in names
-        if name not in GENERAL
-    ]
-    return row | {OWN: "<br>".join(own) or "–"}
+    cells = []
+    for trainings in found:
+        cell = []
+        for scores in trainings:
+            of_map = scores.controls if name in scores.controls else scores.maps
+            values = of_map[name][measure]
+            cell.append(values - scores.controls[over][measure] if over else values)
+        cells.append(cell)
+    lowest = -1.0 if over or measure == "effects" else 0.0
+    return estimates(cells, lowest)
 
 
-def _told_apart(measure: str) -> Callable[[Sequence[Scores], str], str]:
-    """A cell with a measure, bold where it is more than the bird's mask has."""
-
-    def cell(trainings: Sequence[Scores], name: str) -> str:
-        text = of_maps(trainings, name, measure).text()
-        more = beyond(trainings, name, measure).low > 0
-        return f"<b>{text}</b>" if more else text
-
-    return cell
-
-
-def _ground(trainings: Sequence[Scores], name: str) -> str:
-    return of_maps(trainings, name, "ground").text()
+def _by_explanation(
+    found: Sequence[Sequence[Scores]], measure: str, bold: bool = False
+) -> list[dict[str, str]]:
+    """Of each network a cell for each of the general explanations, and one for those of
+    its own. bold: where it is more than the bird's mask has.
+    """
+    rows: list[dict[str, str]] = [{name: "–" for name in GENERAL} for _ in found]
+    own: list[list[str]] = [[] for _ in found]
+    for name in dict.fromkeys(name for each in found for name in each[0].maps):
+        places = [i for i, each in enumerate(found) if name in each[0].maps]
+        having = [found[i] for i in places]
+        column = of_each(having, name, measure)
+        more = of_each(having, name, measure, over="bird") if bold else column
+        for place, one, beyond in zip(places, column, more, strict=True):
+            text = one.text()
+            if bold and beyond.low > 0:
+                text = f"<b>{text}</b>"
+            if name in GENERAL:
+                rows[place][name] = text
+            else:
+                own[place].append(f"{name.removeprefix('own ')}: {text}")
+    for row, texts in zip(rows, own, strict=True):
+        row[OWN] = "<br>".join(texts) or "–"
+    return rows
 
 
 def _made_of(found: dict) -> str:
@@ -159,51 +185,111 @@ def _made_of(found: dict) -> str:
     trainings = counted(most, "training")
     if least < most:
         trainings = f"{least} to {trainings}"
-    over = "other scenes and trainings"
-    if most == 1:
-        over = "other scenes"
-    elif least == 1:
-        over += " (where there is one training: other scenes)"
+    covers = "what other scenes could give."
+    if most > 1:
+        covers = (
+            "what other scenes and trainings could give. How much trainings vary is"
+            " estimated over all lines of a column together; where too little is known"
+            " of that, a line of one training covers other scenes only."
+        )
     return (
         f"{counted(scenes, 'scene')}, {trainings} a network. In brackets, with 95 %"
-        f" confidence, what {over} could give.{NOTE}"
+        f" confidence, {covers}{NOTE}"
     )
 
 
 # ---- in words
 
 
+def in_short(found: Table, network: str) -> Shown:
+    """The chapter's answer in three sentences: who points at the cause, and what the
+    shortcut does to one network.
+    """
+    networks = of_share(found, 0)
+    if not networks:
+        return NOT_YET
+    beating = []
+    for name in GENERAL:
+        having = [each for each in networks.values() if name in each[0].maps]
+        more = of_each(having, name, "energy", over="bird") if having else []
+        over = sum(one.low > 0 for one in more)
+        if having:
+            beating.append(f"{name} in {over} of {len(having)}")
+    said = [
+        f"Of {counted(len(networks), 'network')}, each asked about the pictures in"
+        " which its own prediction followed the change, these maps have clearly more"
+        " of themselves on the changed pixels than the bird's mask has, which knows no"
+        f" network: {', '.join(beating)}."
+    ]
+    shares = sorted(share for name, share in found if name == network)
+    if len(shares) > 1:
+        least, most = found[network, shares[0]], found[network, shares[-1]]
+        said.append(
+            f"With a background planted for each sibling in {shares[-1]} % of the"
+            f" training pictures, {network} follows the background in"
+            f" {of_network(most, 'planted').mean:.2f} of the test pictures (without:"
+            f" {of_network(least, 'planted').mean:.2f}) and the telling attribute in"
+            f" {of_network(most, 'follows').mean:.2f} (without:"
+            f" {of_network(least, 'follows').mean:.2f}). {_noticed(least, most)}"
+        )
+    return sentence(" ".join(said))
+
+
+def _noticed(least: Sequence[Scores], most: Sequence[Scores]) -> str:
+    """Which explanations notice the shortcut, as a sentence."""
+    names = [name for name in least[0].maps if name in most[0].maps]
+    seen = [name for name in names if _more_ground(least, most, name).low > 0]
+    if not seen:
+        return "No explanation clearly has more of itself there."
+    return f"More of itself is then there of {', '.join(seen)}."
+
+
+def _more_ground(
+    least: Sequence[Scores], most: Sequence[Scores], name: str
+) -> Estimate:
+    """How much more of a map lies on the background."""
+    before, after = (
+        [one.maps[name]["ground"] for one in each] for each in (least, most)
+    )
+    return difference(before, after, spreads_of([before, after]))
+
+
 def finding(found: Table) -> Shown:
-    """What the explanations point at, over all networks without a shortcut, as a few
-    plain sentences.
+    """What the general explanations point at, over all networks without a shortcut, as
+    a few plain sentences.
     """
     networks = of_share(found, 0)
     if not networks:
         return NOT_YET
     follows = [of_network(each, "follows").mean for each in networks.values()]
-    scenes = len(next(iter(networks.values()))[0].network["right"])
     trainings = sum(map(len, networks.values()))
-    said = [
-        f"{counted(len(networks), 'network')}, {counted(trainings, 'training')},"
-        f" {scenes} scenes each. Where a network is right, its prediction follows the"
-        f" telling attribute in {between(min(follows), max(follows), 2)} of the cases,"
-        " network by network."
-    ]
-    for name in (*GENERAL, *_own_names(networks)):
-        said.append(_of_one(networks, name))
     everything = [scores for each in networks.values() for scores in each]
-    inside, on_cause = (of_maps(everything, "edges", m) for m in ("within", "energy"))
+    bird = of_maps(everything, "bird", "energy").mean
+    edges = of_maps(everything, "edges", "energy").mean
+    inside = of_maps(everything, "edges", "within").mean
+    said = [
+        f"{counted(len(networks), 'network')}, {counted(trainings, 'training')}: where"
+        " one is right, its prediction follows the telling attribute in"
+        f" {between(min(follows), max(follows), 2)} of the cases, network by network."
+        f" Of the bird's mask {bird:.2f} lies on the cause, of the edges of the picture"
+        f" {edges:.2f}; neither knows a network."
+    ]
+    said += [_of_one(networks, name) for name in GENERAL]
     said.append(
-        f"The edges of the picture, which know no network: {on_cause.mean:.2f} on the"
-        f" cause, and {inside.mean:.2f}."
+        "The edges rank the cause above the rest of the bird with probability"
+        f" {inside:.2f}: an explanation that does no better may be an edge detector."
     )
     return sentence(" ".join(one for one in said if one))
 
 
-def _own_names(networks: Found) -> list[str]:
-    """What networks show themselves, each name once."""
+def own_finding(found: Table) -> Shown:
+    """The same of what networks show of themselves."""
+    networks = of_share(found, 0)
     names = [name for each in networks.values() for name in each[0].maps]
-    return [name for name in dict.fromkeys(names) if name not in GENERAL]
+    own = [name for name in dict.fromkeys(names) if name not in GENERAL]
+    if not own:
+        return NOT_YET
+    return sentence(" ".join(_of_one(networks, name) for name in own))
 
 
 def _of_one(networks: Found, name: str) -> str:
@@ -211,19 +297,21 @@ def _of_one(networks: Found, name: str) -> str:
     having = [each for each in networks.values() if name in each[0].maps]
     if not having:
         return ""
-    more = [beyond(each, name, "energy") for each in having]
-    everything = [scores for each in having for scores in each]
-    on_cause = of_maps(everything, name, "energy")
-    bird = of_maps(everything, "bird", "energy")
-    inside = of_maps(everything, name, "within")
-    over = sum(one.low > 0 for one in more)
-    under = sum(one.high < 0 for one in more)
-    of = f"of {counted(len(having), 'network')}"
+    title = f"{name[0].upper()}{name[1:]}"
+    by_network = of_each(having, name, "energy", over="bird")
+    everything = [[scores for each in having for scores in each]]
+    (on_cause,) = of_each(everything, name, "energy")
+    if not on_cause.count:
+        return f"{title}: its network follows in no picture, so nothing is to be seen."
+    (more,) = of_each(everything, name, "energy", over="bird")
+    (inside,) = of_each(everything, name, "within")
+    over = sum(one.low > 0 for one in by_network)
+    under = sum(one.high < 0 for one in by_network)
     return (
-        f"{name[0].upper()}{name[1:]}: {on_cause.mean:.2f} of the map on the cause (the"
-        f" bird's mask: {bird.mean:.2f}), more than the mask in {over} {of}, less in"
-        f" {under}; a pixel of the cause is higher than another of the bird with"
-        f" probability {inside.mean:.2f}."
+        f"{title}: {on_cause.mean:.2f} on the cause, {more.signed()} beside the bird's"
+        f" mask; clearly more in {over} of {counted(len(having), 'network')}, less in"
+        f" {under}; it ranks the cause above the rest of the bird with probability"
+        f" {inside.text()}."
     )
 
 
@@ -252,28 +340,26 @@ def dose(found: Table, network: str) -> Shown:
         ("follows", "The telling attribute is followed", False),
         ("planted", "The planted background is followed", True),
     ):
-        means = [of_network(each, reaction) for each in by_share]
-        steps = [_change(a, b, reaction) for a, b in pairwise(by_share)]
+        means = of_networks(by_share, reaction)
+        values = [[one.network[reaction] for one in each] for each in by_share]
+        spreads = spreads_of(values)
+        steps = [
+            difference(values[i], values[j], (spreads[i], spreads[j]))
+            for i, j in pairwise(range(len(values)))
+        ]
         every = all((step.mean > 0) == up for step in steps)
         clear = sum(step.low > 0 if up else step.high < 0 for step in steps)
-        way = "rises" if up else "falls"
-        ever = f"it {way} with every step" if every else f"it does not {way} every time"
-        whole = _change(by_share[0], by_share[-1], reaction)
+        way = "rise" if up else "fall"
+        ever = f"it does not {way} every time"
+        if every:
+            ever = f"it {way}s with every step"
+        whole = difference(values[0], values[-1], (spreads[0], spreads[-1]))
         said.append(
             f"{words}: {_listed([one.text() for one in means])}; {ever}, beyond its"
             f" interval in {clear} of {len(steps)}; from the least to the most by"
             f" {whole.signed()}."
         )
     return sentence(" ".join(said))
-
-
-def _change(
-    before: Sequence[Scores], after: Sequence[Scores], reaction: str
-) -> Estimate:
-    """How much more of a reaction the networks after show, on the same scenes."""
-    pairs = zip(before, after, strict=False)
-    more = [b.network[reaction] - a.network[reaction] for a, b in pairs]
-    return estimate(more, lowest=-1.0)
 
 
 def _listed(texts: Sequence[str]) -> str:
@@ -293,9 +379,7 @@ def noticing(found: Table, network: str) -> Shown:
     for name in least[0].maps:
         if name not in most[0].maps:
             continue
-        pairs = zip(least, most, strict=False)
-        more = [b.maps[name]["ground"] - a.maps[name]["ground"] for a, b in pairs]
-        change = estimate(more, lowest=-1.0)
+        change = _more_ground(least, most, name)
         word = "cannot be told apart from no change"
         if change.low > 0:
             word = "notices it"

@@ -67,6 +67,7 @@ SMOKE = {
         "repeats: int = 5": "repeats: int = 2",
         '"fieldguide"': '"cub"',
         "width: int = 500": "width: int = 100",
+        '"feng/plain,gautam/attention"': '""',
     },
     "golodov_levels": {
         'dataset: str = ""': 'dataset: str = "cub"',
@@ -125,12 +126,8 @@ SMOKE = {
         '"cub50"': '"cub"',
     },
     "causal": {
-        '"feng/plain,feng/hybrid,gautam/attention,liang/flrdf"': (
-            '"feng/plain,liang/flrdf"'
-        ),
-        '"50,100"': '"100"',
         "epochs: int = 0": "epochs: int = 1",
-        "scenes: int = 24": "scenes: int = 10",
+        "scenes: int = 16": "scenes: int = 10",
         "pictures: int = 3": "pictures: int = 2",
         '"0,9"': '"0"',
         'photographs: str = ""': 'photographs: str = "cub"',

@@ -30,6 +30,11 @@ HERE = "tests/cli/test_advice.py"
 
 # A part of each sentence -> the test that follows the advice: its file and name.
 FOLLOWED = {
+    # the causal table
+    "does not hold what was published": (
+        "tests/cli/test_causal_table.py"
+        "::test_a_damaged_table_is_refused_and_can_be_made_again"
+    ),
     # the same command again
     "stopped; run the same command again to continue": (
         "tests/cli/test_run.py::test_ctrl_c_ends_a_run_so_that_it_can_go_on"

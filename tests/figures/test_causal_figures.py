@@ -79,6 +79,43 @@ def test_the_interval_covers_with_scenes_that_are_missing():
     assert hits / studies > 0.93
 
 
+def test_networks_share_what_is_known_of_trainings():
+    """Five networks, of which four have few trainings: the true mean is within the
+    interval of each as often as it should be, also of the one that was trained once."""
+    generator = np.random.default_rng(1)
+    hits, studies = np.zeros(5), 300
+    for _ in range(studies):
+        ease = generator.normal(0, 0.1, 50)
+        cells = []
+        for trainings in (1, 2, 2, 3, 3):
+            level = generator.normal(0, 0.05, (trainings, 1))
+            rest = generator.normal(0, 0.1, (trainings, 50))
+            cells.append([torch.from_numpy(r) for r in 0.5 + ease + level + rest])
+        for k, found in enumerate(drawn.estimates(cells)):
+            hits[k] += found.low <= 0.5 <= found.high
+    assert (hits / studies > 0.92).all()
+    alone = drawn.estimate(cells[0])
+    assert found.high - found.low > 0
+    assert drawn.estimates(cells)[0].low < alone.low  # trainings would differ
+
+
+def test_a_difference_covers_both_rows():
+    generator = np.random.default_rng(2)
+    hits, studies = 0, 300
+    for _ in range(studies):
+        ease, other = generator.normal(0, 0.1, (2, 50))
+        rows = []
+        for mean, of_scene in ((0.2, ease), (0.5, ease + other)):
+            level = generator.normal(0, 0.05, (3, 1))
+            rest = generator.normal(0, 0.1, (3, 50))
+            rows.append([torch.from_numpy(r) for r in mean + of_scene + level + rest])
+        found = drawn.difference(*rows, drawn.spreads_of(rows))
+        hits += found.low <= 0.3 <= found.high
+        means = [float(torch.stack(row).mean()) for row in rows]
+        assert found.mean == pytest.approx(means[1] - means[0], abs=1e-9)
+    assert hits / studies > 0.92
+
+
 def test_there_is_no_interval_of_nothing():
     nothing = drawn.estimate([torch.full((5,), torch.nan)])
     assert nothing.text() == "–"
@@ -185,7 +222,7 @@ def test_effects_are_drawn_for_each_change(scores):
     shown = drawn.effects_figure({"one": [scores], "two": [scores, scores]})
     for k, name in enumerate(causal.EDITS):
         mean = float(scores.effects[:, k].nanmean())
-        assert shown.html.count(f"{name} {mean:.2f}") == 2
+        assert shown.html.count(f"{name} {mean:.2f}") >= 2
 
 
 def test_light_falls_where_a_map_is_high():
