@@ -40,7 +40,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from . import papers, paths
+from . import papers, paths, tryout
 from .errors import BUDGET_ENDED, InputError, unknown
 from .evidence import records
 from .papers.spec import PROFILES
@@ -737,6 +737,9 @@ def _gather(where: Path, copies: list[Path]) -> Path:
         shutil.copy(path, source / "notebooks")
     for path in (where / "_config.yml", where / "_toc.yml"):
         shutil.copy(path, source)
+    why = tryout.gather(source, where / "_build", _tree(paths.PACKAGE))
+    if why:
+        say(f"no network will run in the book's page try: {why}")
     return source
 
 

@@ -32,6 +32,7 @@ FLOORS = [
     "evidence",
     "export",
     "figures",
+    "tryout",
     "reproduce",
     "cli",
 ]
