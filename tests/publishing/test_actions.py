@@ -4,11 +4,12 @@ commands they give exist. Their syntax is checked by `make lint`."""
 import re
 import subprocess
 import sys
+import tomllib
 
 import pytest
 import yaml
 
-from fgbook import paths
+from fgbook import __version__, paths
 
 FOLDER = paths.REPOSITORY / ".github" / "workflows"
 FILES = sorted(FOLDER.glob("*.yml"))
@@ -114,3 +115,11 @@ def test_their_syntax_is_checked_without_a_network(tmp_path):
     told = subprocess.run([*words, str(wrong)], capture_output=True, text=True)
     assert told.returncode == 1
     assert "runs-at" in told.stdout
+
+
+def test_all_files_name_one_version():
+    """A release is refused where its tag is not the version of pyproject.toml."""
+    project = (paths.REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
+    version = tomllib.loads(project)["project"]["version"]
+    cited = (paths.REPOSITORY / "CITATION.cff").read_text(encoding="utf-8")
+    assert yaml.safe_load(cited)["version"] == __version__ == version

@@ -17,7 +17,8 @@ ROOT = paths.REPOSITORY
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 ADDRESS = PROJECT["project"]["urls"]["Repository"]
 OWNER_AND_NAME = ADDRESS.removeprefix("https://github.com/")
-FILLED = ["_config.yml", "CITATION.cff", "notebooks"]  # by book/address.py
+# By book/address.py, and by book/front.py, which looks it up.
+FILLED = ["_config.yml", "CITATION.cff", "notebooks", "model-index.yml"]
 
 
 def texts() -> Iterator[tuple[str, str]]:

@@ -51,7 +51,7 @@ class Colab(Environment):
     def execute(self, cells: list[nbformat.NotebookNode]) -> None:
         """Run cells, one after the other, as in a notebook of their own."""
         notebook = nbformat.v4.new_notebook(cells=cells)
-        client = NotebookClient(notebook, timeout=600, kernel_name="colab")
+        client = NotebookClient(notebook, timeout=1800, kernel_name="colab")
         told = self.variables(PIP_FIND_LINKS=self.wheels, PYTHONSAFEPATH="1")
         client.execute(env=told, cwd=str(self.home))
 
