@@ -14,6 +14,9 @@ from fgbook.evidence.records import write_atomically
 
 TOP = Path(__file__).resolve().parents[1]
 
+# Colab's, Binder's and GitHub's own links are made from this form only.
+FORM = r"https://github\.com/[\w.-]+/[\w.-]*\w"
+
 # Where the address stands in a file that cannot look it up.
 PLACES = {
     "_config.yml": r"(?m)(?<=^  url: )\S+",
@@ -36,7 +39,12 @@ def filled(address: str, top: Path) -> Iterator[tuple[Path, str]]:
 def main() -> None:
     """Write them, or say what is wrong and write nothing."""
     project = tomllib.loads((TOP / "pyproject.toml").read_text(encoding="utf-8"))
-    address = project["project"]["urls"]["Repository"]
+    address = project["project"].get("urls", {}).get("Repository", "")
+    if not re.fullmatch(FORM, address):
+        sys.exit(
+            "Repository in [project.urls] of pyproject.toml must be an address such as"
+            f" https://github.com/OWNER/NAME, not {address!r}."
+        )
     for path, made in list(filled(address, TOP)):
         write_atomically(path, made.encode())
 

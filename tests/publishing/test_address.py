@@ -86,10 +86,21 @@ def test_a_new_address_is_written_wherever_the_old_one_stood(clone):
         assert text == before[path].replace(ADDRESS, moved), path
 
 
+@pytest.mark.parametrize("wrong", ["", f"{ADDRESS}/", "https://example.org/a/book"])
+def test_an_address_that_no_link_can_be_made_from_is_refused(clone, wrong):
+    project = clone / "pyproject.toml"
+    project.write_text(project.read_text().replace(ADDRESS, wrong))
+    before = contents(clone)
+    done = fill(clone)
+    assert done.returncode == 1
+    assert done.stderr.endswith(f"/OWNER/NAME, not {wrong!r}.\n")
+    assert contents(clone) == before
+
+
 def test_a_file_without_its_place_is_named_and_nothing_is_written(clone):
     (clone / "CITATION.cff").write_text("title: none\n")
     project = clone / "pyproject.toml"
-    project.write_text(project.read_text().replace(ADDRESS, "https://example.org/a"))
+    project.write_text(project.read_text().replace(ADDRESS, "https://github.com/a/b"))
     before = contents(clone)
     done = fill(clone)
     assert done.returncode == 1
