@@ -2,6 +2,7 @@
 of it (:mod:`fgbook.evidence.causes`): networks by explanations by planted shares.
 """
 
+import html
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -267,19 +268,19 @@ def finding(found: Table) -> Shown:
     bird = of_maps(everything, "bird", "energy").mean
     edges = of_maps(everything, "edges", "energy").mean
     inside = of_maps(everything, "edges", "within").mean
-    said = [
+    said = (
         f"{counted(len(networks), 'network')}, {counted(trainings, 'training')}: where"
         " one is right, its prediction follows the telling attribute in"
         f" {between(min(follows), max(follows), 2)} of the cases, network by network."
         f" Of the bird's mask {bird:.2f} lies on the cause, of the edges of the picture"
         f" {edges:.2f}; neither knows a network."
-    ]
-    said += [_of_one(networks, name) for name in GENERAL]
-    said.append(
+    )
+    items = [_of_one(networks, name) for name in GENERAL]
+    items.append(
         "The edges rank the cause above the rest of the bird with probability"
         f" {inside:.2f}: an explanation that does no better may be an edge detector."
     )
-    return sentence(" ".join(one for one in said if one))
+    return _points(said, [one for one in items if one])
 
 
 def own_finding(found: Table) -> Shown:
@@ -289,7 +290,14 @@ def own_finding(found: Table) -> Shown:
     own = [name for name in dict.fromkeys(names) if name not in GENERAL]
     if not own:
         return NOT_YET
-    return sentence(" ".join(_of_one(networks, name) for name in own))
+    return _points("", [_of_one(networks, name) for name in own])
+
+
+def _points(before: str, items: Sequence[str]) -> Shown:
+    """Sentences as a list, after one of their own."""
+    lines = "".join(f"<li>{html.escape(one)}</li>" for one in items)
+    first = f"<p>{html.escape(before)}</p>" if before else ""
+    return Shown(f"{first}<ul>{lines}</ul>", " ".join([before, *items]).strip())
 
 
 def _of_one(networks: Found, name: str) -> str:
@@ -334,7 +342,7 @@ def dose(found: Table, network: str) -> Shown:
     if len(shares) < 2:
         return NOT_YET
     by_share = [found[network, share] for share in shares]
-    said = [f"{network}, trained with {_listed([f'{s}' for s in shares])} % planted."]
+    said = []
     for reaction, words, up in (
         ("right", "Named rightly", False),
         ("follows", "The telling attribute is followed", False),
@@ -359,7 +367,8 @@ def dose(found: Table, network: str) -> Shown:
             f" interval in {clear} of {len(steps)}; from the least to the most by"
             f" {whole.signed()}."
         )
-    return sentence(" ".join(said))
+    names = _listed([str(share) for share in shares])
+    return _points(f"{network}, trained with {names} % planted:", said)
 
 
 def _listed(texts: Sequence[str]) -> str:
@@ -387,11 +396,12 @@ def noticing(found: Table, network: str) -> Shown:
             word = "goes the wrong way"
         before = of_maps(least, name, "ground").mean
         said.append(
-            f"{name} {word} ({before:.2f} of the map on the background,"
-            f" {change.signed()})"
+            f"{name} {word}: {before:.2f} of the map on the background,"
+            f" {change.signed()}."
         )
     even = of_maps(least, "even", "ground").mean
-    return sentence(
-        f"{network}, from {shares[0]} to {shares[-1]} % planted: {'; '.join(said)}. An"
-        f" even map has {even:.2f} there."
+    return _points(
+        f"{network}, from {shares[0]} to {shares[-1]} % planted. An even map has"
+        f" {even:.2f} of itself on the background.",
+        said,
     )

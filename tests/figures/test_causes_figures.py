@@ -85,7 +85,7 @@ def test_a_dose_is_put_in_words(table):
 
 def test_who_notices_is_told_apart(table):
     said = drawn.noticing(table, "plain").text
-    assert "CAM notices it (0.30 of the map on the background, +0.20" in said
+    assert "CAM notices it: 0.30 of the map on the background, +0.20" in said
     table["plain", 100] = [scores(0.3, 0.8, {"CAM": 0.1})]
     assert "CAM goes the wrong way" in drawn.noticing(table, "plain").text
 
