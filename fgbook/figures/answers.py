@@ -63,7 +63,7 @@ def _opening(said: Sequence[Said]) -> str:
             f"None of {asked} can be judged yet: the trainings that were fixed"
             " beforehand are not all there."
         )
-    places = distinct(" and ".join(one.datasets or ()) for one in run)
+    places = distinct(name for one in run for name in one.datasets or ())
     several = len({one.datasets for one in said}) > 1
     verdicts = f", {count(len(said), 'verdict')}" if several else ""
     return (

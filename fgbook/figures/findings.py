@@ -21,9 +21,14 @@ WIDE = 5.0
 also three times what is usual in the table."""
 
 
-def listed(names: Iterable[str], most: int = 4) -> str:
-    """As "a, b and c"; of many names the first ones and how many more."""
-    every = [html.escape(name) for name in names]
+def named(name: str, tag: str = "i") -> str:
+    """A name in a sentence; some hold commas."""
+    return f"<{tag}>{html.escape(name)}</{tag}>"
+
+
+def listed(names: Iterable[str], most: int = 4, tag: str = "i") -> str:
+    """As "a, b and c", each marked; of many names the first ones and how many more."""
+    every = [named(name, tag) for name in names]
     if len(every) > most:
         every = [*every[: most - 1], f"{len(every) - most + 1} more"]
     if len(every) < 2:
@@ -37,7 +42,14 @@ def joined(*parts: str) -> str:
     if not there:
         return ""
     text = "; ".join(there)
+    if text.startswith("<"):  # a name, which stays as it is
+        return f"{text}."
     return f"{text[0].upper()}{text[1:]}."
+
+
+def keyed(keys: Iterable[str]) -> str:
+    """The keys of claims, of which a reader wants more: "B1, B2 and B3"."""
+    return listed(keys, 8, "b")
 
 
 # ---- rows and their accuracies
@@ -75,7 +87,7 @@ def _highest(known: Mapping[str, tuple[float, float, float]], titles) -> str:
     low = known[best][1]
     others = [name for name in known if name != best]
     near = [name for name in others if known[name][2] >= low]
-    said = f"highest is {html.escape(titles[best])}"
+    said = f"highest is {named(titles[best])}"
     if not near:
         return f"{said}, its interval above those of all others"
     if len(near) == len(others):
@@ -88,7 +100,7 @@ def _behind(known: Mapping[str, tuple[float, float, float]], titles, plain: str)
     if plain not in known:
         return ""
     behind = [name for name in known if known[name][0] < known[plain][0]]
-    title = html.escape(titles[plain])
+    title = named(titles[plain])
     if not behind:
         return ""
     if len(behind) == len(known) - 1:
@@ -114,7 +126,7 @@ def _far_apart(rows: Mapping[str, list[dict]], titles) -> str:
                 measured(f"{_top1(record):.1f}", "top1", [record])
                 for record in (ends[0], ends[-1])
             )
-            said.append(f"the seeds of {html.escape(titles[name])} spread from {low}")
+            said.append(f"the seeds of {named(titles[name])} spread from {low}")
             said[-1] += f" to {high} %"
     return "; ".join(said)
 
@@ -199,17 +211,17 @@ def of_verdicts(judged: Sequence[Verdict]) -> str:
     ]
     parts = []
     if held:
-        parts.append(f"{listed(held, 8)} hold{'s' if len(held) == 1 else ''}")
+        parts.append(f"{listed(held, 8, 'b')} hold{'s' if len(held) == 1 else ''}")
     if turned:
         verb = "is" if len(turned) == 1 else "are"
-        parts.append(f"{listed(turned, 8)} {verb} reversed")
+        parts.append(f"{listed(turned, 8, 'b')} {verb} reversed")
     if equal:
         verb = "makes" if len(equal) == 1 else "make"
-        parts.append(f"{listed(equal, 8)} {verb} no difference")
+        parts.append(f"{listed(equal, 8, 'b')} {verb} no difference")
     if not parts:
         parts.append("no claim is decided by these runs")
     if smaller:
-        parts.append(f"smaller than printed: {listed(smaller, 8)}")
+        parts.append(f"smaller than printed: {listed(smaller, 8, 'b')}")
     return joined(*parts)
 
 

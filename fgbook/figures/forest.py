@@ -12,7 +12,7 @@ from .base import Shown, count
 
 WIDTH, HEIGHT = 150, 20  # of one line, in pixels
 LINE = 24  # height of a line of the forest
-LABELS = 150  # room for the names of claims and their outcomes
+LABELS = 172  # room for the names of claims and their outcomes
 PADDING = 7
 
 

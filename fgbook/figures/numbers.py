@@ -59,8 +59,8 @@ def line(record: dict, counts: bool) -> dict[str, object]:
         "printed, %": None if printed is None else f"{printed:.1f}",
         "epochs": record["train"]["epochs"],
         "minutes": f"{record['train']['seconds'] / 60:.1f}",
-        "GFLOP": f"{record['flops'] / 1e9:.2f}",
-        "M": f"{record['parameters'] / 1e6:.1f}",
+        "GFLOP": f"{record['flops'] / 1e9:.3g}",
+        "M": f"{record['parameters'] / 1e6:.3g}",
     }
 
 
