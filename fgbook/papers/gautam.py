@@ -76,8 +76,8 @@ ADAM = PLAIN.only("quick", "photo").but(**ADAM_CHANGES).at("quick", patience=3)
 
 # Strengths are silent: those of the papers that brought them up. At photo the best of
 # three tries on validation.
-MIXUP = PLAIN.but(mixup=0.2)  # Zhang et al. 2018: 0.1 to 0.4
-CUTMIX = PLAIN.but(cutmix=1.0)  # Yun et al. 2019: 1
+MIXUP = PLAIN.but(mixup=0.2).at("photo", mixup=0.1)  # Zhang et al. 2018: 0.1 to 0.4
+CUTMIX = PLAIN.but(cutmix=1.0).at("photo", cutmix=0.5)  # Yun et al. 2019: 1
 SMOOTHING = PLAIN.but(label_smoothing=0.1)  # Szegedy et al. 2016
 # "rotation, zoom": degrees; side of the square that is enlarged, at least
 ROTATION = PLAIN.but(rotate=15.0, crop_scale=0.7)
@@ -87,14 +87,16 @@ GROUPED = PLAIN.but(per_class=4)
 # ---- recipes: all components, and all but one
 
 ALL_CHANGES = {
-    "mixup": 0.2,
-    "cutmix": 1.0,
+    "mixup": 0.1,
+    "cutmix": 0.5,
     "label_smoothing": 0.1,
     "rotate": 15.0,
     "crop_scale": 0.7,
     "per_class": 4,
 }
-ALL = PLAIN.but(**ALL_CHANGES)
+ALL = PLAIN.but(**ALL_CHANGES | {"mixup": 0.2, "cutmix": 1.0}).at(
+    "photo", **ALL_CHANGES
+)
 NO_MIXUP = ALL.but(mixup=0.0)
 NO_CUTMIX = ALL.but(cutmix=0.0)
 NO_SMOOTHING = ALL.but(label_smoothing=0.0)
