@@ -2,6 +2,8 @@
 and images with one object each.
 """
 
+import html
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -149,3 +151,10 @@ def stand_in(patch: pytest.MonkeyPatch, found: DataSet) -> None:
     patch.setattr(data, "load", lambda name, size: found)
     patch.setattr(data, "stamp", lambda name: found.fingerprint)
     runs._load.cache_clear()
+
+
+def words(shown) -> str:
+    """A figure's alternative text as a whole: folded below it where it is long."""
+    folded = re.search(r"in words</summary><p>(.*?)</p>", shown.html, re.S)
+    named = re.search(r'role="img" aria-label="([^"]*)"', shown.html)
+    return html.unescape((folded or named)[1])

@@ -2,9 +2,7 @@
 style of drawing, and numbers as text.
 """
 
-import base64
 import html
-import io
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -13,6 +11,8 @@ from dataclasses import dataclass
 import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
+
+from .vector import INK, svg
 
 OKABE_ITO = {
     "black": "#000000",
@@ -23,12 +23,18 @@ OKABE_ITO = {
     "blue": "#0072B2",
     "red": "#D55E00",
     "purple": "#CC79A7",
+    "ink": INK,  # black on a light page, white on a dark one
 }
 STYLE = matplotlib.RcParams(
     {
         "figure.facecolor": "white",
         "axes.facecolor": "white",
         "savefig.facecolor": "white",
+        "text.color": INK,
+        "axes.edgecolor": INK,
+        "axes.labelcolor": INK,
+        "xtick.color": INK,
+        "ytick.color": INK,
         "figure.dpi": 100,
         "font.size": 11,
         "font.family": "DejaVu Sans",
@@ -40,8 +46,8 @@ STYLE = matplotlib.RcParams(
         "axes.grid": False,
     }
 )
-# Inches; narrow, so that 11 points stay readable when the picture is shrunk to a phone.
-WIDTH = 5.6
+# Inches; narrow, so that text of 11 points is 11 pixels on a phone.
+WIDTH = 4.9
 QUICK_NOTE = (
     " Drawn birds and a network of seconds: it shows how the rows are run and has no"
     " bearing on the paper."
@@ -96,24 +102,34 @@ def figure(drawn: Figure, alt: str, caption: str) -> Shown:
     """A drawn figure as HTML.
 
     `alt` says what is to be seen, for those who cannot see it; `caption` says what it
-    means. Both are plain text; raises ValueError where one is missing.
+    means. Both are plain text; raises ValueError where one is missing. A long `alt` is
+    shortened to a name, and stands as a whole, folded, below the caption.
     """
     if not alt.strip() or not caption.strip():
         raise ValueError("a figure needs alternative text and a caption")
-    image = f'<img src="{_as_url(drawn)}" alt="{html.escape(alt)}"/>'
+    name = shortened(alt)
+    image = f'<div class="fgbook-drawn">{svg(drawn, name)}</div>'
     below = f"<figcaption>{html.escape(caption)}</figcaption>"
+    words = ""
+    if name != alt:
+        title = "<summary>The figure in words</summary>"
+        words = f"<details>{title}<p>{html.escape(alt)}</p></details>"
     return Shown(
-        f'<figure class="fgbook-figure">{image}{below}</figure>', f"[figure] {caption}"
+        f'<figure class="fgbook-figure">{image}{below}{words}</figure>',
+        f"[figure] {caption}",
     )
 
 
-def _as_url(drawn: Figure) -> str:
-    """The picture itself as a URL, so that a notebook is one file."""
-    with io.BytesIO() as buffer:
-        drawn.savefig(
-            buffer, format="png", dpi=170, bbox_inches="tight", pad_inches=0.08
-        )
-        return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+def shortened(alt: str, longest: int = 300) -> str:
+    """As many of its sentences, or else of its words, as fit."""
+    if len(alt) <= longest:
+        return alt
+    start = alt[: longest - 1]
+    for end in (". ", "; ", ", ", " "):
+        before, found, _ = start.rpartition(end)
+        if found and len(before) > longest / 4:
+            return before + ("." if end == ". " else " …")
+    return start + "…"
 
 
 # ---- tables
@@ -163,9 +179,19 @@ def sources(found: Sequence[dict]) -> str:
     for record in found:
         key = html.escape(record["key"])
         command = html.escape(record["command"])
-        lines.append(f"<li>record <code>{key}</code>: <code>{command}</code></li>")
+        about = f'data-record="{key}" data-of="{html.escape(_described(record))}"'
+        lines.append(
+            f"<li {about}>record <code>{key}</code>: <code>{command}</code></li>"
+        )
     title = "Records behind these numbers, and the commands that repeat them"
     return f"<details><summary>{title}</summary><ul>{''.join(lines)}</ul></details>"
+
+
+def _described(record: dict) -> str:
+    """What a number's source says of a record besides its key and command."""
+    profile, dataset = record.get("profile", ""), record.get("dataset", "")
+    about = f"{record.get('paper', '')} {record.get('row', '')}, {profile}, {dataset}"
+    return f"{about}; seed {record.get('seed', '–')}"
 
 
 def measured(

@@ -21,6 +21,7 @@ from . import findings
 from .base import (
     OKABE_ITO,
     QUICK_NOTE,
+    WIDTH,
     Shown,
     duration,
     figure,
@@ -43,8 +44,8 @@ from .summary import (
 
 # Marker and colour of each family.
 LOOKS = {
-    "frozen": ("s", "black"),
-    "plain": ("*", "black"),
+    "frozen": ("s", "ink"),
+    "plain": ("*", "ink"),
     "pooling": ("D", "purple"),
     "losses": ("v", "sky"),
     "filters": ("P", "sky"),
@@ -145,7 +146,7 @@ def field_figure(paper: Paper, found: list[dict]) -> Shown:
     cost = {name: records[0]["flops"] / 1e9 for name, records in rows.items()}
     reached = {name: accuracy(records, among)[0] for name, records in rows.items()}
     with styled():
-        drawn = Figure(figsize=(5.6, 1.2 + 0.22 * len(rows)))
+        drawn = Figure(figsize=(WIDTH, 1.2 + 0.22 * len(rows)))
         axes = drawn.subplots()
         for name in rows:
             marker, colour = LOOKS[family(name)]
@@ -231,7 +232,7 @@ def looks_figure(
     index = spread(data.test, count)
     with styled():
         height = 5.6 / len(index) * len(models)
-        drawn = Figure(figsize=(5.6, height), layout="constrained")
+        drawn = Figure(figsize=(WIDTH, height), layout="constrained")
         grid = drawn.subplots(len(models), len(index), squeeze=False)
         for (name, model), line in zip(models.items(), grid, strict=True):
             images = seen(data.test, index, recipe, model)

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Sequence
-from itertools import cycle
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -23,13 +22,18 @@ LOOKS = (
     ("s", "--", OKABE_ITO["red"]),
     ("^", "-.", OKABE_ITO["green"]),
     ("D", ":", OKABE_ITO["purple"]),
+    ("v", (0, (5, 1)), OKABE_ITO["orange"]),
+    ("P", (0, (3, 1, 1, 1, 1, 1)), OKABE_ITO["sky"]),
+    ("X", (0, (1, 1)), OKABE_ITO["ink"]),
+    ("*", (0, (8, 3)), "#8C6D31"),
 )
 
 
 def sweep_figure(panels: Sequence[Panel], caption: str, zero: bool = False) -> Shown:
     """Panels of curves below each other: (x label, y label, {curve name: {x: y}}, the x
     that was trained with or None). `zero`: vertical axes hold 0. The alternative text
-    lists all values.
+    lists all values. Raises ValueError for more curves in a panel than can be told
+    apart, eight.
     """
     with styled():
         drawn = Figure(figsize=(WIDTH, 2.5 * len(panels)), layout="constrained")
@@ -42,8 +46,12 @@ def sweep_figure(panels: Sequence[Panel], caption: str, zero: bool = False) -> S
 
 def _draw_panel(axes: Axes, panel: Panel, zero: bool) -> None:
     x_label, y_label, curves, trained = panel
+    if len(curves) > len(LOOKS):
+        raise ValueError(
+            f"{len(curves)} curves, of which {len(LOOKS)} can be told apart"
+        )
     for (name, points), (marker, line, colour) in zip(
-        curves.items(), cycle(LOOKS), strict=False
+        curves.items(), LOOKS, strict=False
     ):
         x, y = list(points), list(points.values())
         axes.plot(x, y, marker=marker, ls=line, color=colour, label=name)
@@ -99,7 +107,8 @@ def curves_figure(found: list[dict]) -> Shown:
     machine (published records come without).
     """
     logs = {}
-    for record in unchanged(found):
+    # The first seed of every row before the second of any: not all may fit.
+    for record in sorted(unchanged(found), key=lambda record: record["seed"]):
         log = read_log(record)
         if log is not None:
             logs[f"{record['row']}, seed {record['seed']}"] = log
@@ -109,13 +118,17 @@ def curves_figure(found: list[dict]) -> Shown:
             f"<p>{text}: these records were found, not made here.</p>", f"{text}."
         )
 
+    caption = "How training went, epoch by epoch."
+    if len(logs) > len(LOOKS):
+        caption += f" Drawn: {len(LOOKS)} of {len(logs)} runs."
+        logs = dict(list(logs.items())[: len(LOOKS)])
     scores = _by_epoch(logs, _score)
     losses = _by_epoch(logs, _image_loss)
     panels: list[Panel] = []
     if any(scores.values()):  # a recipe may train without validation images
         panels.append(("epoch", "validation accuracy, %", scores, None))
     panels.append(("epoch", "loss of the image head", losses, None))
-    return sweep_figure(panels, "How training went, epoch by epoch.")
+    return sweep_figure(panels, caption)
 
 
 def read_log(record: dict) -> list[dict] | None:

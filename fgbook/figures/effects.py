@@ -57,7 +57,7 @@ def name_lines(axes: Axes, names: list[str], x_label: str) -> None:
     """A forest plot's axes: one name a line from the top down, and the line of no
     effect.
     """
-    axes.axvline(0, color="black", lw=1)
+    axes.axvline(0, color=OKABE_ITO["ink"], lw=1)
     axes.set(yticks=range(len(names)), yticklabels=names, xlabel=x_label)
     axes.tick_params(axis="y", length=0)
 

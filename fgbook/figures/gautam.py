@@ -62,7 +62,7 @@ SCORES = {
 PARTS = ("attention", *gautam.COMPONENTS)
 # Marker, line and colour of a row; rows that are not here are not drawn.
 LOOKS: dict[str, tuple[str, str | tuple, str]] = {
-    "plain": ("o", "-", "black"),
+    "plain": ("o", "-", "ink"),
     "all": ("s", "--", "blue"),
     "attention": ("^", "-.", "orange"),
     "mixup": ("D", ":", "green"),

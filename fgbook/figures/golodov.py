@@ -64,7 +64,7 @@ KINDS = {
 }
 # Marker and colour of a row.
 LOOKS = {
-    "gap": ("o", "black"),
+    "gap": ("o", "ink"),
     "linear": ("s", "blue"),
     "linear-birds": ("^", "orange"),
     "plain": ("D", "green"),

@@ -214,8 +214,9 @@ def patches_figure(found: list[dict]) -> Shown:
                 capsize=4,
                 lw=2,
             )
-        axes.plot(titles.index(PATCHES["n1"]), 0, "s", mfc="white", mec="black")
-        axes.axhline(0, color="black", lw=1, zorder=0)
+        ink = OKABE_ITO["ink"]
+        axes.plot(titles.index(PATCHES["n1"]), 0, "s", mfc="white", mec=ink)
+        axes.axhline(0, color=ink, lw=1, zorder=0)
         axes.set(
             xticks=range(len(titles)),
             xticklabels=titles,

@@ -386,7 +386,7 @@ def difference_figure(paper: Paper, found: list[dict]) -> Shown:
                 capsize=4,
                 label=MEASURED,
             )
-        axes.axhline(0, color="black", lw=1)
+        axes.axhline(0, color=OKABE_ITO["ink"], lw=1)
         axes.set(
             xlabel="eighths of the training images",
             ylabel="staged minus mixed, points",

@@ -216,7 +216,7 @@ def _draw_words(
         clip_on=False,
         label="people, of its class",
     )
-    axes.axvline(0, color="black", lw=1)
+    axes.axvline(0, color=OKABE_ITO["ink"], lw=1)
     axes.set(yticks=place, yticklabels=names, ylim=(len(names) - 0.4, -0.6), xticks=[0])
     axes.tick_params(labelsize=9, length=0)
     axes.spines["left"].set_visible(False)

@@ -451,7 +451,7 @@ def test_from_a_run_to_its_record_and_the_tables(found):
         drawn.maps_figure(models, data, recipe, 2).html,
         drawn.curves_figure(models, data, recipe, 2).html,
     )
-    assert maps.count("<img") == 1
+    assert maps.count("<svg") == 1
     assert len(re.findall("plain, named (rightly|wrongly), [01]", maps)) == 2
     values = [
         float(v)

@@ -249,7 +249,7 @@ def test_from_a_run_to_the_table(pictures):
         },
     )
     shown = drawn.maps_figure(models, data, recipe, 2, stride=5)
-    assert shown.html.count("<img") == 1
+    assert shown.html.count("<svg") == 1
     assert "low only, area" in shown.html
     assert "high, then low, area" in shown.html
     strides = drawn.strides_table(models, data, recipe, [5], 1).text.splitlines()

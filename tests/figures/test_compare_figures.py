@@ -7,6 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 
+import samples
 from fgbook import methods, papers
 from fgbook.figures import compare as drawing
 from fgbook.papers import compare
@@ -67,9 +68,8 @@ def test_images_seen_are_those_of_all_epochs(of):
 
 
 def texts(shown):
-    alt = re.findall(r'alt="(.*?)"', shown.html)[0]
     caption = re.findall(r"<figcaption>(.*?)</figcaption>", shown.html)[0]
-    return html.unescape(alt), html.unescape(caption)
+    return samples.words(shown), html.unescape(caption)
 
 
 def test_the_figure_says_what_is_highest_and_costliest(of):

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from fgbook import figures, methods, papers
 from fgbook.data.dataset import DataSet, Split
 from fgbook.errors import InputError
-from fgbook.figures import gautam, photos, pretraining
+from fgbook.figures import base, gautam, photos, pretraining, vector
 from fgbook.recipe import Recipe
 
 RECIPE = Recipe(image_size=48, store_size=52, backbone="small", weights="none")
@@ -120,11 +120,10 @@ def test_a_true_box_is_drawn_where_evaluation_sees_it():
 @pytest.mark.parametrize("draw", [figures.attention_figure, figures.regions_figure])
 def test_figures_of_a_model_are_pictures_with_text(focus, draw):
     shown = draw(focus, some(7), RECIPE, 4)
-    source, alt = re.search(
-        r'<img src="(data:image/png;base64,[^"]+)" alt="([^"]+)"', shown.html
-    ).groups()
-    assert len(source) > 5000
-    assert len(alt) > 40
+    (name,) = re.findall(r'<svg [^>]*role="img" aria-label="([^"]+)"', shown.html)
+    assert 40 < len(name) <= 300
+    pictures = re.findall(r'"data:image/webp;base64,([^"]+)"', shown.html)
+    assert sum(map(len, pictures)) > 5000
     assert "<figcaption>" in shown.html
 
 
@@ -140,6 +139,67 @@ def test_names_of_classes_are_text_never_markup(focus):
 def test_a_figure_without_text_is_refused(alt, caption):
     with pytest.raises(ValueError, match="alternative text"):
         figures.figure(Figure(), alt, caption)
+
+
+def drawn(*points: float) -> Figure:
+    figure = Figure(figsize=(2, 1))
+    axes = figure.subplots()
+    axes.plot(points, color=base.OKABE_ITO["ink"], marker="o", clip_on=True)
+    axes.set_title("a title", fontsize=8)
+    return figure
+
+
+def test_a_figure_has_the_colours_of_its_page():
+    with base.styled():
+        shown = figures.figure(drawn(1, 2), "a line that rises", "It rises.").html
+    assert "currentColor" in shown
+    assert vector.INK not in shown
+    assert "#ffffff" not in shown.lower()  # no ground of its own
+    assert "<style" not in shown  # it would hold for the whole page
+    assert re.search(r"<text[^>]*>a title</text>", shown)
+
+
+def test_figures_of_one_page_share_no_names():
+    with base.styled():
+        one, other, again = (
+            figures.figure(drawn(*points), "a line", "A line.").html
+            for points in ((1, 2), (2, 1), (1, 2))
+        )
+    names = set(re.findall(r' id="([^"]+)"', one))
+    assert names
+    assert names == set(re.findall(r'(?:url\(|href=")#([^")]+)', one))
+    assert not names & set(re.findall(r' id="([^"]+)"', other))
+    assert one == again
+
+
+def test_text_is_never_smaller_than_a_phone_can_show():
+    """8 points of a figure as wide as its column: 11 px where it is 11/8 as wide."""
+    with base.styled():
+        wide = Figure(figsize=(5, 1))
+        wide.text(0, 0, "left", fontsize=8)
+        wide.text(1, 0, "right", fontsize=8, ha="right")
+        shown = figures.figure(wide, "two words", "Two words.").html
+    (box,) = re.findall(r'viewBox="0 0 ([\d.]+) ', shown)
+    (least,) = re.findall(r"min-width:(\d+)px", shown)
+    assert int(least) == pytest.approx(float(box) * 11 / 8, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("alt", "name"),
+    [
+        ("Short.", "Short."),
+        (
+            f"A first sentence. {'B' * 90}. {'c' * 300}",
+            f"A first sentence. {'B' * 90}.",
+        ),
+        (f"Values: {'1.0, ' * 80}", f"Values: {'1.0, ' * 57}1.0 …"),
+        ("x" * 400, "x" * 299 + "…"),
+    ],
+)
+def test_a_long_description_is_a_name_and_a_fold(alt, name):
+    shown = figures.figure(Figure(figsize=(1, 1)), alt, "What it means.").html
+    assert f'aria-label="{name}"' in shown
+    assert (f"<p>{alt}</p></details>" in shown) == (alt != name)
 
 
 # ---- tables

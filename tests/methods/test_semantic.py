@@ -3,7 +3,6 @@ that it learns what they say, and how runs carry them."""
 
 import html
 import math
-import re
 import shutil
 
 import pytest
@@ -374,7 +373,7 @@ def test_the_words_figure_shows_what_the_model_gives_most(birds):
     )
 
     shown = pretraining.words_figure(model, birds, RECIPE, count=2, words=3)
-    alt = re.search(r'alt="([^"]+)"', shown.html).group(1)
+    alt = samples.words(shown)
     heard, known, _ = pretraining.said(
         model, birds, RECIPE, figures.spread(birds.test, 2)
     )

@@ -362,12 +362,8 @@ def test_boxes_are_tabled_beside_those_that_know_nothing(found):
     assert "not run" in drawn.boxes_table(of(found, "plain")).html
 
 
-def alt(shown):
-    return html.unescape(re.search('alt="([^"]*)"', shown.html)[1])
-
-
 def test_curves_over_levels_are_those_of_the_records(found):
-    said = alt(drawn.levels_figure(found))
+    said = samples.words(drawn.levels_figure(found))
     share = np.mean(
         [records.load_predictions(r)["boxacc_cam"][1, 65] for r in of(found, "flrdf")]
     )
@@ -379,7 +375,7 @@ def test_curves_over_levels_are_those_of_the_records(found):
     assert "learnable" in said
     assert "plain map" in said
     assert "pressed to" not in said
-    assert "<img" not in drawn.levels_figure(of(found, "plain")).html
+    assert "<svg" not in drawn.levels_figure(of(found, "plain")).html
 
 
 def test_losses_are_drawn_as_means_over_seeds_with_their_weighted_sum():
@@ -398,7 +394,7 @@ def test_losses_are_drawn_as_means_over_seeds_with_their_weighted_sum():
             "train": {"losses": losses},
         }
 
-    said = alt(
+    said = samples.words(
         drawn.losses_figure(
             [
                 record(0, (1.0, 2.0, 4.0), (0.5, 1.0, 2.0)),
@@ -413,7 +409,7 @@ def test_losses_are_drawn_as_means_over_seeds_with_their_weighted_sum():
         ("sum", 6.5, 4),
     ):
         assert f"({name}): 1: {first:g}, 2: {second:g}." in said
-    assert "<img" not in drawn.losses_figure([]).html
+    assert "<svg" not in drawn.losses_figure([]).html
 
 
 def test_losses_of_older_records_come_from_the_log(found):
@@ -424,12 +420,14 @@ def test_losses_of_older_records_come_from_the_log(found):
             name: value for name, value in record["train"].items() if name != "losses"
         },
     }
-    assert alt(drawn.losses_figure([older])) == alt(drawn.losses_figure([record]))
-    assert "<img" not in drawn.losses_figure([{**older, "key": "0" * 16}]).html
+    assert samples.words(drawn.losses_figure([older])) == samples.words(
+        drawn.losses_figure([record])
+    )
+    assert "<svg" not in drawn.losses_figure([{**older, "key": "0" * 16}]).html
 
 
 def test_patches_are_compared_with_one_patch(found):
-    said = alt(drawn.patches_figure(found))
+    said = samples.words(drawn.patches_figure(found))
     effects = {
         title: verdicts.compare(of(found, row), of(found, "n1"), among=found)
         for title, row in (("not looked at", "foreground"), ("4", "flrdf"))
@@ -440,7 +438,7 @@ def test_patches_are_compared_with_one_patch(found):
             in said
         )
     assert " 8:" not in said
-    assert "<img" not in drawn.patches_figure(of(found, "flrdf")).html
+    assert "<svg" not in drawn.patches_figure(of(found, "flrdf")).html
 
 
 @pytest.mark.parametrize("row", ["flrdf", "cam"])
@@ -448,8 +446,8 @@ def test_maps_boxes_and_patches_are_drawn_from_the_trained_network(found, row):
     run = runs.of(of(found, row)[0])
     model, data = runs.model(run, device="cpu")
     shown = drawn.maps_figure(model, data, run.recipe, 2)
-    assert ("before suppression" in alt(shown)) == (row == "flrdf")
-    assert "2 test images" in alt(shown)
+    assert ("before suppression" in samples.words(shown)) == (row == "flrdf")
+    assert "2 test images" in samples.words(shown)
     before = torch.get_rng_state()
     first = drawn.shuffles_figure(model, data, run.recipe, (1, 4), 2)
     # drawing changes no later training
