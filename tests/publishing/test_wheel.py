@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -37,8 +38,10 @@ def test_the_wheel_is_the_package_with_its_weights_and_the_published_records(bui
     assert any(name.endswith(".npz") for name in records)
 
 
-def test_the_wheel_can_be_downloaded_in_passing(built):
-    assert built.wheel.stat().st_size < 20e6
+def test_the_wheel_is_about_as_large_as_the_readme_says(built):
+    text = (paths.REPOSITORY / "README.md").read_text(encoding="utf-8")
+    (stated,) = re.findall(r"-py3-none-any\.whl, (\d+) MB", text)
+    assert 0.6 < built.wheel.stat().st_size / (1e6 * int(stated)) < 1.6
 
 
 def test_the_source_distribution_makes_the_wheel_and_has_no_half_of_the_tests(built):
