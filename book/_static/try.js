@@ -2,7 +2,7 @@
 
    A picture is made what the networks take; three graphs run; what they give is drawn.
    The graphs hold the methods, see fgbook/tryout/graphs.py. Scripts are classic and
-   data lies in scripts, because a page that is opened from disk can load nothing else. */
+   data lies in scripts: a page that is opened from disk can load nothing else. */
 
 (() => {
   "use strict";
@@ -44,12 +44,14 @@
   /* A weighted sum of bytes, as a byte. Places lie `step` apart from `start` on. */
   function weighted(bytes, start, step, weights) {
     let sum = 2 ** 21; // rounds
-    for (let k = 0; k < weights.length; k++) sum += bytes[start + k * step] * weights[k];
+    for (let k = 0; k < weights.length; k++) {
+      sum += bytes[start + k * step] * weights[k];
+    }
     return Math.min(255, Math.floor(sum / 2 ** 22));
   }
 
-  /* A picture squeezed to side x side pixels: RGB bytes, row by row. It is read in bands
-     of rows: phones refuse a canvas as large as a photograph. */
+  /* A picture squeezed to side x side pixels: RGB bytes, row by row. It is read in
+     bands of rows: phones refuse a canvas as large as a photograph. */
   function squeezed(bitmap, side) {
     const { width, height } = bitmap;
     const across = filter(width, side);
@@ -140,7 +142,8 @@
   /* Bytes that were compressed with gzip and written as base64. */
   async function unpacked(text) {
     const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+    const unzip = new DecompressionStream("gzip");
+    const stream = new Blob([bytes]).stream().pipeThrough(unzip);
     return new Uint8Array(await new Response(stream).arrayBuffer());
   }
 
@@ -164,7 +167,7 @@
     find(".start").parentElement.remove();
     find(".looks").hidden = false;
     document.getElementById("fgbook-try-still").hidden = true;
-    find(".birds :checked")?.focus();
+    said.focus({ preventScroll: true }); // the button that had it is gone
     await look(Object.keys(sessions));
   }
 
@@ -253,7 +256,8 @@
       outline(pen, seen.flrdf.box, STYLES[3], "");
       boxes = ", with the box of the foreground";
     }
-    canvas.setAttribute("aria-label", `${picture.name}, lit by the network's map${boxes}`);
+    const shows = `${picture.name}, lit by the network's map${boxes}`;
+    canvas.setAttribute("aria-label", shows);
     const best = ranked(seen[name].probabilities).slice(0, 3);
     card.querySelector(".named").replaceChildren(...best.map(({ name, share }) => {
       const line = item(name);
@@ -278,8 +282,9 @@
   /* What the networks see of the picture, as sharp as it is. */
   function drawView(pen, side) {
     const { width, height } = picture.bitmap;
-    const cut = Math.floor((given.store_size - given.image_size) / 2) / given.store_size;
-    const kept = given.image_size / given.store_size;
+    const { store_size: whole, image_size: size } = given;
+    const cut = Math.floor((whole - size) / 2) / whole;
+    const kept = size / whole;
     pen.fillStyle = "white";
     pen.fillRect(0, 0, side, side);
     pen.imageSmoothingQuality = "high";
@@ -332,7 +337,9 @@
   function tell() {
     clearTimeout(pause);
     pause = setTimeout(() => {
-      const parts = Object.entries(seen).map(([name, { probabilities, milliseconds }]) => {
+      if (!Object.keys(seen).length) return;
+      const parts = Object.entries(seen).map(([name, found]) => {
+        const { probabilities, milliseconds } = found;
         const title = find(`#try-${name}`).textContent;
         const [best] = ranked(probabilities);
         const time = `${milliseconds.toFixed(0)} ms`;
@@ -371,7 +378,9 @@
   }
 
   given.birds.forEach(addBird);
-  find("#try-file").addEventListener("change", (event) => takeFile(event.target.files[0]));
+  find("#try-file").addEventListener("change", (event) => {
+    takeFile(event.target.files[0]);
+  });
   find(".start").addEventListener("click", start);
   sliders.m.addEventListener("input", () => {
     showSettings();

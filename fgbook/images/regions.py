@@ -98,7 +98,7 @@ def gaussian_smooth(maps: Tensor, sigma: float) -> Tensor:
     return F.conv2d(down, kernel.view(1, 1, 1, -1))[:, 0]
 
 
-def select(scores: Tensor, iou: Tensor, m: int, threshold: float) -> Tensor:
+def select(scores: Tensor, iou: Tensor, m: int, threshold: float | Tensor) -> Tensor:
     """Greedy non-maximum suppression that always gives m boxes: scores (B, N), iou (N,
     N) -> indices (B, m) int64, the best first.
 

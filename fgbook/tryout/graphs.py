@@ -21,7 +21,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from ..evidence import runs
+from ..errors import InputError
+from ..evidence import models, runs
 from ..evidence.plan import Run
 from ..export import to_onnx
 from ..images import regions
@@ -96,13 +97,12 @@ class FocusGraph(Graph):
         map, boxes, what each region alone is named.
         """
         # the steps of Focus.predict
-        model = cast(Focus, self.model)
-        assert model.hybrid_head is not None
+        model = cast(Any, self.model)
         maps, feature, image_logits = model._first_look(picture)
         attention = model._attention(maps, image_logits)
         boxes = self.candidates[side]  # (h * w, 4)
         chosen = regions.select(
-            attention.flatten(1), regions.iou_matrix(boxes), MOST, cast(Any, overlap)
+            attention.flatten(1), regions.iou_matrix(boxes), MOST, overlap
         )
         best = boxes[chosen]  # (1, M, 4)
         features = model._second_look(picture, best)  # (1, M, n)
@@ -158,20 +158,26 @@ class Network:
 
     def onnx(self) -> bytes:
         """The graph as ONNX. Raises InputError where the packages for that are not
-        installed.
+        installed, or this version of PyTorch cannot write it.
         """
         to_onnx.check_installed()
         graph = self.graph()
-        with to_onnx.quiet():
-            program = torch.onnx.export(
-                graph,
-                graph.examples(),
-                input_names=graph.inputs,
-                output_names=graph.outputs,
-                opset_version=to_onnx.OPSET,
-                dynamo=True,
-                verbose=False,
-            )
+        try:
+            with to_onnx.quiet():
+                program = torch.onnx.export(
+                    graph,
+                    graph.examples(),
+                    input_names=graph.inputs,
+                    output_names=graph.outputs,
+                    opset_version=to_onnx.OPSET,
+                    dynamo=True,
+                    verbose=False,
+                )
+        except Exception as error:  # as many kinds as there are reasons
+            raise InputError(
+                f"PyTorch {torch.__version__} cannot write the network {self.name} as"
+                f" ONNX ({type(error).__name__})."
+            ) from error
         assert program is not None
         return to_onnx.described(program.model_proto, {"name": self.name})
 
@@ -190,6 +196,7 @@ def trained(planned: dict[str, Run]) -> list[Network]:
     """
     found = []
     for name, run in planned.items():
+        models.check_weights(run.folder, {"key": run.key, "command": run.command})
         model, about = runs.load_model(run.key, "cpu")
         recipe = Recipe.of(about["recipe"])
         found.append(Network(name, model, recipe, about["classes"]))

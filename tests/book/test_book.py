@@ -582,11 +582,39 @@ def test_every_picture_says_what_it_shows(book):
             if "_static/" in image["src"]:  # the theme's own, such as Colab's logo
                 assert image["alt"]
                 continue
-            shown += 1
             alt, source = image.get("alt") or "", image["src"][:60]
             assert len(alt) > 25, (path.name, alt, source)
             assert not re.fullmatch(r"\S*[0-9a-f]{16,}\S*", alt), (path.name, source)
+        for drawn in elements(path, "svg"):
+            if drawn.get("role") == "img":
+                shown += 1
+                assert 25 < len(drawn["aria-label"]) <= 300, (path.name, drawn)
     assert shown >= 8
+
+
+def test_pictures_are_files_and_leave_no_copy_in_the_page(book):
+    for path in pages(book):
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"(src|href)=[\"']data:image/(png|jpeg|webp)", text), path
+    assert list((book / "_build" / "html" / "_images").glob("*.webp"))
+
+
+def test_pages_load_no_script_that_they_do_not_need(book):
+    for path in pages(book):
+        for element in elements(path, "script"):
+            said = (element.get("src") or "") + element[""]
+            assert "thebe" not in said.lower(), path
+            assert "fontawesome" not in said, path
+
+
+def test_search_knows_tables_but_no_lists_of_records(book):
+    index = (book / "_build" / "html" / "searchindex.js").read_text(encoding="utf-8")
+    terms = index[index.index("terms:") if "terms:" in index else 0 :]
+    assert '"cutmix"' in terms or "cutmix:" in terms
+    for path in pages(book):
+        for span in measured(path):
+            for key in span["data-records"].split():
+                assert key not in terms, path
 
 
 def test_figures_come_with_their_text_and_in_no_other_way(book):
@@ -614,6 +642,15 @@ def test_the_book_loads_nothing_from_the_network(book):
 
 
 CHAPTERS = ("golodov", "feng", "gautam", "liang", "peng")
+
+
+def test_the_page_on_which_networks_run_does_without_them(book):
+    """None of them was trained here."""
+    text = page(book, "book/try").read_text(encoding="utf-8")
+    assert re.search(r"do not run: the weights of run \w+ are not on this mach", text)
+    assert "<code" in text.split("do not run")[1].split("</p>")[0]  # what trains it
+    assert "try.js" not in text
+    assert len(elements(page(book, "book/try"), "figure")) == 2
 
 
 def test_formulas_are_mathml(book):
