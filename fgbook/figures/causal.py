@@ -119,7 +119,8 @@ def estimate(
     apart = _apart(values)
     if spread is None and len(values) > 1:
         spread = intervals.own(apart.mean(1))
-    parts = intervals.parts([apart], spread and [spread], np.abs(apart).max())
+    known = None if spread is None else [spread]
+    parts = intervals.parts([apart], known, np.abs(apart).max())
     half = float(parts.half())
     low, high = max(lowest, mean - half), min(highest, mean + half)
     return Estimate(mean, low, high, int(there.sum()))
