@@ -78,7 +78,8 @@ ADAM = PLAIN.only("quick", "photo").but(**ADAM_CHANGES).at("quick", patience=3)
 # three tries on validation.
 MIXUP = PLAIN.but(mixup=0.2).at("photo", mixup=0.1)  # Zhang et al. 2018: 0.1 to 0.4
 CUTMIX = PLAIN.but(cutmix=1.0).at("photo", cutmix=0.5)  # Yun et al. 2019: 1
-SMOOTHING = PLAIN.but(label_smoothing=0.1)  # Szegedy et al. 2016
+# Szegedy et al. 2016: 0.1
+SMOOTHING = PLAIN.but(label_smoothing=0.1).at("photo", label_smoothing=0.2)
 # "rotation, zoom": degrees; side of the square that is enlarged, at least
 ROTATION = PLAIN.but(rotate=15.0, crop_scale=0.7)
 # the batches that the triplet loss needs (Hermans et al. 2017); its weight is 1
@@ -87,16 +88,15 @@ GROUPED = PLAIN.but(per_class=4)
 # ---- recipes: all components, and all but one
 
 ALL_CHANGES = {
-    "mixup": 0.1,
-    "cutmix": 0.5,
+    "mixup": 0.2,
+    "cutmix": 1.0,
     "label_smoothing": 0.1,
     "rotate": 15.0,
     "crop_scale": 0.7,
     "per_class": 4,
 }
-ALL = PLAIN.but(**ALL_CHANGES | {"mixup": 0.2, "cutmix": 1.0}).at(
-    "photo", **ALL_CHANGES
-)
+ALL_AT_PHOTO = ALL_CHANGES | {"mixup": 0.1, "cutmix": 0.5, "label_smoothing": 0.2}
+ALL = PLAIN.but(**ALL_CHANGES).at("photo", **ALL_AT_PHOTO)
 NO_MIXUP = ALL.but(mixup=0.0)
 NO_CUTMIX = ALL.but(cutmix=0.0)
 NO_SMOOTHING = ALL.but(label_smoothing=0.0)
@@ -431,7 +431,7 @@ PAPER = Paper(
             PHOTO_START,
             {
                 "plain": TRIES,
-                "all": tuple(ALL_CHANGES | change for change in TRIES),
+                "all": tuple(ALL_AT_PHOTO | change for change in TRIES),
                 "attention": (
                     {"options": {"start": "identity"}},
                     {"options": {"start": "usual"}},
