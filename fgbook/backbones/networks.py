@@ -103,7 +103,7 @@ def vit_tokens(network: "VisionTransformer", x: Tensor) -> list[Tensor]:
     x = network.conv_proj(x)  # (B, n, h, w)
     h, w = x.shape[-2:]
     patches = x.flatten(2).transpose(1, 2)  # (B, h * w, n)
-    first = network.class_token.expand(len(x), -1, -1)  # (B, 1, n)
+    first = network.class_token.expand(x.shape[0], -1, -1)  # (B, 1, n)
 
     tokens = torch.cat([first, patches], 1) + _position(network, h, w)
     tokens = network.encoder.layers(network.encoder.dropout(tokens))

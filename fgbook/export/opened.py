@@ -14,6 +14,7 @@ import numpy as np
 
 from ..errors import InputError
 from . import description
+from .noise import quiet
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -61,7 +62,8 @@ class OpenedProgram:
         held = {description.NAME: ""}
         opened = source if isinstance(source, Path) else io.BytesIO(source)
         try:
-            program = torch.export.load(opened, extra_files=held)
+            with quiet():
+                program = torch.export.load(opened, extra_files=held)
         except Exception as error:  # of zip, of JSON, of PyTorch
             raise _damaged(source, error) from error
         self.about = description.loads(_text(held), named(source))

@@ -1,16 +1,12 @@
 """A method as ONNX: one file, any number of images, checked in ONNX Runtime."""
 
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Iterator
 from importlib import util
 
 import torch
 
 from ..errors import InputError
 from . import description
+from .noise import quiet
 
 OPSET = 18
 """The oldest set of operators that has all that is used."""
@@ -58,20 +54,3 @@ def described(proto, about: dict) -> bytes:
     for value in proto.graph.initializer:
         del value.metadata_props[:]
     return proto.SerializeToString()
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """The exporter talks of its own steps; what matters is checked afterwards."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with (
-            warnings.catch_warnings(),
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-        ):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)

@@ -38,7 +38,7 @@ def otsu(maps: Tensor) -> Tensor:
 
     # How many values each bin holds, and their sum, counted in bins: (B, BINS). Whole
     # numbers, so exact.
-    counts = torch.zeros(len(values), BINS, dtype=torch.float64, device=maps.device)
+    counts = torch.zeros(values.shape[0], BINS, dtype=torch.float64, device=maps.device)
     counts.scatter_add_(1, bins, torch.ones_like(bins, dtype=torch.float64))
     sums = counts * torch.arange(BINS, device=maps.device)
 

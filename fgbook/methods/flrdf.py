@@ -268,7 +268,7 @@ class Flrdf(Method):
         if threshold == "middle":
             margin = size * (1 - 0.5**0.5) / 2
             middle = [margin, margin, size - margin, size - margin]
-            return activation.new_tensor(middle).expand(len(activation), 4)
+            return activation.new_tensor(middle).expand(activation.shape[0], 4)
 
         finer = self.enlarged(activation)
         if threshold == "max":

@@ -44,11 +44,23 @@ class Proposal(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """Squares that lie within the view, whatever the layers say."""
-        read = F.adaptive_max_pool2d(maps, GRID).flatten(1)
+        read = pooled(pooled(maps, 2), 3).flatten(1)
         said = self.last(self.first(F.normalize(read, dim=1)).tanh()).float()
         side = SMALLEST + (LARGEST - SMALLEST) * said[:, 2:].sigmoid()
         centre = said[:, :2].tanh() * (1 - side)
         return torch.cat([centre, side], 1)
+
+
+def pooled(maps: Tensor, dim: int) -> Tensor:
+    """The maximum of each of GRID parts along a dimension, as ``adaptive_max_pool2d``
+    cuts them (which ONNX has no operation for): maps, with GRID cells there.
+    """
+    n = maps.shape[dim]
+    parts = []
+    for i in range(GRID):
+        first, last = i * n // GRID, -(-(i + 1) * n // GRID)
+        parts.append(maps.narrow(dim, first, last - first).amax(dim))
+    return torch.stack(parts, dim)
 
 
 def within(boxes: Tensor, squares: Tensor) -> Tensor:
@@ -175,7 +187,7 @@ class RACNN(Method):
         """
         size = side_of(images, "racnn")
         view = images
-        box = images.new_tensor([0.0, 0.0, size, size]).expand(len(images), 4)
+        box = images.new_tensor([0.0, 0.0, size, size]).expand(images.shape[0], 4)
         maps = self.backbone(view)
         features, boxes, offsets = [maps.mean((2, 3))], [], []
         for proposal in self.proposals:

@@ -201,7 +201,7 @@ class TransFG(Method):
         h, w = maps.shape[2:]
         cells = self.enter(maps.flatten(2).transpose(1, 2))
         cells = cells + places(h, w, cells.shape[2], maps.device)
-        first = self.class_token.expand(len(maps), -1, -1)
+        first = self.class_token.expand(maps.shape[0], -1, -1)
         return torch.cat([first, cells], 1)
 
 

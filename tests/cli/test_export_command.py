@@ -9,8 +9,9 @@ import sys
 import pytest
 
 from commandline import environment, fgbook, refused
+from fgbook import paths
 from fgbook.evidence import records
-from fgbook.export import check, to_onnx
+from fgbook.export import check, measured, to_onnx
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +102,7 @@ def test_a_file_that_says_something_else_is_not_written(trained, tmp_path, monke
 
 
 @pytest.mark.parametrize(
-    ("words", "part"),
+    ("asked", "part"),
     [
         (["-o", "model.bin"], "should end in .onnx or .pt2"),
         (["-o", "model.pt2", "--format", "onnx"], "should end in .onnx"),
@@ -109,12 +110,12 @@ def test_a_file_that_says_something_else_is_not_written(trained, tmp_path, monke
         (["-o", "nowhere/model.onnx"], "there is no folder nowhere"),
         (["-o", "folder.onnx"], "is a folder"),
     ],
-    ids=lambda words: " ".join(words) if isinstance(words, list) else "",
+    ids=lambda asked: " ".join(asked) if isinstance(asked, list) else "",
 )
-def test_what_cannot_be_written_is_refused_at_once(tmp_path, monkeypatch, words, part):
+def test_what_cannot_be_written_is_refused_at_once(tmp_path, monkeypatch, asked, part):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder.onnx").mkdir()
-    refused(fgbook("export", "--run", "3f2a", *words), part)
+    refused(fgbook("export", "--run", "3f2a", *asked), part)
 
 
 def test_what_writes_onnx_may_be_missing(trained, tmp_path, monkeypatch):
@@ -234,19 +235,19 @@ def test_a_truncated_export_is_refused(exported, birds, tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    ("words", "part"),
+    ("asked", "part"),
     [
         (["--run", "gone.onnx"], "gone.onnx: there is no such file"),
         (["--run", "model.onnx", "--device", "cuda"], "leave out --device"),
         (["--run", "model.onnx", "-o", "found.xlsx"], "should end in .csv or .jsonl"),
         (["--run", "model.onnx", "-o", "gone/found.csv"], "there is no folder gone"),
     ],
-    ids=lambda words: " ".join(words) if isinstance(words, list) else "",
+    ids=lambda asked: " ".join(asked) if isinstance(asked, list) else "",
 )
-def test_what_makes_no_sense_is_refused(exported, birds, monkeypatch, words, part):
+def test_what_makes_no_sense_is_refused(exported, birds, monkeypatch, asked, part):
     folder, _ = exported
     monkeypatch.chdir(folder)
-    refused(fgbook("predict", str(birds), *words), part)
+    refused(fgbook("predict", str(birds), *asked), part)
 
 
 def test_a_folder_without_pictures_is_refused(exported, tmp_path):
@@ -254,3 +255,34 @@ def test_a_folder_without_pictures_is_refused(exported, tmp_path):
     (tmp_path / "empty").mkdir()
     words = ["predict", str(tmp_path / "empty"), "--run", str(folder / "model.onnx")]
     refused(fgbook(*words), "there is no picture in this folder")
+
+
+# ---- measured
+
+
+def test_the_benchmark_measures_all_forms_on_the_same_images(trained, tmp_path):
+    """And says nothing of where they are."""
+    runs, record = trained
+    done = subprocess.run(
+        [
+            sys.executable,
+            paths.REPOSITORY / "benchmarks" / "export.py",
+            record["key"],
+            *"--images 5 --repeats 2 --save saved".split(),
+        ],
+        env=environment(FGBOOK_RUNS=runs),
+        cwd=tmp_path,
+        text=True,
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr
+    (file,) = (tmp_path / "saved").iterdir()
+    content = json.loads(file.read_text())
+    assert content["columns"] == list(measured.COLUMNS)
+    assert [row[1] for row in content["rows"]] == list(measured.FORMS)
+    pytorch, floating, small = content["rows"]
+    assert small[2] < 0.5 * floating[2]
+    assert pytorch[5] == floating[5] == 5  # all are right: red is not blue
+    assert pytorch[7] == floating[7] == 0
+    assert min(row[column] for row in content["rows"] for column in (3, 4)) > 0
+    assert str(runs) not in done.stdout + file.read_text()

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from fgbook.errors import InputError
 from fgbook.images import regions
 from fgbook.methods import build
-from fgbook.methods.racnn import Proposal, within
+from fgbook.methods.racnn import GRID, Proposal, pooled, within
 from fgbook.recipe import Recipe
 
 CLASSES = 5
@@ -37,6 +37,13 @@ def test_a_square_of_the_whole_view_is_the_view():
     assert torch.equal(boxes, WHOLE.expand(4, 4))
     crops = regions.crop_zoom(images, boxes[:, None], SIZE)[:, 0]
     torch.testing.assert_close(crops, images)
+
+
+@pytest.mark.parametrize(("h", "w"), [(2, 3), (4, 4), (5, 7), (14, 9)])
+def test_maps_are_pooled_as_pytorch_does(h, w):
+    maps = torch.randn(2, 3, h, w, generator=torch.Generator().manual_seed(0))
+    expected = F.adaptive_max_pool2d(maps, GRID)
+    assert torch.equal(pooled(pooled(maps, 2), 3), expected)
 
 
 def test_a_square_within_a_box():
