@@ -93,11 +93,16 @@ def measure_table(found: Table, measure: str, lines: Sequence[dict] = ()) -> Sho
         rows.append(row)
     return table(
         rows,
-        f"{TITLES[measure]}. Bold: above the bird's mask on the same pictures, with"
+        f"{TITLES[measure]}. Bold: above {_yardstick(measure)}, with"
         " 95 % confidence. A dash: not to be had of this network, or no picture in"
         f" which the prediction follows. {_made_of(networks)}",
         [line for line in lines if line["share"] == 0],
     )
+
+
+def _yardstick(measure: str) -> str:
+    """What a map that knows the network has to beat."""
+    return "chance" if measure == "within" else "the bird's mask on the same pictures"
 
 
 def shares_table(found: Table, lines: Sequence[dict] = ()) -> Shown:
@@ -156,7 +161,7 @@ def _by_explanation(
     found: Sequence[Sequence[Scores]], measure: str, bold: bool = False
 ) -> list[dict[str, str]]:
     """Of each network a cell for each of the general explanations, and one for those of
-    its own. bold: where it is more than the bird's mask has.
+    its own. bold: where it is above the measure's yardstick.
     """
     rows: list[dict[str, str]] = [{name: "–" for name in GENERAL} for _ in found]
     own: list[list[str]] = [[] for _ in found]
@@ -164,10 +169,13 @@ def _by_explanation(
         places = [i for i, each in enumerate(found) if name in each[0].maps]
         having = [found[i] for i in places]
         column = of_each(having, name, measure)
-        more = of_each(having, name, measure, over="bird") if bold else column
+        more = column
+        if bold and measure != "within":
+            more = of_each(having, name, measure, over="bird")
+        chance = 0.5 if measure == "within" else 0.0
         for place, one, beyond in zip(places, column, more, strict=True):
             text = one.text()
-            if bold and beyond.low > 0:
+            if bold and beyond.low > chance:
                 text = f"<b>{text}</b>"
             if name in GENERAL:
                 rows[place][name] = text

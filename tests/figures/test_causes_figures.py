@@ -61,6 +61,9 @@ def test_a_line_a_network_and_a_cell_an_explanation(table):
     assert f"<td>{below}</td>" in shown.html
     assert "30 scenes, 2 to 3 trainings a network" in shown.text
     assert shown.html.count("<li ") == 2  # not the shortcut's
+    within = drawn.measure_table(table, "within")
+    assert "<b>" not in within.html  # all below one half
+    assert "above chance" in within.html
     follows = causal.of_networks(both, "follows")
     reactions = drawn.reactions_table(table)
     assert follows[0].text() in reactions.text
