@@ -46,6 +46,11 @@ def line(record: dict, counts: bool) -> dict[str, object]:
     split = "test" if is_result else "val"
     kind = ("counts" if counts else "left out") if is_result else "tuning"
     top1 = (record["metrics"].get(split) or {}).get("top1")
+    accuracy = None if top1 is None else 100 * top1
+    if is_result and top1 is not None:
+        # of whole images, which the record's single precision rounds
+        images = record["images"]["test"]
+        accuracy = 100 * round(top1 * images) / images
     printed = record.get("printed")
     return {
         "paper": record["paper"],
@@ -55,7 +60,7 @@ def line(record: dict, counts: bool) -> dict[str, object]:
         "data": record["dataset"],
         "px": record["recipe"]["image_size"],
         "seed": record["seed"],
-        "accuracy, %": None if top1 is None else f"{100 * top1:.1f}",
+        "accuracy, %": None if accuracy is None else f"{accuracy:.1f}",
         "printed, %": None if printed is None else f"{printed:.1f}",
         "epochs": record["train"]["epochs"],
         "minutes": f"{record['train']['seconds'] / 60:.1f}",
