@@ -3,6 +3,8 @@
 #
 #   make reproduce    execute the notebooks, build the book
 #                     ARGS="--force" and the like go to `fgbook reproduce`
+#   make check-book   look at every page of the book in a browser (CHROMIUM=/path/to/it);
+#                     ARGS="book/feng" looks at one
 #   make test         run the tests; ARGS="-k regions" and the like go to pytest
 #   make lint         look for mistakes without running anything: ruff, mypy, layout,
 #                     and the workflows of GitHub
@@ -20,13 +22,15 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 WORKERS ?= auto
 ARGS ?=
+CHROMIUM ?=
 
 venv := .venv
 python := $(venv)/bin/python
 ready := $(venv)/ready
 lab := $(venv)/ready-lab
+check := $(venv)/ready-check
 
-.PHONY: help reproduce test lint format lab clean
+.PHONY: help reproduce check-book test lint format lab clean
 .DELETE_ON_ERROR:
 
 help:
@@ -34,6 +38,9 @@ help:
 
 reproduce: $(ready)
 	$(python) -m fgbook reproduce $(ARGS)
+
+check-book: $(check)
+	$(python) tests/browser/check_book.py _build/html --chromium "$(CHROMIUM)" $(ARGS)
 
 # One thread a process: the processes already fill the cores.
 test: $(ready)
@@ -70,7 +77,7 @@ $(ready): pyproject.toml
 	    "Name one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	@if [ -e $(venv)/unfinished ]; then \
 	  echo "the last set-up was broken off; starting anew."; rm -rf $(venv); fi
-	@mkdir -p $(venv) && touch $(venv)/unfinished && rm -f $(ready) $(lab)
+	@mkdir -p $(venv) && touch $(venv)/unfinished && rm -f $(ready) $(lab) $(check)
 	$(PYTHON) -m venv $(venv)
 	$(if $(TORCH_INDEX),$(python) -m pip install --index-url $(TORCH_INDEX) \
 	  torch torchvision)
@@ -81,3 +88,8 @@ $(lab): $(ready)
 	@touch $(venv)/unfinished && rm -f $(ready)
 	$(python) -m pip install -e ".[lab]"
 	@touch $(ready) && touch $(lab) && rm $(venv)/unfinished
+
+$(check): $(ready)
+	@touch $(venv)/unfinished && rm -f $(ready)
+	$(python) -m pip install -e ".[check]"
+	@touch $(ready) && touch $(check) && rm $(venv)/unfinished

@@ -108,6 +108,14 @@ def test_lab_brings_its_own_packages_once(clone):
     assert second == ["-m jupyterlab notebooks"]
 
 
+def test_the_book_is_checked_in_the_browser_that_is_named(clone):
+    first = make(clone, "check-book")[1]
+    second = make(clone, "check-book", "CHROMIUM=/a/browser", "ARGS=book/feng")[1]
+    assert first[:2] == [INSTALL, "-m pip install -e .[check]"]
+    command = "tests/browser/check_book.py _build/html --chromium"
+    assert [first[2], *second] == [f"{command} ", f"{command} /a/browser book/feng"]
+
+
 @pytest.mark.parametrize("target", ["test", "lab"])
 def test_a_set_up_that_was_broken_off_is_made_anew(clone, target):
     make(clone, "test")
