@@ -400,7 +400,7 @@ def _pair(places: Sequence[Axes], pairs: Experiment, i: int, edit: int) -> None:
 
 def titled(axes: Axes, text: str) -> None:
     """A title that stays over its small picture."""
-    axes.set_title(text.replace(" ", "\n", 1), fontsize=9, pad=3)
+    axes.set_title(text.replace(" ", "\n", 1), fontsize=11, pad=3)
 
 
 def outlined(axes: Axes, mask: Tensor) -> None:

@@ -146,8 +146,8 @@ def field_figure(paper: Paper, found: list[dict]) -> Shown:
     cost = {name: records[0]["flops"] / 1e9 for name, records in rows.items()}
     reached = {name: accuracy(records, among)[0] for name, records in rows.items()}
     with styled():
-        drawn = Figure(figsize=(WIDTH, 1.2 + 0.22 * len(rows)))
-        axes = drawn.subplots()
+        drawn = Figure(figsize=(WIDTH, 1.2 + 0.26 * len(rows)))
+        axes = drawn.subplots(gridspec_kw={"right": 0.74})  # room for the names
         for name in rows:
             marker, colour = LOOKS[family(name)]
             axes.plot(cost[name], reached[name], marker, ms=7, color=OKABE_ITO[colour])
@@ -193,7 +193,7 @@ def _name_points(axes: Axes, cost: dict[str, float], reached: dict[str, float]) 
             (1.06, at),
             textcoords="axes fraction",
             va="center",
-            fontsize=9,
+            fontsize=11,
             arrowprops={"arrowstyle": "-", "lw": 0.5, "color": "#777777"},
         )
 

@@ -79,7 +79,6 @@ def _whole_numbers(curves: Curves) -> bool:
 def legend_above(axes: Axes, ncols: int, handlelength: float | None = None) -> None:
     """The legend over the panel, where it hides no curve."""
     axes.legend(
-        fontsize=10,
         ncols=ncols,
         loc="lower left",
         bbox_to_anchor=(-0.02, 1.0),

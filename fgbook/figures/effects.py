@@ -68,7 +68,6 @@ def legend_on_top(axes: Axes, ncols: int = 2) -> None:
         loc="lower center",
         bbox_to_anchor=(0.4, 1.0),
         ncols=ncols,
-        fontsize=10,
         handletextpad=0.3,
         columnspacing=1.2,
     )

@@ -521,9 +521,9 @@ def severity_figure(found: list[dict]) -> Shown:
                 _draw_errors(axes, row, errors)
                 values = ", ".join(f"{error:.0f}" for error in errors)
                 said.append(f"{kind}, {row}: {values}")
-            axes.set_title(_spaced(kind), fontsize=10)
+            axes.set_title(_spaced(kind), fontsize=11)
             axes.set(xticks=range(6), ylim=(0, 100))
-            axes.tick_params(labelsize=9.5)
+            axes.tick_params(labelsize=11)
             axes.grid(axis="y", color="#DDDDDD", lw=0.7)
         drawn.supxlabel("severity (0: undamaged)", fontsize=11)
         drawn.supylabel("error, %", fontsize=11)
@@ -531,7 +531,7 @@ def severity_figure(found: list[dict]) -> Shown:
             *grid.flat[-1].get_legend_handles_labels(),
             loc="outside upper center",
             ncols=len(curves),
-            fontsize=10,
+            fontsize=11,
             columnspacing=1.2,
         )
     return figure(

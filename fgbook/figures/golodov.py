@@ -224,7 +224,7 @@ def _draw_accuracy(
         (0, 6),
         textcoords="offset points",
         ha="center",
-        fontsize=9,
+        fontsize=11,
     )
 
 
@@ -347,7 +347,7 @@ def latency_figure(found: list[Latency], machine: dict) -> Shown:
             *last.get_legend_handles_labels(),
             loc="outside upper center",
             ncols=4,
-            fontsize=10,
+            fontsize=11,
             handlelength=1.4,
             columnspacing=1.2,
         )
@@ -383,7 +383,7 @@ def _stack(axes: Axes, found: Sequence[Latency]) -> None:
             (4, 0),
             textcoords="offset points",
             va="center",
-            fontsize=9.5,
+            fontsize=11,
         )
     axes.set(
         yticks=range(len(found)),

@@ -66,7 +66,7 @@ def levels_figure(
                 photo(axes, lit(images[i], maps[name][i], depths[name]))
                 outline(axes, boxes[name][i].cpu(), *styles[name])
         for axes, title in zip(grid[0], titles, strict=True):
-            axes.set_title(title, fontsize=10)
+            axes.set_title(title, fontsize=11)
     return figure(
         drawn,
         f"Grid of {len(index)} test images ({class_names(data, index)}): the image with"

@@ -158,7 +158,7 @@ def maps_figure(model: Flrdf, data: DataSet, recipe: Recipe, count: int = 4) -> 
                 outline(axes, boxes[name][i].cpu(), colour, line)
             photo(last, views[i])
         for axes, title in zip(grid[0], titles, strict=True):
-            axes.set_title(title, fontsize=10.5)
+            axes.set_title(title, fontsize=11)
     by = "by the map with a solid box"
     if before:
         by = (

@@ -15,13 +15,13 @@ COLUMNS = 4
 def pictures(images: Tensor, titles: list[str], alt: str, caption: str) -> Shown:
     """Pictures (N, 3, S, S) uint8 in a grid, each with its title (empty: none)."""
     lines = -(-len(images) // COLUMNS)  # rounded up
-    side = WIDTH / COLUMNS * (1.16 if any(titles) else 1.0)
+    side = WIDTH / COLUMNS * (1.4 if any(titles) else 1.0)
     with styled():
         drawn = Figure(figsize=(WIDTH, side * lines), layout="constrained")
         grid = list(drawn.subplots(lines, COLUMNS, squeeze=False).flat)
         for axes, image, title in zip(grid, images, titles, strict=False):
             photo(axes, image.float() / 255)
-            axes.set_title(title, fontsize=8, pad=3)
+            axes.set_title(title.replace(" ", "\n", 1), pad=3)
         for axes in grid[len(images) :]:
             axes.set_visible(False)
     return figure(drawn, alt, caption)
@@ -33,12 +33,13 @@ def ground_truth(data: DataSet, count: int = 3) -> Shown:
     """
     split, index = data.test, spread(data.test, count)
     with styled():
-        height = 2 * WIDTH / len(index) + 0.2
+        height = 2 * WIDTH / len(index) + 0.5
         drawn = Figure(figsize=(WIDTH, height), layout="constrained")
         grid = drawn.subplots(2, len(index), squeeze=False)
         for (above, below), place in zip(grid.T, index.tolist(), strict=True):
             _mark(above, split, place)
-            above.set_title(data.classes[int(split.labels[place])], fontsize=8.5, pad=3)
+            name = data.classes[int(split.labels[place])]
+            above.set_title(name.replace(" ", "\n", 1), pad=3)
             mask = np.zeros((data.size, data.size))
             if split.masks is not None:
                 mask = split.masks[place].numpy()

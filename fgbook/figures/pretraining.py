@@ -172,7 +172,7 @@ def words_figure(
             if taken != true:
                 title += f"\n(taken for {_short(taken)})"
             photo(left, data.test.images[place].float() / 255)
-            left.set_title(title, fontsize=9)
+            left.set_title(title, fontsize=11)
 
             names = [data.attribute_names[a] for a in surest[i].tolist()]
             _draw_words(right, names, heard[i].tolist(), known[i].tolist())
@@ -182,7 +182,7 @@ def words_figure(
             *grid[0, 1].get_legend_handles_labels(),
             loc="outside upper right",
             ncols=2,
-            fontsize=9,
+            fontsize=11,
         )
     return figure(
         drawn,
@@ -218,7 +218,7 @@ def _draw_words(
     )
     axes.axvline(0, color=OKABE_ITO["ink"], lw=1)
     axes.set(yticks=place, yticklabels=names, ylim=(len(names) - 0.4, -0.6), xticks=[0])
-    axes.tick_params(labelsize=9, length=0)
+    axes.tick_params(labelsize=11, length=0)
     axes.spines["left"].set_visible(False)
 
 

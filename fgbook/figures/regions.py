@@ -189,7 +189,7 @@ def _draw_bars(
     bars = axes.bar(
         at, heights, thick, label=label, color=colour, hatch=hatch, edgecolor=edge
     )
-    axes.bar_label(bars, fmt="%.2f", fontsize=9, padding=1)
+    axes.bar_label(bars, fmt="%.2f", fontsize=11, padding=1)
 
 
 # ---- where a trained model looks
@@ -253,9 +253,9 @@ def attention_figure(
         for (title, shown), down in zip(columns.items(), grid.T, strict=True):
             for axes, image in zip(down, shown, strict=True):
                 photo(axes, image)
-            down[0].set_title(title, fontsize=10.5)
+            down[0].set_title(title, fontsize=11)
         for axes, rightly in zip(grid[:, 0], right.tolist(), strict=True):
-            axes.set_ylabel("right" if rightly else "wrong", fontsize=10.5)
+            axes.set_ylabel("right" if rightly else "wrong", fontsize=11)
     return figure(
         drawn,
         f"Grid of {len(index)} test images ({class_names(data, index)}) lit by three"

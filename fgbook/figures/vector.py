@@ -15,6 +15,9 @@ from PIL import Image
 # What is to be seen on a light page and on a dark one. Not quite black: what is drawn
 # black on purpose, as an edge on a photograph, stays black.
 INK = "#14171a"
+# Lines behind the curves, a shade of the ink.
+GRID = re.compile(r"stroke: #(?:dddddd|b0b0b0)")
+FAINT = "stroke: currentColor; stroke-opacity: 0.18"
 # What a browser may use for the text, all about as wide as what it was laid out with.
 FONTS = "'DejaVu Sans', Verdana, Geneva, sans-serif"
 DPI = 170  # of pictures inside
@@ -22,7 +25,7 @@ QUALITY = 85  # of WebP
 # Of text on a page, in CSS pixels a point of Matplotlib's.
 SCALE = 1.6
 SMALLEST = 11.0  # px, text on a phone
-PHONE = 350  # px, a column there
+PHONE = 358  # px, a column there
 
 
 def svg(drawn: Figure, name: str) -> str:
@@ -36,7 +39,7 @@ def svg(drawn: Figure, name: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
     # A style sheet inside would hold for the whole page.
     text = re.sub(r"<!--.*?-->|<style.*?</style>", "", text, flags=re.S)
-    text = text.replace(INK, "currentColor")
+    text = GRID.sub(FAINT, text.replace(INK, "currentColor"))
     text = text.replace("'DejaVu Sans'", FONTS)
     text = re.sub(r'"data:image/png;base64,([^"]+)"', _as_webp, text)
     text = _without_names(text)
