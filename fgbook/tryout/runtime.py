@@ -19,8 +19,8 @@ from ..errors import InputError
 
 VERSION = "1.30.0"
 INTEGRITY = (
-    "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1Sig"
-    "qR4CXAfKYQ=="
+    "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZC"
+    "lzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
 )
 NAME = f"onnxruntime-web {VERSION}"
 FILE = f"onnxruntime-web-{VERSION}.tgz"
