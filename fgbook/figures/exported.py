@@ -23,7 +23,7 @@ def exported_table(
             " onnxruntime are not installed."
         )
     # of PyTorch on as many threads, by model
-    reference: dict[str, tuple[float, float]] = {}
+    reference: dict[str, tuple[float | None, float | None]] = {}
     shown = []
     for row, form, megabytes, one, two, right, images, changed in lines:
         first = reference.setdefault(row, (one, two))
@@ -45,14 +45,17 @@ def exported_table(
     return table(
         shown,
         "Models in three forms: size on disk; time of one image, the fastest repeat"
-        " (other work on a machine only adds to it), in brackets how many times as fast"
-        " as PyTorch; accuracy on the same test images, with Wilson's interval."
+        " (on one thread processor time, on two the time that passes), in brackets how"
+        " many times as fast as PyTorch; accuracy on the same test images, with"
+        " Wilson's interval."
         f" Measured on {hardware({'hardware': machine})}{busy}.",
         illustration=quick,
     )
 
 
-def _timed(milliseconds: float, in_pytorch: float) -> str:
+def _timed(milliseconds: float | None, in_pytorch: float | None) -> str:
+    if milliseconds is None or in_pytorch is None:
+        return "not measured"
     return f"{milliseconds:.1f} ({in_pytorch / milliseconds:.1f}×)"
 
 

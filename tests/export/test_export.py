@@ -4,6 +4,7 @@ whole or not there."""
 import errno
 import json
 import os
+import re
 import sys
 
 import numpy as np
@@ -11,8 +12,11 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
+from fgbook import paths
+from fgbook.data import store
 from fgbook.errors import InputError
 from fgbook.export import (
     check,
@@ -31,9 +35,9 @@ from fgbook.recipe import Recipe
 
 SIZE = 40  # pixels: maps of 5 x 5 cells
 CLASSES = ["robin", "=wren", "Kolibri \u00fc"]
-# Several looks, suppression of overlapping boxes, crops: what is hardest to trace. The
-# others take two minutes together.
-QUICK = ("plain", "focus", "attention")
+# Suppression of overlapping boxes, crops, attention: what is hard to trace. All
+# others take two minutes together; the plain backbone is what the other tests export.
+QUICK = ("focus", "attention")
 
 
 def cases():
@@ -143,6 +147,26 @@ def test_the_description_is_plain_json_for_other_programs(plain):
     batch, *rest = images.type.tensor_type.shape.dim
     assert batch.dim_param, "the number of images is free"
     assert [side.dim_value for side in rest] == [3, SIZE, SIZE]
+
+
+def test_the_page_says_how_to_use_a_file_without_this_package(
+    plain, tmp_path, monkeypatch, capsys
+):
+    page = (paths.REPOSITORY / "book" / "export.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, flags=re.S)
+    assert "import fgbook" not in code
+    path = put(tmp_path, plain[1]["onnx"])
+    pixels = np.random.default_rng(3).integers(0, 256, (70, 60, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "bird.jpg")
+
+    square, _ = store.decode(tmp_path / "bird.jpg", SIZE + 5)
+    model = opened.load(path)
+    (logits,) = model.logits(opened.views(square[None], model.about))
+    monkeypatch.chdir(tmp_path)
+    said: dict = {}
+    exec(code, said)
+    np.testing.assert_allclose(said["logits"][0], logits, atol=1e-5)
+    assert capsys.readouterr().out.strip() == CLASSES[logits.argmax()]
 
 
 def test_nothing_of_this_machine_is_in_a_file(plain):
