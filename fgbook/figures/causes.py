@@ -404,7 +404,7 @@ def noticing(found: Table, network: str) -> Shown:
             word = "goes the wrong way"
         before = of_maps(least, name, "ground").mean
         said.append(
-            f"{name} {word}: {before:.2f} of the map on the background,"
+            f"{name[0].upper()}{name[1:]} {word}: {before:.2f} of the map on the background,"
             f" {change.signed()}."
         )
     even = of_maps(least, "even", "ground").mean
