@@ -6,10 +6,11 @@ import html
 from collections.abc import Sequence
 
 from .. import papers
+from ..evidence import records
 from ..evidence.judged import Said, judged
 from ..evidence.verdicts import UNITS
 from ..papers.spec import Paper
-from .base import Shown, count, distinct, signed, sources
+from .base import Shown, count, distinct, measured, signed, sources
 from .board import claim_rows, digits, effect_cells, in_words, outcomes
 from .forest import forest
 from .summary import is_quick, unchanged
@@ -21,9 +22,10 @@ DRAWN = 10  # and in the picture
 FIRST = ("reversed", "no difference", "holds", "inconclusive", "not run")
 
 
-def answer(paper: Paper, found: Sequence[dict]) -> Shown:
+def answer(paper: Paper, found: Sequence[dict], tries: Sequence[dict] = ()) -> Shown:
     """How many claims hold, the strongest evidence claim by claim, and a picture of the
-    effects, from the published records of all papers.
+    effects, from the published records of all papers. Where nothing can be judged yet,
+    what the best of the `tries` (records of tuning) reached on validation images.
     """
     mine = [record for record in unchanged(found) if record["paper"] == paper.key]
     said = list(judged([paper], [record for record in mine if not is_quick([record])]))
@@ -36,6 +38,10 @@ def answer(paper: Paper, found: Sequence[dict]) -> Shown:
             used |= {record["key"]: record for pair in rows for record in pair}
             lines.append(_line(one, rows))
     opening = _opening(said)
+    if not lines:
+        best = _best_tries(tries)
+        used |= {record["key"]: record for record in best}
+        lines = [_try(record) for record in best]
     listed = f"<ul>{''.join(lines)}</ul>" if lines else ""
     picture = _picture(said)
     return Shown(
@@ -90,6 +96,29 @@ def _line(said: Said, rows: tuple[list[dict], list[dict]]) -> str:
     return f"<li>{key} {said_of} {number} {unit} ({interval}{printed}; {where}).</li>"
 
 
+def _best_tries(tries: Sequence[dict]) -> list[dict]:
+    """Of each row the record with the highest accuracy on validation images, on the
+    data set that has most of them.
+    """
+    by_set: dict[str, dict[str, dict]] = {}
+    for record in tries:
+        rows = by_set.setdefault(record["dataset"], {})
+        best = rows.get(record["row"], record)
+        rows[record["row"]] = max(best, record, key=_validated)
+    fullest: dict[str, dict] = max(by_set.values(), key=len, default={})
+    return sorted(fullest.values(), key=_validated, reverse=True)[:LINES]
+
+
+def _validated(record: dict) -> float:
+    return float(record["metrics"]["val"]["top1"])
+
+
+def _try(record: dict) -> str:
+    number = measured(f"{100 * _validated(record):.1f}", "val top1", [record])
+    row, data = html.escape(record["row"]), html.escape(record["dataset"])
+    return f"<li><i>{row}</i>: {number} % of validation images ({data}, one try).</li>"
+
+
 def _picture(said: Sequence[Said]) -> str:
     """The effects in points on the data set with the most of them; "" where none was
     measured.
@@ -118,5 +147,7 @@ def _picture(said: Sequence[Said]) -> str:
 
 
 def chapter(name: str, found: Sequence[dict]) -> Shown:
-    """The same for the paper of that key."""
-    return answer(papers.get(name), found)
+    """The same for the paper of that key, from all published records."""
+    results = records.select(list(found), purpose="result")
+    tries = records.select(list(found), purpose="tuning", paper=name)
+    return answer(papers.get(name), results, tries)

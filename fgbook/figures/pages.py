@@ -53,7 +53,7 @@ def _first() -> Shown:
 
 
 def _answer(paper: str) -> Shown:
-    return chapter(paper, _results())
+    return chapter(paper, _published())
 
 
 def _numbers() -> Shown:

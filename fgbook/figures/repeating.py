@@ -11,7 +11,7 @@ from .base import Shown, count, distinct
 from .board import CHAPTERS, authors
 from .summary import unchanged
 
-HEADS = ("paper", "on photographs", "took", "as in the paper", "data")
+HEADS = ("paper", "commands", "photographs took", "data")
 
 
 def repeating_table(found: Sequence[dict]) -> Shown:
@@ -26,9 +26,10 @@ def repeating_table(found: Sequence[dict]) -> Shown:
         texts.append(f"{name}: {cells[2]}")
     heads = "".join(f'<th scope="col">{head}</th>' for head in HEADS)
     return Shown(
-        '<figure class="fgbook-table"><figcaption>Commands of each paper. Took: the'
-        " trainings behind the published records that count, together, on the"
-        " processors that the records name.</figcaption>"
+        '<figure class="fgbook-table"><figcaption>Commands of each paper: on'
+        " photographs, then as in the paper. Photographs took: the trainings behind the"
+        " published records that count, together, on the processors that the records"
+        " name.</figcaption>"
         f"<div><table><thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody>"
         "</table></div></figure>",
         "\n".join(texts),
@@ -41,9 +42,9 @@ def _cells(paper: Paper, mine: Sequence[dict]) -> list[str]:
     page = "methods" if paper.key == "compare" else paper.key
     return [
         f'<a href="page:book/{page}">{html.escape(name)}</a>',
-        f"<code>fgbook run {paper.key} --profile photo</code>",
-        _took(photo),
+        f"<code>fgbook run {paper.key} --profile photo</code><br>"
         f"<code>fgbook run {paper.key} --profile paper</code>",
+        _took(photo),
         _data(paper, photo),
     ]
 

@@ -126,6 +126,21 @@ def test_a_chapter_without_runs_says_so():
     assert "<svg" not in shown.html and "fgbook-measured" not in shown.html
 
 
+def test_a_chapter_without_runs_tells_what_was_tried(make):
+    tries = []
+    for row, change, top1 in (("plain", 1, 0.3), ("plain", 2, 0.5), ("all", 1, 0.4)):
+        record = make(row, 1000 + change, 0.5)
+        metrics = {"val": {"top1": top1}, "test": None}
+        tries.append({**record, "purpose": "tuning", "metrics": metrics})
+    told = re.findall(r"<li><i>(.*?)</i>: <span[^>]*>(.*?)<", tried(tries))
+    assert told == [("plain", "50.0"), ("all", "40.0")]
+    assert "validation" in tried(tries)
+
+
+def tried(tries) -> str:
+    return answers.answer(PAPER, [], tries).html
+
+
 def test_quick_runs_answer_nothing(make):
     quick = [
         make(row, seed, 0.9, profile="quick")
