@@ -63,5 +63,8 @@ def published_table() -> Shown:
     """The saved measurement of many models (``benchmarks/export.py``)."""
     found = measured.published()
     if found is None:
-        return sentence("The saved measurement of all models is part of a clone only.")
+        return sentence(
+            "No measurement of more models is saved here (benchmarks/export.py saves"
+            " one, in a clone)."
+        )
     return exported_table(found["rows"], found["hardware"], found["load"])
