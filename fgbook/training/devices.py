@@ -73,7 +73,7 @@ def frozen_precision(recipe: Recipe, device: torch.device) -> str:
     if not wanted or recipe.compile or device.type != "cpu":
         return "same"
     # not to be had in older versions of torch
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return "bf16" if capabilities.get("avx512_bf16") else "same"
 
 
