@@ -30,7 +30,7 @@ from .predict import key_or_folder
     default=32,
     show_default=True,
     type=click.IntRange(1),
-    help="With --run: drawn birds to experiment with, each takes 16 pictures; or"
+    help="Of one run: drawn birds to experiment with, each takes 16 pictures; or"
     " photographs whose parts are edited.",
 )
 @click.option(
@@ -43,20 +43,20 @@ from .predict import key_or_folder
     "--network",
     "networks",
     multiple=True,
-    help="With --table: a network of it; repeatable.  [default: all]",
+    help="Of the table: only this network; repeatable.  [default: all]",
 )
 @click.option(
     "--share",
     "shares",
     multiple=True,
     type=int,
-    help="With --table: per cent of training images with a planted background;"
-    " repeatable.  [default: 0, 50, 90, 100]",
+    help="Of the table: only this per cent of training images with a planted"
+    " background; repeatable.  [default: 0, 50, 90, 100]",
 )
 @click.option(
     "--seeds",
     type=click.IntRange(1),
-    help="With --table: trainings of each network.  [default: 5]",
+    help="Of the table: trainings of each network.  [default: 5]",
 )
 @within_budget
 @publishes

@@ -404,8 +404,8 @@ def noticing(found: Table, network: str) -> Shown:
             word = "goes the wrong way"
         before = of_maps(least, name, "ground").mean
         said.append(
-            f"{name[0].upper()}{name[1:]} {word}: {before:.2f} of the map on the background,"
-            f" {change.signed()}."
+            f"{name[0].upper()}{name[1:]} {word}: {before:.2f} of the map on the"
+            f" background, {change.signed()}."
         )
     even = of_maps(least, "even", "ground").mean
     return _points(

@@ -24,7 +24,7 @@ def places(tmp_path, monkeypatch):
     for name in ("RUNS", "RESULTS"):
         monkeypatch.setenv(f"FGBOOK_{name}", str(tmp_path / name.lower()))
     networks = {name: ("feng", "plain", SMALL) for name in ("plain", "other")}
-    networks["other"] = ("compare", "transfg", SMALL)
+    networks["other"] = ("golodov", "levels", SMALL)
     monkeypatch.setattr(causes, "NETWORKS", networks)
     monkeypatch.setattr(causes, "SCENES", 5)
     return tmp_path
@@ -78,13 +78,13 @@ def test_the_table_is_made_once_and_read_back(places):
     model, _ = runs.model(causes.resolve(one), device="cpu")
     expected = causal.judge(model, causal.experiment(40, 5, 44))
     (found,) = causes.published()["other", 0]
-    assert {"rollout", "own attention", "own regions"} <= set(found.maps)
+    assert {"own boxes", "own map, level1"} <= set(found.maps)
     same(found, expected)
 
     shown = drawn.measure_table(causes.published(), "effects", causes.lines())
     for line in (plain, other):
         assert line["command"] in shown.html
-    assert shown.html.count("rollout: ") == 1
+    assert shown.html.count("boxes: ") == 1
 
 
 def same(found: Scores, expected: Scores):
