@@ -3,6 +3,7 @@ in eight bits: on the same machine and the same test images.
 """
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ import torch
 from .. import paths
 from ..data.dataset import DataSet
 from ..errors import InputError
+from ..evidence import records
 from ..methods import Method
 from . import check, description, int8, opened, to_onnx, traced
 
@@ -83,6 +85,14 @@ def possible() -> bool:
     return True
 
 
+def threads_to_time() -> tuple[int, ...]:
+    """One and two threads; two only where the machine is not busy, because two that
+    wait for each other and for other programs say nothing of a network.
+    """
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    return (1, 2) if load < records.cores() - 0.5 else (1,)
+
+
 def measure(
     row: str,
     model: Method,
@@ -91,11 +101,12 @@ def measure(
     *,
     images: int = 400,
     repeats: int = 20,
-    threads: tuple[int, ...] = (1, 2),
+    threads: tuple[int, ...] | None = None,
 ) -> Measured:
     """Export a model, and measure its forms. about: as its model.json says.
 
-    images: of the test split, at most, evenly from all of it. Raises InputError for a
+    images: of the test split, at most, evenly from all of it. threads: None, on one,
+    and on two where the machine has nothing else to do. Raises InputError for a
     method whose export says something else.
     """
     module = traced.predicting(model, about)
@@ -114,7 +125,7 @@ def measure(
     sizes = (held, len(floating), len(small))
     named: dict[str, np.ndarray] = {}
     seconds: dict[str, dict[int, np.ndarray]] = {name: {} for name in FORMS}
-    for count in threads:
+    for count in threads or threads_to_time():
         runners = (
             _in_pytorch(module),
             opened.OpenedOnnx(floating, count).logits,

@@ -45,7 +45,8 @@ def exported_table(
     return table(
         shown,
         "Models in three forms: size on disk; time of one image, the fastest repeat"
-        " (on one thread processor time, on two the time that passes), in brackets how"
+        " (on one thread processor time, on two the time that passes, which is taken"
+        " only where the machine has nothing else to do), in brackets how"
         " many times as fast as PyTorch; accuracy on the same test images, with"
         " Wilson's interval."
         f" Measured on {hardware({'hardware': machine})}{busy}.",
@@ -55,7 +56,7 @@ def exported_table(
 
 def _timed(milliseconds: float | None, in_pytorch: float | None) -> str:
     if milliseconds is None or in_pytorch is None:
-        return "not measured"
+        return "–"
     return f"{milliseconds:.1f} ({in_pytorch / milliseconds:.1f}×)"
 
 

@@ -24,6 +24,7 @@ from fgbook.export import (
     files,
     int8,
     make,
+    measured,
     opened,
     to_onnx,
     to_torch,
@@ -304,3 +305,13 @@ def test_a_file_that_becomes_too_large_is_not_there(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not list(tmp_path.iterdir())
+
+
+# ---- what it costs
+
+
+@pytest.mark.parametrize(("load", "threads"), [(0.4, (1, 2)), (3.0, (1,))])
+def test_two_threads_are_timed_on_an_idle_machine_only(monkeypatch, load, threads):
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0, 0), raising=False)
+    monkeypatch.setattr(measured.records, "cores", lambda: 2)
+    assert measured.threads_to_time() == threads

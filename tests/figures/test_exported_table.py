@@ -27,7 +27,7 @@ def test_times_are_compared_with_pytorch_of_the_same_model():
     assert first[3:5] == ["30.0 (1.0×)", "20.0 (1.0×)"]
     assert second[3:5] == ["10.0 (3.0×)", "8.0 (2.5×)"]
     assert third[5:] == ["72.5", "61.9 to 81.1", "80", "4"]
-    assert other[3:5] == ["8.0 (1.0×)", "not measured"]
+    assert other[3:5] == ["8.0 (1.0×)", "–"]
 
 
 def test_lines_have_the_columns_that_are_drawn():
