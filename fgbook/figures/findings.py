@@ -7,7 +7,9 @@ only with their records.
 """
 
 import html
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -38,10 +40,9 @@ def listed(names: Iterable[str], most: int = 4, tag: str = "i") -> str:
 
 def joined(*parts: str) -> str:
     """Parts as one sentence; empty ones are left out."""
-    there = [part for part in parts if part]
-    if not there:
+    text = "; ".join(filter(None, parts))
+    if not text:
         return ""
-    text = "; ".join(there)
     if text.startswith("<"):  # a name, which stays as it is
         return f"{text}."
     return f"{text[0].upper()}{text[1:]}."
@@ -50,6 +51,14 @@ def joined(*parts: str) -> str:
 def keyed(keys: Iterable[str]) -> str:
     """The keys of claims, of which a reader wants more: "B1, B2 and B3"."""
     return listed(keys, 8, "b")
+
+
+def grouped(known: Mapping[str, Any], kind: Callable[[Any], str]) -> dict[str, list]:
+    """Kind of a value -> the names that have such a value."""
+    found: dict[str, list] = defaultdict(list)
+    for name, value in known.items():
+        found[kind(value)].append(name)
+    return found
 
 
 # ---- rows and their accuracies
@@ -66,47 +75,50 @@ def of_rows(
     overlaps, which rows lie below the plain one, and whose seeds lie far apart.
     `titles`: name of a row -> what the table calls it; `among`: records of all rows.
     """
-    rows = by_row(found, titles)
-    rows = {
-        name: here
-        for name, here in rows.items()
-        if all(verdicts.holds(record, metric) for record in here)
-    }
+    rows, known = {}, {}
+    for name, here in by_row(found, titles).items():
+        if _all_hold(here, metric):
+            rows[name] = here
+            known[name] = accuracy(here, among or found, metric)
     if len(rows) < 2:
-        return _far_apart(rows, titles)
-    known = {
-        name: accuracy(here, among or found, metric) for name, here in rows.items()
-    }
+        return joined(_far_apart(rows, titles))
     return joined(
         _highest(known, titles), _behind(known, titles, plain), _far_apart(rows, titles)
     )
 
 
+def _all_hold(found: Sequence[dict], metric: str) -> bool:
+    return all(verdicts.holds(record, metric) for record in found)
+
+
 def _highest(known: Mapping[str, tuple[float, float, float]], titles) -> str:
     best = max(known, key=lambda name: known[name][0])
     low = known[best][1]
-    others = [name for name in known if name != best]
-    near = [name for name in others if known[name][2] >= low]
+    groups = grouped(known, lambda value: "near" if value[2] >= low else "far")
+    near = groups["near"]
+    near.remove(best)
     said = f"highest is {named(titles[best])}"
     if not near:
         return f"{said}, its interval above those of all others"
-    if len(near) == len(others):
+    if not groups["far"]:
         return f"{said}, but its interval overlaps those of all others"
-    return f"{said}; its interval overlaps that of {listed(titles[n] for n in near)}"
+    return f"{said}; its interval overlaps that of {listed(map(titles.get, near))}"
 
 
 def _behind(known: Mapping[str, tuple[float, float, float]], titles, plain: str) -> str:
     """Rows whose mean lies below the plain one's."""
     if plain not in known:
         return ""
-    behind = [name for name in known if known[name][0] < known[plain][0]]
+    level = known[plain][0]
+    groups = grouped(known, lambda value: "behind" if value[0] < level else "ahead")
+    behind = groups["behind"]
     title = named(titles[plain])
     if not behind:
         return ""
     if len(behind) == len(known) - 1:
         return f"all others lie below {title}"
     return f"below {title} lie{'s' if len(behind) == 1 else ''} " + listed(
-        titles[name] for name in behind
+        map(titles.get, behind)
     )
 
 
@@ -115,20 +127,22 @@ def _far_apart(rows: Mapping[str, list[dict]], titles) -> str:
     ranges = {}
     for name, here in rows.items():
         if len(here) > 1:
-            ranges[name] = np.ptp([_top1(record) for record in here])
+            ranges[name] = np.ptp(list(map(_top1, here)))
     said = []
     for name, width in ranges.items():
-        others = [value for other, value in ranges.items() if other != name]
-        usual = float(np.median(others)) if others else 0.0
+        others = dict(ranges)
+        del others[name]
+        usual = float(np.median(list(others.values()))) if others else 0.0
         if width >= WIDE and width >= 3 * usual:
             ends = sorted(rows[name], key=_top1)
-            low, high = (
-                measured(f"{_top1(record):.1f}", "top1", [record])
-                for record in (ends[0], ends[-1])
-            )
-            said.append(f"the seeds of {named(titles[name])} spread from {low}")
-            said[-1] += f" to {high} %"
+            low, high = _top1_cell(ends[0]), _top1_cell(ends[-1])
+            title = named(titles[name])
+            said.append(f"the seeds of {title} spread from {low} to {high} %")
     return "; ".join(said)
+
+
+def _top1_cell(record: dict) -> str:
+    return measured(f"{_top1(record):.1f}", "top1", [record])
 
 
 def _top1(record: dict) -> float:
@@ -145,20 +159,25 @@ def of_pairs(
     less_is_better: bool = False,
 ) -> str:
     """Of a table with a baseline in each line: name of the line -> (value, it)."""
-    known = {n: p for n, p in pairs.items() if np.isfinite(p).all()}
     sign = -1 if less_is_better else 1
-    better = [n for n, (value, base) in known.items() if sign * (value - base) > 0]
-    worse = [n for n, (value, base) in known.items() if sign * (value - base) < 0]
+
+    def kind(pair: tuple[float, float]) -> str:
+        gain = sign * (pair[0] - pair[1])
+        return "better" if gain > 0 else "unknown" if np.isnan(gain) else "not"
+
+    groups = grouped(pairs, kind)
+    better, other = groups["better"], groups["not"]
+    known = better + other
     if not known:
         return ""
     if len(better) == len(known):
         where = "" if len(known) == 1 else " throughout"
         return joined(f"{ours} do better than {theirs}{where}")
     if not better:
-        return joined(f"{ours} do no better than {theirs}: {listed(worse or known)}")
+        return joined(f"{ours} do no better than {theirs}: {listed(other)}")
     return joined(
         f"{ours} do better than {theirs} in {listed(better)}",
-        f"but not in {listed(n for n in known if n not in better)}",
+        f"but not in {listed(other)}",
     )
 
 
@@ -169,12 +188,16 @@ def of_effects(effects: Mapping[str, Effect | None], what: str = "") -> str:
     """Of a table of differences with intervals: which lie above zero, which below, and
     of which neither can be said.
     """
-    known = {name: effect for name, effect in effects.items() if effect}
-    if not known:
+
+    def kind(effect: Effect | None) -> str:
+        if effect is None:
+            return "unknown"
+        return "above" if effect.low > 0 else "below" if effect.high < 0 else "neither"
+
+    groups = grouped(effects, kind)
+    above, below, neither = groups["above"], groups["below"], groups["neither"]
+    if not (above or below or neither):
         return ""
-    above = [name for name, effect in known.items() if effect.low > 0]
-    below = [name for name, effect in known.items() if effect.high < 0]
-    neither = [name for name in known if name not in (*above, *below)]
     prefix = f"{what}: " if what else ""
     parts = []
     if above:
@@ -197,18 +220,15 @@ def of_verdicts(judged: Sequence[Verdict]) -> str:
     """
     if not judged:
         return ""
-
-    def keys(outcome: str) -> list[str]:
-        return [v.claim.key for v in judged if v.outcome == outcome]
-
-    if len(keys("not run")) == len(judged):
+    by_key, smaller = {}, []
+    for verdict in judged:
+        by_key[verdict.claim.key] = verdict.outcome
+        if verdict.outcome == "holds" and verdict.size_text == "positive, but smaller":
+            smaller.append(verdict.claim.key)
+    groups = grouped(by_key, str)
+    if len(groups["not run"]) == len(judged):
         return joined(f"none of {count(len(judged), 'claim')} has been run as fixed")
-    held, turned, equal = keys("holds"), keys("reversed"), keys("no difference")
-    smaller = [
-        v.claim.key
-        for v in judged
-        if v.outcome == "holds" and v.size_text == "positive, but smaller"
-    ]
+    held, turned, equal = groups["holds"], groups["reversed"], groups["no difference"]
     parts = []
     if held:
         parts.append(f"{listed(held, 8, 'b')} hold{'s' if len(held) == 1 else ''}")

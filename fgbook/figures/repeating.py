@@ -53,8 +53,10 @@ def _took(photo: Sequence[dict]) -> str:
     """How many runs, of which size, in how many minutes."""
     if not photo:
         return "not run yet"
-    minutes = sum(record["train"]["seconds"] for record in photo) / 60
-    largest = max(record["parameters"] for record in photo) / 1e6
+    minutes, largest = 0.0, 0.0
+    for record in photo:
+        minutes += record["train"]["seconds"] / 60
+        largest = max(largest, record["parameters"] / 1e6)
     return (
         f"{count(len(photo), 'run')}, {minutes:.0f} min; networks of up to"
         f" {largest:.1f} million parameters at"
@@ -66,10 +68,9 @@ def _data(paper: Paper, photo: Sequence[dict]) -> str:
     """Names of the data sets of both profiles, with the number of images where runs
     tell it.
     """
-    images = {
-        record["dataset"]: record["images"]["train"] + record["images"]["test"]
-        for record in photo
-    }
+    images = {}
+    for record in photo:
+        images[record["dataset"]] = record["images"]["train"] + record["images"]["test"]
     said = []
     for profile in ("photo", "paper"):
         for name in paper.datasets[profile]:
