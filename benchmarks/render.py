@@ -72,12 +72,13 @@ def pairs(chosen: argparse.Namespace, device: torch.device) -> None:
     )
     count = 2 * len(index)
     (wall,) = common.turns([draw], device, chosen.seconds, now=time.perf_counter)
+    timed = work[-len(wall) :]  # the first ones warm up
     report.row(
         f"{chosen.size} px",
         common.median([count / seconds for seconds in wall]),
-        1e3 * common.median(work) / count,
+        1e3 * common.median(timed) / count,
     )
-    rates = [count / seconds for seconds in work[-len(wall) :]]
+    rates = [count / seconds for seconds in timed]
     report.ratio(
         f"pairs a second of processor time over {PAIRS}",
         *common.ratio(rates, [PAIRS] * len(rates)),
