@@ -4,6 +4,7 @@ small picture.
 
 import html
 from collections.abc import Sequence
+from itertools import chain
 
 from .. import papers
 from ..evidence import records
@@ -11,9 +12,9 @@ from ..evidence.judged import Said, judged
 from ..evidence.verdicts import UNITS
 from ..papers.spec import Paper
 from .base import Shown, count, distinct, measured, signed, sources
-from .board import claim_rows, digits, effect_cells, in_words, outcomes
+from .board import by_key, claim_rows, digits, effect_cells, in_words, outcomes
 from .forest import forest
-from .summary import is_quick, unchanged
+from .summary import unchanged
 from .tables import place_of
 
 LINES = 4  # claims that are told one by one
@@ -27,21 +28,21 @@ def answer(paper: Paper, found: Sequence[dict], tries: Sequence[dict] = ()) -> S
     effects, from the published records of all papers. Where nothing can be judged yet,
     what the best of the `tries` (records of tuning) reached on validation images.
     """
-    mine = [record for record in unchanged(found) if record["paper"] == paper.key]
-    said = list(judged([paper], [record for record in mine if not is_quick([record])]))
+    mine = records.select(unchanged(found), paper=paper.key)
+    said = list(judged([paper], mine))
     told = sorted(said, key=_rank)[:LINES]
     used: dict[str, dict] = {}
     lines = []
     for one in told:
         if one.verdict.effect and one.verdict.outcome != "not run":
             rows = claim_rows(one, mine)
-            used |= {record["key"]: record for pair in rows for record in pair}
+            used |= by_key(chain(*rows))
             lines.append(_line(one, rows))
     opening = _opening(said)
     if not lines:
         best = _best_tries(tries)
-        used |= {record["key"]: record for record in best}
-        lines = [_try(record) for record in best]
+        used |= by_key(best)
+        lines = list(map(_try, best))
     listed = f"<ul>{''.join(lines)}</ul>" if lines else ""
     picture = _picture(said)
     return Shown(

@@ -4,10 +4,12 @@ shows the board is built (``book/_ext/shown.py``).
 """
 
 import html
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from itertools import chain
 
 from .. import papers
+from ..evidence import records
 from ..evidence.judged import Said, judged
 from ..evidence.verdicts import OUTCOMES, UNITS, Verdict, holds
 from ..papers.spec import Paper
@@ -30,10 +32,9 @@ MEANT = {
 
 def judged_papers(found: Sequence[dict]) -> dict[str, list[Said]]:
     """Key of a paper -> the verdicts on its claims, in the order of the book."""
-    about = [papers.get(name) for name in CHAPTERS]
-    grouped: dict[str, list[Said]] = {name: [] for name in CHAPTERS}
-    for said in judged(about, found):
-        grouped[said.paper.key].append(said)
+    grouped = {}
+    for name in CHAPTERS:
+        grouped[name] = list(judged([papers.get(name)], found))
     return grouped
 
 
@@ -88,7 +89,7 @@ def _decided(said: Iterable[Said]) -> tuple[int, int]:
 
 def counts_table(grouped: dict[str, list[Said]]) -> Shown:
     """A line a paper: how many of the verdicts on its claims are which outcome."""
-    heads = "".join(f'<th scope="col">{name}</th>' for name in OUTCOMES)
+    heads = "".join(map(HEAD.format, OUTCOMES))
     lines = []
     for name, said in grouped.items():
         about, counts = papers.get(name), outcomes(said)
@@ -101,7 +102,7 @@ def counts_table(grouped: dict[str, list[Said]]) -> Shown:
             shade = f' class="{_slug(outcome)}"' if number else ""
             cells.append(f'<td{shade} data-label="{outcome}">{number or "–"}</td>')
         lines.append(f"<tr>{''.join(cells)}</tr>")
-    total = outcomes(one for said in grouped.values() for one in said)
+    total = outcomes(chain.from_iterable(grouped.values()))
     head = f'<thead><tr><th scope="col">paper</th>{heads}</tr></thead>'
     return Shown(
         '<figure class="fgbook-counts"><figcaption>Verdicts on the claims of five'
@@ -133,30 +134,29 @@ def board(grouped: dict[str, list[Said]], found: Sequence[dict]) -> Shown:
     """Every verdict: a table a paper, each with the records that it comes from."""
     parts, texts = [legend()], []
     for name, said in grouped.items():
-        mine = [record for record in found if record["paper"] == name]
+        mine = records.select(list(found), paper=name)
         parts.append(_paper(papers.get(name), said, mine))
         texts.append(f"{name}: {in_words(outcomes(said))}")
     return Shown(f'<div class="fgbook-board">{"".join(parts)}</div>', "\n".join(texts))
 
 
+HEAD = '<th scope="col">{}</th>'
 HEADS = ("claim", "outcome", "effect", "printed", "n", "data")
 
 
 def _paper(paper: Paper, said: Sequence[Said], mine: Sequence[dict]) -> str:
     """The claims of a paper, unfolded."""
-    reach = {}
+    alike: dict[str, list[Verdict]] = defaultdict(list)
     for one in said:
-        of_unit = unit(one.verdict.claim)
-        alike = [s.verdict for s in said if unit(s.verdict.claim) == of_unit]
-        reach[of_unit] = scale(alike)
+        alike[unit(one.verdict.claim)].append(one.verdict)
     kept = unchanged(mine)
     used: dict[str, dict] = {}
     lines = []
     for one in said:
         rows = claim_rows(one, kept)
-        used |= {record["key"]: record for pair in rows for record in pair}
-        lines.append(_line(one, rows, reach[unit(one.verdict.claim)]))
-    heads = "".join(f'<th scope="col">{name}</th>' for name in HEADS)
+        used |= by_key(chain(*rows))
+        lines.append(_line(one, rows, scale(alike[unit(one.verdict.claim)])))
+    heads = "".join(map(HEAD.format, HEADS))
     title = f"{html.escape(authors(paper))}: {in_words(outcomes(said))}"
     caption = f'<a href="page:book/{paper.key}#in-short">The chapter in short</a>.'
     caption += html.escape(left_out(mine))
@@ -168,6 +168,11 @@ def _paper(paper: Paper, said: Sequence[Said], mine: Sequence[dict]) -> str:
         f"<tbody>{''.join(lines)}</tbody></table></div>"
         f"{sources(list(used.values()))}</figure></details>"
     )
+
+
+def by_key(found: Iterable[dict]) -> dict[str, dict]:
+    """Key -> record."""
+    return {record["key"]: record for record in found}
 
 
 def _is_of(record: dict, said: Said) -> bool:
@@ -183,10 +188,12 @@ def claim_rows(said: Said, kept: Sequence[dict]) -> tuple[list[dict], list[dict]
     """
     claim = said.verdict.claim
     here = [record for record in kept if _is_of(record, said)]
-    better = [r for r in of_row(here, claim.better) if holds(r, claim.metric)]
-    metric = claim.worse_metric or claim.metric
-    worse = [r for r in of_row(here, claim.worse) if holds(r, metric)]
-    return better, worse
+
+    def row(name: str, metric: str) -> list[dict]:
+        return [record for record in of_row(here, name) if holds(record, metric)]
+
+    worse_metric = claim.worse_metric or claim.metric
+    return row(claim.better, claim.metric), row(claim.worse, worse_metric)
 
 
 def _line(said: Said, rows: tuple[list[dict], list[dict]], reach: float) -> str:
@@ -280,7 +287,7 @@ def summary_text(grouped: dict[str, list[Said]]) -> str:
         cells = [str(counts.get(outcome, 0) or "–") for outcome in OUTCOMES]
         title = f"[{authors(papers.get(name))}](book/{name}.md)"
         lines.append(f"| {title} | {' | '.join(cells)} |")
-    total = outcomes(one for each in grouped.values() for one in each)
+    total = outcomes(chain.from_iterable(grouped.values()))
     lines.append("")
     lines.append(f"{count(sum(total.values()), 'verdict')}: {in_words(total)}.")
     return "\n".join(lines) + "\n"
