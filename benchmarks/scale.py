@@ -8,13 +8,15 @@ times that for learning from it (forward, and twice as much backward), once for 
 training image and epoch, and once for each test image. Rows that share a run count
 once; images mixed, viewed several times or kept as maps of a frozen backbone count as
 images. What a processor does a second is measured: the same operations over the seconds
-of training of the published records. What a GPU does a second is an assumption, given
-by --gpu-tflops (an H100 does about 1000 in bf16 at best; networks like these reach a
-tenth of that).
+of training, the median of the published records of the plain backbone. (With a part
+frozen, more is counted than done.) These networks are small: larger ones do more a
+second. What a GPU does a second is an assumption, given by --gpu-tflops (an H100 does
+about 1000 in bf16 at best; networks like these reach a tenth of that).
 """
 
 import argparse
 import json
+import statistics
 from functools import lru_cache
 
 import common
@@ -89,21 +91,32 @@ def grid(paper: Paper, known: set[str]) -> tuple[int, float]:
 
 
 def measured() -> tuple[float, int]:
-    """Operations a second of training, over all published records of one thread."""
-    done = seconds = 0.0
-    count = 0
+    """Operations a second of training: the median of the published records that tell,
+    and their number.
+    """
+    speeds = []
     for record in records.published():
-        hardware, train = record["hardware"], record["train"]
-        alone = hardware["device"] == "cpu" and hardware["threads"] == 1
-        if alone and train["seconds"]:
-            images = train["steps"] * record["recipe"]["batch_size"]
-            done += LEARNING * record["flops"] * images
-            seconds += train["seconds"]
-            count += 1
-    # a probe is solved, not trained: it takes no time
-    if not seconds:
-        raise InputError("there is no published record of one thread of a processor.")
-    return done / seconds, count
+        if tells(record):
+            seconds = record["train"]["seconds"]
+            images = record["train"]["steps"] * record["recipe"]["batch_size"]
+            speeds.append(LEARNING * record["flops"] * images / seconds)
+    if not speeds:
+        raise InputError(
+            "there is no published record of a plain backbone trained on one thread of"
+            " a processor."
+        )
+    return statistics.median(speeds), len(speeds)
+
+
+def tells(record: dict) -> bool:
+    """Whether all operations that are counted were done: on one thread of a processor,
+    by the plain backbone, with no part frozen.
+    """
+    hardware, recipe = record["hardware"], record["recipe"]
+    alone = hardware["device"] == "cpu" and hardware["threads"] == 1
+    frozen = recipe.get("frozen_stages", 0) or not recipe["backbone_lr_factor"]
+    whole = record["method"] == "plain" and not frozen
+    return bool(alone and whole and record["train"]["seconds"])
 
 
 def main() -> None:

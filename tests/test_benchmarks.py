@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from fgbook import papers, paths
+from fgbook.errors import InputError
 
 FOLDER = paths.REPOSITORY / "benchmarks"
 KEYS = {
@@ -203,10 +204,37 @@ def test_scale_counts_operations_as_the_networks_authors_do(tmp_path):
     plain = paper.row("plain").recipes["paper"]
     assert (plain.backbone, plain.image_size) == ("resnet50", 448)
     one = 2 * 4.1e9 * 4 * (3 * 5994 * plain.epochs + 5794)
-    sys.path.insert(0, str(FOLDER))
-    try:
-        scale = importlib.import_module("scale")
-    finally:
-        sys.path.remove(str(FOLDER))
+    scale = module("scale")
     assert scale.operations(paper.row("plain"), "cub") == pytest.approx(one, rel=0.03)
     assert about["EFLOP"] > 2 * one / 1e18 * len(at_paper)
+
+
+def test_scale_measures_by_what_was_done(monkeypatch):
+    """Operations of frozen parts are counted, but not done: such records, and those of
+    several threads, do not tell how fast a thread is."""
+
+    def record(seconds: float, recipe: dict | None = None, **changes) -> dict:
+        about = {
+            "method": "plain",
+            "flops": 1000,
+            "hardware": {"device": "cpu", "threads": 1},
+            "train": {"steps": 5, "seconds": seconds},
+            "recipe": {"batch_size": 10, "backbone_lr_factor": 0.1} | (recipe or {}),
+        }
+        return about | changes
+
+    whole = [record(1.0), record(2.0), record(30.0)]
+    partly = [
+        record(0.01, {"backbone_lr_factor": 0.0}),
+        record(0.01, {"frozen_stages": 2}),
+        record(0.01, method="transfer"),
+        record(0.01, hardware={"device": "cpu", "threads": 2}),
+        record(0.01, hardware={"device": "cuda", "threads": 1}),
+        record(0.0),
+    ]
+    scale = module("scale")
+    monkeypatch.setattr(scale.records, "published", lambda: [*partly, *whole])
+    assert scale.measured() == (3 * 1000 * 10 * 5 / 2.0, 3)
+    monkeypatch.setattr(scale.records, "published", lambda: partly)
+    with pytest.raises(InputError, match="no published record of a plain backbone"):
+        scale.measured()
