@@ -10,6 +10,7 @@ turns. Wanted: in ONNX Runtime at least as fast as in PyTorch.
 """
 
 import statistics
+from importlib import metadata
 
 import common
 
@@ -35,6 +36,7 @@ def main() -> None:
         layout="exported",
         images=chosen.images,
         repeats=chosen.repeats,
+        onnxruntime=metadata.version("onnxruntime"),
     )
     for key in chosen.runs:
         model, about = runs.load_model(key, "cpu")
