@@ -462,7 +462,8 @@ def shortcut_figure(found: dict[float, list[Scores]]) -> Shown:
         _lines(second, x, below, "share of the map\non the background")
         even = of_maps(found[shares[0]], "even", "ground").mean
         second.axhline(even, color="#777777", lw=1, ls=(0, (1, 2)))
-        second.set(xlabel="training pictures with the planted background, %", xticks=x)
+        second.set_xlabel("training pictures with the planted background, %")
+        second.set_xticks(x, [f"{at:g}" for at in x], fontsize=8)  # 90 beside 100
     said = [
         f"{name}: "
         + ", ".join(f"{at:g} %: {e.text()}" for at, e in zip(x, row, strict=True))
