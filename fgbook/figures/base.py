@@ -47,7 +47,7 @@ STYLE = matplotlib.RcParams(
     }
 )
 # Inches; narrow, so that text of 11 points is 11 pixels on a phone.
-WIDTH = 4.9
+WIDTH = 4.7
 QUICK_NOTE = (
     " Drawn birds and a network of seconds: it shows how the rows are run and has no"
     " bearing on the paper."

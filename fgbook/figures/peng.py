@@ -393,9 +393,7 @@ def difference_figure(paper: Paper, found: list[dict]) -> Shown:
             xticks=range(1, peng.ALL + 1),
         )
         if printed or effects:
-            axes.legend(
-                ncols=2, fontsize=10, loc="lower left", bbox_to_anchor=(-0.02, 1.0)
-            )
+            axes.legend(ncols=2, loc="lower left", bbox_to_anchor=(-0.02, 1.0))
     caption = (
         "Staged minus mixed training on exactly the same images, in points of accuracy"
         " on low-resolution test images: above zero, staged training is better. The"

@@ -7,6 +7,7 @@ import hashlib
 import html
 import io
 import re
+from math import ceil
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -25,7 +26,6 @@ QUALITY = 85  # of WebP
 # Of text on a page, in CSS pixels a point of Matplotlib's.
 SCALE = 1.6
 SMALLEST = 11.0  # px, text on a phone
-PHONE = 358  # px, a column there
 
 
 def svg(drawn: Figure, name: str) -> str:
@@ -69,11 +69,9 @@ def _opening(tag: str, rest: str, name: str) -> str:
     width = float(box.split()[2])
     sizes = [float(size) for size in re.findall(r"font(?:-size)?: ([\d.]+)px", rest)]
     least = SMALLEST / min(sizes, default=SMALLEST) * width
-    style = f"width:100%;max-width:{SCALE * width:.0f}px;height:auto"
-    if least > PHONE:
-        style += f";min-width:{least:.0f}px"
+    style = f"width:100%;max-width:{SCALE * width:.0f}px;min-width:{ceil(least)}px"
     return (
-        f'<svg viewBox="{box}" style="{style}" fill="currentColor"'
+        f'<svg viewBox="{box}" style="{style};height:auto" fill="currentColor"'
         ' stroke-linejoin="round" stroke-linecap="butt"'
         f' role="img" aria-label="{html.escape(name)}"'
     )
