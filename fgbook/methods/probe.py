@@ -212,7 +212,7 @@ class Neighbours(Solved):
         nearest, places = cosines.topk(min(self.k, len(self.labels)))  # (B, k)
         # of the nearest one the vote is 1: shares of votes do not change by a factor
         votes = ((nearest - nearest[:, :1]) / TEMPERATURE).exp()
-        of_class = votes.new_zeros(len(votes), self.num_classes)
+        of_class = votes.new_zeros(votes.shape[0], self.num_classes)
         of_class = of_class.scatter_add(1, self.labels[places], votes)
         return (of_class + SMALLEST).log()
 
