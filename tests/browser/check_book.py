@@ -297,7 +297,7 @@ def source_of_a_number(tab: Any) -> list[tuple[str, str]]:
     if not source.count() or not source.is_visible():
         return [("the source of a number does not open", "Enter on the first number")]
     missing = []
-    for expected in ("record", "fgbook run", "seed"):
+    for expected in ("record", "fgbook ", "seed"):
         if expected not in source.inner_text():
             missing.append(("the source of a number is incomplete", expected))
     tab.keyboard.press("Escape")

@@ -102,6 +102,10 @@
   // ---- the source of each number
   for (const number of all(".fgbook-measured").filter(shown)) {
     if (number.tabIndex < 0) fault("number not reachable by keyboard", named(number));
+    const { records = "", versus = "" } = number.dataset;
+    for (const key of `${records} ${versus}`.split(" ").filter(Boolean))
+      if (!document.querySelector(`[data-record="${key}"]`))
+        fault("record of a number not on its page", `${key}: ${named(number)}`);
   }
   return faults;
 }
