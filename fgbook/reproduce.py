@@ -783,6 +783,8 @@ def _built(where: Path, source: Path) -> Path:
         done = subprocess.run(
             command,
             cwd=where,
+            # threads that wait for each other on a busy machine take minutes
+            env=dict(os.environ, OMP_NUM_THREADS="1"),
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
