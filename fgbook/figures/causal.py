@@ -522,7 +522,9 @@ def _lines(axes: Axes, x: list[float], rows: dict[str, list[Estimate]], y: str) 
         )
     axes.set(ylabel=y, ylim=(-0.03, 1.03))
     axes.grid(axis="y", color="#DDDDDD", lw=0.7)
-    legend_above(axes, ncols=2, handlelength=2.4)
+    axes.legend(  # small, or it takes the panel's place
+        ncols=2, loc="lower left", bbox_to_anchor=(-0.02, 1.0), fontsize=8.5
+    )
 
 
 # ---- effects
