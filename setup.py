@@ -23,9 +23,9 @@ class WithRecords(build_py):
             self.copy_file(source, target)
 
     def records(self) -> dict[str, str]:
-        """Every file of every record, and where it goes."""
+        """Every published file, and where it goes."""
         place = Path(self.build_lib, "fgbook", "published")
-        files = [*RECORDS.rglob("*.json"), *RECORDS.rglob("*.npz")]
+        files = [path for path in RECORDS.rglob("*") if path.is_file()]
         return {str(path): str(place / path.relative_to(RECORDS)) for path in files}
 
     def get_outputs(self, include_bytecode: bool = True) -> list[str]:
