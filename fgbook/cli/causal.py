@@ -100,8 +100,9 @@ def _table(
     device: str | None,
 ) -> None:
     """Make the lines that are missing, until the time ends."""
-    from ..evidence import causes
+    from ..evidence import causes, records
 
+    records.publishing_folder()  # refuses before hours of training
     wanted = causes.planned(networks, shares, seeds or causes.SEEDS)
     todo = causes.missing(wanted)
     click.echo(f"{len(wanted) - len(todo)} of {len(wanted)} networks are there.")

@@ -115,6 +115,7 @@ def test_what_needs_a_clone_says_where_to_get_one(installed):
         "run feng --row plain --set epochs=2 --publish",
         "batch feng --row plain --publish",
         "tune feng --row plain --profile photo --publish",
+        "causal --table",
     ],
 )
 def test_it_publishes_into_a_folder_of_ones_own_only(installed, words):
