@@ -49,7 +49,7 @@ def svg(drawn: Figure, name: str) -> str:
 
 def _drawn(drawn: Figure, salt: str) -> str:
     """As Matplotlib writes it, on no ground, the same for the same figure."""
-    settings = {"svg.fonttype": "none", "svg.hashsalt": salt}
+    settings = matplotlib.RcParams({"svg.fonttype": "none", "svg.hashsalt": salt})
     with matplotlib.rc_context(settings), io.StringIO() as buffer:
         drawn.savefig(
             buffer,

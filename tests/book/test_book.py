@@ -588,7 +588,8 @@ def test_every_picture_says_what_it_shows(book):
         for drawn in elements(path, "svg"):
             if drawn.get("role") == "img":
                 shown += 1
-                assert 25 < len(drawn["aria-label"]) <= 300, (path.name, drawn)
+                # the shortest are strips in tables: "A2: not run"
+                assert 8 < len(drawn["aria-label"]) <= 300, (path.name, drawn)
     assert shown >= 8
 
 
