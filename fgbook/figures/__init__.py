@@ -2,8 +2,8 @@
 
 Everything returned is a :class:`Shown`: HTML that carries its own caption, alternative
 text and sources, so that it reads the same in Jupyter, in Colab, in the built book and
-glued into another page. Pictures stand on a white card in light and dark themes alike;
-colours are Okabe and Ito's, and never carry meaning alone.
+glued into another page. Figures are vector pictures in the colours of the page around
+them (`vector.py`); series are told apart by marker and line as well as by colour.
 
 Names here serve every chapter; what one chapter draws stands in a file of its own.
 """
