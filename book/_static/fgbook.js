@@ -146,8 +146,16 @@
     tell(event.target);
   });
 
+  // A table that does not fit is set smaller, before it has to be scrolled.
+  const fit = (box) => {
+    const table = box.querySelector("table");
+    for (const step of ["fgbook-tight", "fgbook-tighter"])
+      if (table && box.scrollWidth > box.clientWidth + 1) table.classList.add(step);
+  };
+
   const start = () => {
     document.querySelectorAll("article table").forEach(name);
+    document.querySelectorAll(".fgbook-table > div").forEach(fit);
     document.querySelectorAll(".fgbook-measured").forEach(openable);
     reachable();
     addEventListener("resize", reachable);
