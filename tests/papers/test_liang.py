@@ -98,7 +98,7 @@ def test_rows_say_what_the_paper_says():
     )
 
 
-def test_rows_differ_by_one_thing_and_share_the_plain_run_with_other_papers():
+def test_rows_differ_by_one_thing_and_share_the_plain_run_of_another_paper():
     options = {
         row.name: methods.options_of("flrdf") | row.options
         for row in PAPER.rows
@@ -120,15 +120,11 @@ def test_rows_differ_by_one_thing_and_share_the_plain_run_with_other_papers():
     } == {"n1": 1, "n2": 2, "n8": 8}
     plain = PAPER.row("plain").recipes
     assert plain["quick"] == papers.get("feng").row("plain").recipes["quick"]
-    assert plain["photo"] == papers.get("gautam").row("plain").recipes["photo"]
     for profile in ("quick", "photo", "paper"):
         recipes = [row.recipes[profile] for row in PAPER.rows if row.method == "flrdf"]
         assert len(set(recipes)) == 1
         # no more than a frame of one pixel is left over for n = 2, 4, 8
         assert recipes[0].image_size % 8 <= 1
-    weighed = PAPER.tuning["photo"].tries["flrdf"]
-    # as the page says
-    assert 0 < len(weighed) < len(papers.get("gautam").tuning["photo"].tries["plain"])
     for change in weighed:
         recipe = PAPER.tuning["photo"].base.but(
             **{k: v for k, v in change.items() if k != "options"}
