@@ -18,6 +18,8 @@ from .common import check_device, examples, known_records, on_device
 if TYPE_CHECKING:
     import numpy as np
 
+    from .explained import Explainer
+
 BATCH = 32
 """Pictures that are decoded, and looked at, together."""
 
@@ -36,6 +38,7 @@ class Namer:
     size: int  # pixels, of the squares that pictures are decoded to
     # pictures (B, 3, size, size) uint8 -> probabilities (B, C)
     shares: "Callable[[np.ndarray], np.ndarray]"
+    explainer: "Explainer | None" = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,13 @@ class Named:
     metavar="FILE",
     help="Write a table (.csv) or a JSON object a line (.jsonl) in place of printing.",
 )
+@click.option(
+    "--explain",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Also save each picture in this folder, lit where the model looks, with its"
+    " regions or boxes.",
+)
 @on_device
 @click.pass_context
 def predict(
@@ -91,6 +101,7 @@ def predict(
     given: str,
     top: int,
     output: Path | None,
+    explain: Path | None,
     device: str | None,
 ) -> None:
     """Name the class of IMAGEs, and of all pictures in folders, with a trained model.
@@ -100,7 +111,7 @@ def predict(
     """
     check_output(output, WRITTEN)
     files = walked(pictures)
-    namer = load(given, device)
+    namer = load(given, device, explain)
 
     found = []
     unreadable = False
@@ -116,6 +127,8 @@ def predict(
     if output is not None:
         write(output, found, min(top, len(namer.classes)))
         click.echo(f"{output}: {len(found)} of {len(files)} images")
+    if namer.explainer is not None:
+        click.echo(namer.explainer.said())
     if unreadable:
         ctx.exit(WRONG_INPUT)
 
@@ -150,12 +163,19 @@ def walked(given: Iterable[Path]) -> list[Path]:
 # ---- with which model
 
 
-def load(given: str, device: str | None) -> Namer:
-    """The model that is asked for: an exported file, a folder, or a key."""
+def load(given: str, device: str | None, explain: Path | None = None) -> Namer:
+    """The model that is asked for: an exported file, a folder, or a key; `explain`: the
+    folder for pictures of what it looks at.
+    """
     if Path(given).suffix in EXPORTED:
+        if explain is not None:
+            raise InputError(
+                f"{given} is an exported model, which gives classes and no maps; for"
+                " --explain, give --run the key or the folder of the run."
+            )
         return of_file(Path(given), device)
     check_device(device)
-    return of_run(key_or_folder(given), device)
+    return of_run(key_or_folder(given), device, explain)
 
 
 def of_file(path: Path, device: str | None) -> Namer:
@@ -176,7 +196,9 @@ def of_file(path: Path, device: str | None) -> Namer:
     )
 
 
-def of_run(model_of: str | Path, device: str | None) -> Namer:
+def of_run(
+    model_of: str | Path, device: str | None, explain: Path | None = None
+) -> Namer:
     """The model of a run, in PyTorch."""
     import torch
 
@@ -190,14 +212,22 @@ def of_run(model_of: str | Path, device: str | None) -> Namer:
     # as the training images were
     resolution = "low" if recipe.resolution == "low" else "high"
 
-    def shares(pixels: "np.ndarray") -> "np.ndarray":
+    def views(pixels: "np.ndarray") -> torch.Tensor:
         squares = torch.from_numpy(pixels).to(place)
         first = torch.zeros(len(squares), dtype=torch.int64, device=place)
-        seen = augment.evaluation_view(squares, first, recipe, resolution)
-        with torch.inference_mode():
-            return model.predict(seen).float().softmax(1).cpu().numpy()
+        return augment.evaluation_view(squares, first, recipe, resolution)
 
-    return Namer(about["classes"], recipe.store_size, shares)
+    def shares(pixels: "np.ndarray") -> "np.ndarray":
+        with torch.inference_mode():
+            return model.predict(views(pixels)).float().softmax(1).cpu().numpy()
+
+    if explain is None:
+        return Namer(about["classes"], recipe.store_size, shares)
+
+    from .explained import Explainer
+
+    explainer = Explainer(model, views, explain)
+    return Namer(about["classes"], recipe.store_size, shares, explainer)
 
 
 def key_or_folder(given: str) -> str | Path:
@@ -261,6 +291,10 @@ def answers(
             ahead = pool.map(decoded, following)
             whole = [one for one in read if not isinstance(one, InputError)]
             shares = iter(namer.shares(np.stack(whole)) if whole else ())
+            if whole and namer.explainer is not None:
+                pairs = zip(these, read, strict=True)
+                kept = [file for file, one in pairs if not isinstance(one, InputError)]
+                namer.explainer.save(kept, np.stack(whole))
             for file, one in zip(these, read, strict=True):
                 if isinstance(one, InputError):
                     yield one

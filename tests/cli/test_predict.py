@@ -1,10 +1,15 @@
 """`fgbook predict`: the class of new pictures, from a model alone."""
 
+import io
 import shutil
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from commandline import fgbook, refused
+from fgbook.cli import explained
 from fgbook.evidence import records
 
 
@@ -112,3 +117,49 @@ def publish(record: dict, top) -> None:
     """Put a record, without weights and predictions, where published ones are."""
     path = top / "results" / f"plain-{record['key']}.json"
     records.save({**record, "predictions": None}, None, path)
+
+
+# ---- what the model looks at
+
+
+def test_pictures_of_what_the_model_looks_at(with_run, images, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_text("no picture")
+    folder = tmp_path / "looks" / "deep"
+    words = ["predict", images[0], str(broken), images[1], "--run", with_run["key"]]
+    result = fgbook(*words, "--explain", str(folder))
+    assert result.exit_code == 2  # for the broken one
+    assert result.stdout.splitlines()[-1] == f"{folder}: 2 pictures, lit by CAM"
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == ["00001-new red.png", "00002-new blue.png"]
+    pixels = np.asarray(Image.open(folder / names[0])).astype(float)
+    size = with_run["recipe"]["image_size"]
+    assert pixels.shape == (size, size, 3)
+    assert pixels[..., 0].mean() > 1.5 * pixels[..., 2].mean()  # still the red one
+
+
+def test_light_follows_the_map_and_boxes_stand_where_they_are():
+    light = torch.zeros(4, 4)
+    light[0, 3] = 1.0
+    boxes = np.array([[2.0, 20.0, 12.0, 30.0]])
+    content = explained.drawn(torch.full((3, 40, 40), 0.8), light, boxes)
+    pixels = np.asarray(Image.open(io.BytesIO(content))).astype(float)[..., 0]
+    assert pixels[0, 39] == 204  # 0.8: undimmed
+    assert pixels[0, 0] == pixels[39, 39] == 26  # an eighth of it
+    assert (pixels[20, 2:12] == 255).all()
+    assert (pixels[29, 2:12] == 255).all()
+    assert (pixels[21, 3:11] == 0).all()
+    assert (pixels[22:28, 4:10] == 26).all()
+    assert (pixels[:19] != 255).all()
+
+
+def test_a_folder_that_cannot_be_is_named(with_run, images, tmp_path):
+    taken = tmp_path / "taken"
+    taken.write_text("a file")
+    words = ["predict", images[0], "--run", with_run["key"], "--explain", str(taken)]
+    refused(fgbook(*words), f"--explain {taken}: File exists")
+
+
+def test_an_exported_model_shows_no_maps(images, tmp_path):
+    words = ["predict", images[0], "--run", "model.onnx", "--explain", str(tmp_path)]
+    refused(fgbook(*words), "gives classes and no maps")

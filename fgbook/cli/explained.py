@@ -1,0 +1,122 @@
+"""Pictures of what a trained model looks at, for ``fgbook predict --explain``."""
+
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from ..methods import Method
+
+MAPS = ("own attention", "rollout", "CAM", "Grad-CAM", "own boxes", "own regions")
+"""The explanations that may light a picture, the first that a model has; occlusion,
+which every model has, where it has none of these.
+"""
+
+DIM = 1 / 8
+"""What is left of the light where a map is lowest."""
+
+
+class Explainer:
+    """Saves pictures as a model sees them: lit where the map of the predicted class is
+    high, with the model's regions or boxes where it has some.
+    """
+
+    def __init__(
+        self, model: "Method", views: "Callable[[np.ndarray], Tensor]", folder: Path
+    ):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"--explain {folder}: {error.strerror or error}; name a folder that can"
+                " be written."
+            ) from error
+        self.model = model
+        self.views = views  # of pixels, as the model is to see them
+        self.folder = folder
+        self.saved = 0
+        self.name = ""  # of the map, once there is one
+
+    def save(self, files: Sequence[Path], pixels: "np.ndarray") -> None:
+        """A PNG file for each picture (B, 3, size, size) uint8. The number in its name
+        is the picture's place among those that can be read.
+        """
+        import torch
+
+        from ..explain import offered
+
+        views = self.views(pixels)  # (B, 3, S, S) in [0, 1]
+        with torch.no_grad():
+            classes = self.model.predict(views).argmax(1)
+        explanations = offered(self.model, views[:1]).explanations
+        mine = [name for name in MAPS if name in explanations]
+        self.name = mine[0] if mine else "occlusion"
+        maps = explanations[self.name](views, classes).detach()
+
+        boxes = self._boxes(views)
+        for i, file in enumerate(files):
+            self.saved += 1
+            marked = boxes[i] if boxes is not None else ()
+            self._write(file, drawn(views[i], maps[i], marked))
+
+    def said(self) -> str:
+        """What was saved, in a line."""
+        from ..evidence.estimate import count
+
+        if not self.saved:
+            return f"{self.folder}: no picture"
+        return f"{self.folder}: {count(self.saved, 'picture')}, lit by {self.name}"
+
+    def _boxes(self, views: "Tensor") -> "np.ndarray | None":
+        """The model's regions or boxes (B, m, 4) xyxy, where it has some."""
+        import torch
+
+        model: Any = self.model
+        with torch.no_grad():
+            if hasattr(model, "regions"):
+                return model.regions(views).cpu().numpy()
+            if hasattr(model, "locate"):
+                found = list(model.locate(views).values())
+                return torch.stack(found, 1).cpu().numpy()
+        return None
+
+    def _write(self, file: Path, content: bytes) -> None:
+        from ..export import files
+
+        files.write(self.folder / f"{self.saved:05d}-{file.stem}.png", content)
+
+
+def drawn(view: "Tensor", light: "Tensor", boxes: "Sequence[np.ndarray]") -> bytes:
+    """A PNG: the picture (3, S, S), dimmed where the map (h, w) is low, with boxes
+    (m, 4) xyxy.
+    """
+    import torch.nn.functional as F
+    from PIL import Image, ImageDraw
+
+    side = view.shape[-1]
+    # an even map stays dark
+    low, high = light.min(), light.max()
+    share = (light - low) / (high - low).clamp(min=1e-9)
+    share = F.interpolate(share[None, None].float(), (side, side), mode="bilinear")[0]
+    lit = view * (DIM + (1 - DIM) * share)
+    pixels = (255 * lit.clamp(0, 1)).round().byte().permute(1, 2, 0).cpu().numpy()
+
+    picture = Image.fromarray(pixels)
+    pen = ImageDraw.Draw(picture)
+    for box in boxes:
+        left, top, right, bottom = (round(float(x)) for x in box)
+        # white beside black, so that it stands off every ground
+        pen.rectangle(
+            (left, top, max(left, right - 1), max(top, bottom - 1)), None, "white"
+        )
+        inner = (left + 1, top + 1, max(left + 1, right - 2), max(top + 1, bottom - 2))
+        pen.rectangle(inner, None, "black")
+    content = io.BytesIO()
+    picture.save(content, "PNG")
+    return content.getvalue()
