@@ -36,7 +36,7 @@ def exported_table(
                 "ms, one thread": _timed(one, first[0]),
                 "ms, two threads": _timed(two, first[1]),
                 "accuracy, %": f"{100 * right / images:.1f}",
-                "95 % interval": between(100 * low, 100 * high),
+                "from .. to, 95 %": between(100 * low, 100 * high),
                 "test images": images,
                 "of another class than in PyTorch": changed,
             }

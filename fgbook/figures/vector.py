@@ -44,7 +44,7 @@ def svg(drawn: Figure, name: str) -> str:
     text = re.sub(r'"data:image/png;base64,([^"]+)"', _as_webp, text)
     text = _without_names(text)
     opening, _, rest = text.partition(">")
-    return _short(f"{_opening(opening, rest, name)}>{rest}")
+    return f"{_opening(opening, rest, name)}>{_short(rest)}"
 
 
 def _drawn(drawn: Figure, salt: str) -> str:
@@ -101,6 +101,11 @@ def _without_names(text: str) -> str:
 
 
 def _short(text: str) -> str:
-    """Without what a browser does not need: white space, digits beyond 1/100 point."""
-    text = re.sub(r"(\d\.\d\d)\d+", r"\1", text)
-    return re.sub(r">\s+<", "><", text).strip()
+    """Without what a browser does not need: white space, and in tags, which say where
+    something is, digits beyond 1/100 point. What is to be read keeps all of its own.
+    """
+
+    def rounded(tag: re.Match) -> str:
+        return re.sub(r"(\d\.\d\d)\d+", r"\1", tag[0])
+
+    return re.sub(r">\s+<", "><", re.sub(r"<[^>]+>", rounded, text)).strip()

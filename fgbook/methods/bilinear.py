@@ -69,7 +69,7 @@ class Sketch(nn.Module):
         s_1, s_2 = self.signs
         buckets = (h_1[:, None] + h_2) % self.size  # (n, n)
         signed = s_1[:, None] * s_2 * of_pairs  # (B, n, n)
-        batch = len(of_pairs)
+        batch = of_pairs.shape[0]  # not len(): it stays open when exported
         sketch = signed.new_zeros(batch, self.size)
         return sketch.scatter_add(
             1, buckets.flatten().expand(batch, -1), signed.flatten(1)

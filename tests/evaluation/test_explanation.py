@@ -452,7 +452,8 @@ def test_from_a_run_to_its_record_and_the_tables(found):
         drawn.curves_figure(models, data, recipe, 2).html,
     )
     assert maps.count("<svg") == 1
-    assert len(re.findall("plain, named (rightly|wrongly), [01]", maps)) == 2
+    in_words = maps.split("<details")[1]
+    assert len(re.findall("plain, named (rightly|wrongly), [01]", in_words)) == 2
     values = [
         float(v)
         for v in (

@@ -357,3 +357,18 @@ def test_a_try_tells_its_options(make):
     changes = {"option_changes": {"start": 1.0}, "overrides": {"lr": 0.1}}
     tried = make("attention", 0, 0.5, metrics=metrics, **changes)
     assert "lr = 0.1, start = 1.0" in figures.tuning_table([tried]).html
+
+
+def test_numbers_that_are_read_keep_their_digits():
+    """What says where something is, in tags, is cut to 1/100 point; nothing else is."""
+    drawn = Figure()
+    drawn.subplots().set(xticks=[0.125], yticks=[], title="0.98765 of them")
+    text = vector.svg(drawn, "a value of 0.02243")
+    assert 'aria-label="a value of 0.02243"' in text
+    read = re.sub(r"<[^>]+>", " ", text)
+    assert "0.98765 of them" in read
+    assert "0.125" in read
+    _, _, behind = text.partition(">")  # the opening tag
+    tags = "".join(re.findall(r"<[^>]+>", behind))
+    assert re.search(r"\d\.\d\d", tags)
+    assert not re.search(r"\d\.\d{3}", tags)

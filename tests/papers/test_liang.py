@@ -125,7 +125,7 @@ def test_rows_differ_by_one_thing_and_share_the_plain_run_of_another_paper():
         assert len(set(recipes)) == 1
         # no more than a frame of one pixel is left over for n = 2, 4, 8
         assert recipes[0].image_size % 8 <= 1
-    for change in weighed:
+    for change in PAPER.tuning["photo"].tries["flrdf"]:
         recipe = PAPER.tuning["photo"].base.but(
             **{k: v for k, v in change.items() if k != "options"}
         )
