@@ -1,7 +1,7 @@
 """Pages without what they do not need: the script that starts kernels (it raises an
 error on every page, and no page starts one), the script of icons (1.5 MB; the theme's
 style sheet has the same icons as a font), and maps of scripts. What the theme leaves
-without a name gets one.
+without a name gets one, and a list without items is none.
 """
 
 import re
@@ -18,6 +18,9 @@ FOLD = '<summary><span class="toctree-toggle"'
 NAMED = FOLD.replace(
     "<summary>", '<summary aria-label="The notebooks of this chapter">'
 )
+# Said to be a list, but nothing in it is said to be an item.
+LIST = '<div role="list" class="citation-list">'
+PLAIN = '<div class="citation-list">'
 
 
 def without_kernels(
@@ -40,7 +43,7 @@ def finish(app: Sphinx, error: Exception | None) -> None:
     made = Path(app.outdir)
     for page in made.rglob("*.html"):
         text = page.read_text(encoding="utf-8")
-        text = ICONS.sub("", text).replace(FOLD, NAMED)
+        text = ICONS.sub("", text).replace(FOLD, NAMED).replace(LIST, PLAIN)
         page.write_text(text, encoding="utf-8")
     for pattern in FILES:
         for path in (made / "_static").rglob(pattern):

@@ -155,7 +155,8 @@
 
   const start = () => {
     document.querySelectorAll("article table").forEach(name);
-    document.querySelectorAll(".fgbook-table > div").forEach(fit);
+    const boxes = ".fgbook-table > div, .pst-scrollable-table-container";
+    document.querySelectorAll(boxes).forEach(fit);
     document.querySelectorAll(".fgbook-measured").forEach(openable);
     reachable();
     addEventListener("resize", reachable);
