@@ -19,6 +19,11 @@ from .tables import place_of
 
 LINES = 4  # claims that are told one by one
 DRAWN = 10  # and in the picture
+# Why the best tries are no answer yet.
+CHOSEN = (
+    " These are the best tries of tuning, on the validation images that settings are"
+    " chosen on, and so no results:"
+)
 # Told in this order: what a reader would not expect first.
 FIRST = ("reversed", "no difference", "holds", "inconclusive", "not run")
 
@@ -43,6 +48,8 @@ def answer(paper: Paper, found: Sequence[dict], tries: Sequence[dict] = ()) -> S
         best = _best_tries(tries)
         used |= by_key(best)
         lines = list(map(_try, best))
+        if lines:
+            opening += CHOSEN
     listed = f"<ul>{''.join(lines)}</ul>" if lines else ""
     picture = _picture(said)
     return Shown(

@@ -134,7 +134,8 @@ def test_a_chapter_without_runs_tells_what_was_tried(make):
         tries.append({**record, "purpose": "tuning", "metrics": metrics})
     told = re.findall(r"<li><i>(.*?)</i>: <span[^>]*>(.*?)<", tried(tries))
     assert told == [("plain", "50.0"), ("all", "40.0")]
-    assert "validation" in tried(tries)
+    assert "and so no results" in tried(tries)
+    assert "and so no results" not in tried([])
 
 
 def tried(tries) -> str:
