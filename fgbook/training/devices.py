@@ -65,8 +65,8 @@ def _best_precision(on_cpu: bool) -> str:
 def frozen_precision(recipe: Recipe, device: torch.device) -> str:
     """What the recipe's frozen stages compute in, where precision is "auto": "bf16" on
     a CPU that has instructions for it, which makes a step about a sixth shorter, else
-    as all the rest. What learns stays in float32 on a CPU: its backward pass is no faster in
-    bf16.
+    as all the rest. What learns stays in float32 on a CPU: its backward pass is no
+    faster in bf16.
     """
     wanted = recipe.precision == "auto" and recipe.frozen_stages > 0
     # a graph is compiled as it stands
