@@ -51,7 +51,8 @@ from .predict import key_or_folder
     multiple=True,
     type=int,
     help="Of the table: only this per cent of training images with a planted"
-    " background; repeatable.  [default: 0, 50, 90, 100]",
+    " background; repeatable.  [default: 0, and 50, 90 and 100 for networks with an"
+    " explanation of their own]",
 )
 @click.option(
     "--seeds",

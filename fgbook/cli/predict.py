@@ -18,10 +18,13 @@ from .common import check_device, examples, known_records, on_device
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..methods import Method
+    from ..recipe import Recipe
     from .explained import Explainer
 
 BATCH = 32
-"""Pictures that are decoded, and looked at, together."""
+"""Pictures that are looked at together, while threads decode the next ones: Pillow
+decodes outside the interpreter's lock, so that processes would be no faster here."""
 
 EXPORTED = (".onnx", ".pt2")
 """How the names of exported models end."""
@@ -200,34 +203,45 @@ def of_run(
     model_of: str | Path, device: str | None, explain: Path | None = None
 ) -> Namer:
     """The model of a run, in PyTorch."""
-    import torch
-
     from ..evidence import runs
-    from ..images import augment
     from ..recipe import Recipe
 
     model, about = runs.load_model(model_of, device)
-    recipe = Recipe.of(about["recipe"])
+    return of_model(model, Recipe.of(about["recipe"]), about["classes"], explain)
+
+
+def of_model(
+    model: "Method", recipe: "Recipe", classes: list[str], explain: Path | None = None
+) -> Namer:
+    """A model in PyTorch, in evaluation mode, that was trained by `recipe`."""
+    import torch
+
+    from ..images import augment
+    from ..training import devices
+
     place = next(model.parameters()).device
+    if place.type == "cpu":
+        devices.keep_memory()
+    model.to(memory_format=torch.channels_last)
     # as the training images were
     resolution = "low" if recipe.resolution == "low" else "high"
 
     def views(pixels: "np.ndarray") -> torch.Tensor:
         squares = torch.from_numpy(pixels).to(place)
         first = torch.zeros(len(squares), dtype=torch.int64, device=place)
-        return augment.evaluation_view(squares, first, recipe, resolution)
+        view = augment.evaluation_view(squares, first, recipe, resolution)
+        return view.contiguous(memory_format=torch.channels_last)
 
     def shares(pixels: "np.ndarray") -> "np.ndarray":
         with torch.inference_mode():
             return model.predict(views(pixels)).float().softmax(1).cpu().numpy()
 
     if explain is None:
-        return Namer(about["classes"], recipe.store_size, shares)
+        return Namer(classes, recipe.store_size, shares)
 
     from .explained import Explainer
 
-    explainer = Explainer(model, views, explain)
-    return Namer(about["classes"], recipe.store_size, shares, explainer)
+    return Namer(classes, recipe.store_size, shares, Explainer(model, views, explain))
 
 
 def key_or_folder(given: str) -> str | Path:

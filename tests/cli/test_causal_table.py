@@ -36,10 +36,12 @@ def test_all_that_can_be_explained_is_in_the_table():
         assert recipe.epochs * recipe.fraction >= 1
         assert recipe.image_size == 73  # one experiment for all
     everything = causes.planned()
-    assert len(set(everything)) == len(causes.NETWORKS) * 4 * 5
+    blamed = len(causes.BLAMED)
+    assert len(set(everything)) == (len(causes.NETWORKS) + blamed * 3) * 5
     first = [one for one in everything[:20] if one.network == "plain"]
     assert len(first) == 20  # the shortcut of the backbone before all else
     assert {one.share for one in everything[20:134]} == {0}
+    assert {one.network for one in everything if one.share} == set(causes.BLAMED)
 
 
 def test_parts_of_the_table_are_named_and_checked():
