@@ -4,6 +4,7 @@ above them.
 
 import csv
 import os
+import tempfile
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ import numpy as np
 
 from ..errors import InputError
 from . import files, split, store
-from .dataset import SPLITS
+from .dataset import SPLITS, DataSet
 from .photos import Photos, counted
 
 ALIASES = {
@@ -95,6 +96,23 @@ def photos(
     )
 
 
+def division(root: Path) -> str:
+    """How :func:`photos` divides the pictures below `root`, in words."""
+    parts = _parts(_Found(root, ()), f"folder:{root}")
+    if "train" not in parts:
+        return (
+            "by a hash of the files' names: of each class 60 % train, 20 % val, 20 %"
+            " test"
+        )
+    test = parts["test"].name
+    if "val" in parts:
+        return f"as its folders say: {parts['train'].name}, {parts['val'].name}, {test}"
+    return (
+        f"as its folders say, {test} being test; val is a fifth of each class of"
+        f" {parts['train'].name}, by a hash of the files' names"
+    )
+
+
 def listed(root: Path, name: str) -> Photos:
     """:func:`photos` of a folder whose ``split.csv`` (class, file, split) must name
     exactly the pictures that are there.
@@ -130,6 +148,42 @@ def listed(root: Path, name: str) -> Photos:
         if part in parts:
             found.official[part] = parts[part]
     return found
+
+
+def write(data: DataSet, place: Path) -> Path:
+    """Write all pictures of a data set as PNG files, ``place/CLASS/SPLIT-NUMBER.png``,
+    and return `place`: what :func:`photos` reads. A folder that is there already stays
+    as it is. Raises InputError where it cannot be written.
+    """
+    if place.is_dir():
+        return place
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        # under another name until it is whole
+        with tempfile.TemporaryDirectory(dir=place.parent) as unfinished:
+            made = Path(unfinished) / place.name
+            for part in SPLITS:
+                _write_part(data, part, made)
+            made.rename(place)
+    except OSError as error:
+        if place.is_dir():  # another process was faster
+            return place
+        raise InputError(
+            f"cannot write pictures to {place} ({error.strerror or error}); name"
+            " another folder."
+        ) from error
+    return place
+
+
+def _write_part(data: DataSet, part: str, folder: Path) -> None:
+    from PIL import Image
+
+    split = data.split(part)
+    pixels = split.images.permute(0, 2, 3, 1).numpy()
+    for number, label in enumerate(split.labels.tolist()):
+        inside = folder / data.classes[label]
+        inside.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels[number]).save(inside / f"{part}-{number:05d}.png")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@ the conditions under which they were made.
 """
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -78,8 +79,11 @@ def setting(found: Sequence[dict]) -> str:
 
 def _data(record: dict) -> str:
     images = record["images"]
+    name = record["dataset"]
+    if name.startswith("folder:"):  # the whole path stands in the command
+        name = f"folder {Path(name).name}"
     return (
-        f"{record['dataset']}: {record['num_classes']} classes,"
+        f"{name}: {record['num_classes']} classes,"
         f" {images['train']} training and {images['test']} test images"
     )
 

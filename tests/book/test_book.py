@@ -145,6 +145,13 @@ SMOKE = {
         "species: int = 20": "species: int = 4",
         "size: int = 224": "size: int = 64",
     },
+    "tutorial": {
+        '"fieldguide"': '"cub"',
+        "epochs: int = 0": "epochs: int = 1",
+        "images: int = 4": "images: int = 2",
+        "species: int = 6": "species: int = 2",
+        "pictures: int = 30": "pictures: int = 10",
+    },
     "peng_heatmaps": {
         'dataset: str = ""': 'dataset: str = "cub"',
         "epochs: int = 0": "epochs: int = 1",

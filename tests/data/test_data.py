@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from fgbook import data
-from fgbook.data import cub, folder, photos, split
+from fgbook.data import cub, fieldguide, folder, photos, split
 from fgbook.data.dataset import Split, concatenate
 from fgbook.errors import InputError
 
@@ -515,3 +515,54 @@ def test_train_and_val_are_joined_without_a_copy_where_they_follow_each_other():
     with_boxes = Split(stored[3:], second.labels, second.files, boxes=torch.zeros(2, 4))
     # ground truth that half of the images lack is none
     assert concatenate(first, with_boxes).boxes is None
+
+
+# ---- a data set as a folder of pictures
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    return fieldguide.load(32, species=3, per_class=(3, 1, 2))
+
+
+def test_a_written_set_is_read_back_pixel_by_pixel(drawn, tmp_path):
+    place = folder.write(drawn, tmp_path / "new" / "my birds")
+    again = data.load(f"folder:{place}", 32)
+    assert again.classes == sorted(drawn.classes)
+    seen = 0
+    for part in ("train", "val", "test"):
+        split = again.split(part)
+        for image, label, file in zip(
+            split.images, split.labels, split.files, strict=True
+        ):
+            name, _, rest = file.partition("/")
+            assert name == again.classes[label]
+            of, _, number = rest.removesuffix(".png").partition("-")
+            there = drawn.split(of)
+            assert drawn.classes[there.labels[int(number)]] == name
+            assert torch.equal(image, there.images[int(number)])
+            seen += 1
+    assert seen == 3 * (3 + 1 + 2)
+
+
+def test_a_folder_that_is_there_stays_as_it_is(drawn, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "one.txt").write_text("kept")
+    assert folder.write(drawn, tmp_path / "mine") == tmp_path / "mine"
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine", "one.txt"]
+
+
+def test_where_no_pictures_can_be_written_one_sentence_says_so(drawn, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(InputError, match="cannot write pictures to .*name another"):
+        folder.write(drawn, tmp_path / "file" / "birds")
+
+
+def test_a_broken_off_writing_leaves_nothing(drawn, tmp_path, monkeypatch):
+    def fails(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", fails)
+    with pytest.raises(InputError, match="No space left"):
+        folder.write(drawn, tmp_path / "birds")
+    assert list(tmp_path.iterdir()) == []
