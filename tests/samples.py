@@ -3,6 +3,7 @@ and images with one object each.
 """
 
 import html
+import html.parser
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -158,3 +159,30 @@ def words(shown) -> str:
     folded = re.search(r"in words</summary><p>(.*?)</p>", shown.html, re.S)
     named = re.search(r'role="img" aria-label="([^"]*)"', shown.html)
     return html.unescape((folded or named)[1])
+
+
+class Page(html.parser.HTMLParser):
+    """A page of HTML: tags with their attributes, and text. What is not closed is
+    refused."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict]] = []
+        self.said = ""
+        self.feed(text)
+        assert not self.open, "not closed"
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data):
+        self.said += data

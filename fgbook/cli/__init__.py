@@ -14,7 +14,18 @@ import click
 
 from .. import __version__
 from ..evidence.batch import PARENT
-from . import batch, causal, data, doctor, export, notebooks, predict, results, run
+from . import (
+    batch,
+    causal,
+    compare,
+    data,
+    doctor,
+    export,
+    notebooks,
+    predict,
+    results,
+    run,
+)
 from .common import WIDTH, Commands, end_on_request, examples
 
 
@@ -45,6 +56,7 @@ for command in (
     notebooks.book,
     run.run,
     batch.batch,
+    compare.compare,
     run.tune,
     run.pretrain,
     results.results,

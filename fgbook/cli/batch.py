@@ -29,6 +29,8 @@ from .results import aligned
 if TYPE_CHECKING:
     from ..evidence.batch.grid import Entry
     from ..evidence.batch.pace import Kind, Pace
+    from ..evidence.batch.pool import Way
+    from ..evidence.batch.telling import Teller
 
 
 @click.command(
@@ -116,14 +118,20 @@ def batch(
     story = report.Story(typed(), report.now(), hardware, jobs)
     logs = report.folder(entries) / "logs"
     teller = telling.Teller(entries, story, publish)
-    way = pool.Way(logs, jobs, threads, device, end)
+    carry_out(entries, pool.Way(logs, jobs, threads, device, end), teller)
+    finish(entries)
+
+
+def carry_out(entries: list["Entry"], way: "Way", teller: "Teller") -> None:
+    """Make all runs that are left, and tell of it."""
+    from ..evidence.batch import pool
+
     try:
         pool.make(entries, way, teller.ended, teller.look)
     except KeyboardInterrupt:
         teller.over("interrupted")
         raise
     teller.over(state(entries))
-    finish(entries)
 
 
 def state(entries: list["Entry"]) -> str:

@@ -89,6 +89,22 @@ def path(name: str) -> Path:
     return paths.store() if name in DRAWN else _photos(name).root
 
 
+def is_folder(name: str) -> bool:
+    """Whether "folder:PATH" names a folder that is there."""
+    place = _place(name)
+    return place is not None and place.is_dir()
+
+
+def division(name: str) -> str:
+    """How a data set's pictures come to be train, val and test, in words."""
+    place = _place(name)
+    if place is not None:
+        return folder.division(place)
+    if name in DRAWN:
+        return "as they are drawn: each part by a generator of its own"
+    return "as its authors do; where they name no val, it is cut from train"
+
+
 def stamp(name: str) -> str:
     """A short string that becomes another when a file of the data set is changed, added
     or removed: a hash of names, sizes and modification times. No file is opened.

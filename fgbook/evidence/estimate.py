@@ -38,6 +38,9 @@ class Estimate:
     step_seconds: float
     fixed_seconds: float  # once a run: features of a frozen backbone, measuring
     epoch_seconds: float  # training and validation
+    # of the fixed ones: features of a frozen backbone, which all runs share that read
+    # the same ones
+    features_seconds: float = 0.0
 
 
 @dataclass
@@ -114,6 +117,7 @@ def measure(run: runs.Run, device: str | None = None) -> Estimate:
         step_seconds=timed.step_seconds,
         fixed_seconds=fixed_seconds,
         epoch_seconds=epoch_seconds,
+        features_seconds=features_seconds,
     )
 
 

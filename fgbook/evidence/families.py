@@ -18,6 +18,7 @@ fixed-effect mean of the differences: each counts by the inverse of its variance
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from .. import papers
 from ..papers.spec import Claim, Paper
 from .current import counted
-from .intervals import Parts
+from .intervals import LEVEL, Parts
 from .verdicts import Effect, Verdict, decided, in_family, verdict
 
 # ---- a paper's claims
@@ -167,6 +168,29 @@ def dunnett(deviations: NDArray, shares: NDArray, degrees: float) -> NDArray:
         inside = (above - below).prod(0)
         adjusted.append(1 - of_spread @ inside @ of_z)
     return np.clip(adjusted, 0, 1)
+
+
+def critical(shares: Sequence[float], degrees: float, level: float = LEVEL) -> float:
+    """The deviation that the largest of several |T_k| of :func:`dunnett` stays below
+    with probability `level`.
+    """
+    # a comparison that is all baseline would leave nothing to integrate over
+    sharing = tuple(min(round(float(share), 3), 0.999) for share in shares)
+    return _critical(sharing, float(degrees), level)
+
+
+@lru_cache(maxsize=256)
+def _critical(shares: tuple[float, ...], degrees: float, level: float) -> float:
+    from scipy.special import stdtrit
+
+    # between that of one comparison and Bonferroni's
+    alphas = np.array([1 - level, (1 - level) / len(shares)])
+    low, high = -stdtrit(degrees, alphas / 2)
+    while high - low > 1e-3:
+        middle = (low + high) / 2
+        p = dunnett(np.array([middle]), np.array(shares), degrees)[0]
+        low, high = (low, middle) if p < 1 - level else (middle, high)
+    return float(high)
 
 
 GRID = 129  # steps of an integral

@@ -1,7 +1,6 @@
 """Which runs a batch makes, in which order, what it expects them to take, and what it
 says of them; the processes themselves are in tests/cli/test_batch_command.py."""
 
-import html.parser
 import json
 import shutil
 import time
@@ -299,36 +298,10 @@ def told(pictures, tmp_path) -> tuple[list[grid.Entry], report.Story]:
     return found, report.Story("fgbook batch feng", report.now(), HERE, 2)
 
 
-class Reader(html.parser.HTMLParser):
-    """Tags, what they refer to, and text."""
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict]] = []
-        self.said = ""
-        self.feed(text)
-        assert not self.open, "not closed"
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-        if tag not in ("meta", "br"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_startendtag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-
-    def handle_data(self, data):
-        self.said += data
-
-
 def test_the_page_needs_nothing_but_itself_and_says_everything(told):
     found, story = told
     text = report.write(found, story).read_text()
-    page = Reader(text)
+    page = samples.Page(text)
     assert not {"script", "link", "img", "iframe"} & {tag for tag, _ in page.tags}
     assert not [
         one for _, given in page.tags for one in given if one in ("src", "href")
@@ -350,7 +323,7 @@ def test_the_page_needs_nothing_but_itself_and_says_everything(told):
 
 def test_curves_are_the_losses_of_the_records(told):
     found, story = told
-    page = Reader(report.page(found, story))
+    page = samples.Page(report.page(found, story))
     lines = [given["points"] for tag, given in page.tags if tag == "polyline"]
     assert len(lines) == 2
     first, last = ([float(n) for n in point.split(",")] for point in lines[0].split())

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from ... import paths
+from ... import methods, paths
 from ...errors import InputError
 from ...recipe import Recipe
 from ...training import devices, schedule
@@ -43,6 +43,8 @@ class Pace:
     fixed_seconds: float  # once a run
     epoch_seconds: float  # training and validation
     source: str  # in words: measured on what
+    # of the fixed ones: features that runs share, so that only the first one pays
+    features_seconds: float = 0.0
 
     def seconds(self, epochs: int) -> float:
         """Of a run that has so many epochs to go."""
@@ -64,6 +66,7 @@ def expect(
     """
     here = hardware(device, threads)
     paces: dict[Kind, Pace] = {}
+    computed: set[tuple] = set()  # features
     for kind, same in kinds(entries).items():
         left = [entry for entry in same if entry.left]
         if not left:
@@ -76,7 +79,17 @@ def expect(
         paces[kind] = pace
         for entry in left:
             entry.expected = pace.seconds(run.recipe.epochs - entry.epochs)
+            if _features(run) in computed:
+                entry.expected -= pace.features_seconds
+            if pace.features_seconds:
+                computed.add(_features(run))
     return paces
+
+
+def _features(run: Run) -> tuple:
+    """What the features of a frozen backbone depend on."""
+    recipe = run.recipe
+    return run.fingerprint, run.weights, recipe.image_size, recipe.flip
 
 
 def hardware(device: str | None, threads: int) -> dict:
@@ -87,8 +100,11 @@ def hardware(device: str | None, threads: int) -> dict:
 
 def _from_records(run: Run, known: Sequence[dict], here: dict) -> Pace | None:
     """Of records of runs like this one: on this very hardware where there are some,
-    else on the same kind of device; of the row itself where there are some.
+    else on the same kind of device; of the row itself where there are some. Records do
+    not tell what the features of a frozen backbone took.
     """
+    if methods.METHODS[run.method].frozen_backbone:
+        return None
     alike = []
     for record in known:
         same_kind = _kind(record["hardware"]) == _kind(here)
@@ -159,7 +175,9 @@ def _timed(run: Run, device: str | None, here: dict) -> Pace:
         torch.set_num_threads(before)
     timed = estimate.count(about.timed, "step")
     source = f"{about.step_seconds:.3g} s a step, {timed} timed"
-    pace = Pace(about.fixed_seconds, about.epoch_seconds, source)
+    pace = Pace(
+        about.fixed_seconds, about.epoch_seconds, source, about.features_seconds
+    )
     # of two that time the same at once, either one may be kept
     with contextlib.suppress(InputError, OSError):
         records.write_json(_path(run, here), asdict(pace))
@@ -170,8 +188,9 @@ def _kept(run: Run, here: dict) -> Pace | None:
     """What an earlier batch timed."""
     try:
         kept = records.read_json(_path(run, here))
-        return Pace(kept["fixed_seconds"], kept["epoch_seconds"], kept["source"])
-    except (OSError, ValueError, KeyError):
+        kept.pop(records.DIGEST, None)
+        return Pace(**kept)
+    except (OSError, ValueError, TypeError):
         return None
 
 

@@ -1,12 +1,13 @@
 """What became of a batch: a manifest for programs (JSON), and a page for people that is
 one file, needs no network and no script, and follows the reader's light or dark theme.
+What a comparison adds to both is in :mod:`fgbook.evidence.batch.compared`.
 """
 
 import html
 import json
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from filelock import FileLock
@@ -45,7 +46,7 @@ code { overflow-wrap: anywhere; } dt { font-weight: 600; } dd { margin: 0 0 .6re
 
 @dataclass(frozen=True)
 class Story:
-    """A call of `fgbook batch`, besides its runs."""
+    """A call of `fgbook batch` or `fgbook compare`, besides its runs."""
 
     command: str
     begun: str  # time, UTC
@@ -53,6 +54,16 @@ class Story:
     jobs: int
     seconds: float = 0.0
     ended: str = "at work"  # or "finished", "failed", "stopped" (budget), "interrupted"
+    place: Path | None = None  # of report, manifest and logs; None: by the runs' keys
+
+
+@dataclass(frozen=True)
+class Extra:
+    """What is said besides the runs."""
+
+    title: str = ""
+    html: str = ""  # above all else on the page
+    facts: dict = field(default_factory=dict)  # of the manifest
 
 
 def folder(entries: Iterable[Entry]) -> Path:
@@ -61,14 +72,15 @@ def folder(entries: Iterable[Entry]) -> Path:
     return paths.runs() / "batches" / records.key({"runs": keys})
 
 
-def write(entries: Sequence[Entry], story: Story) -> Path:
+def write(entries: Sequence[Entry], story: Story, extra: Extra | None = None) -> Path:
     """Write both; the page's path. Raises InputError where that cannot be done."""
-    place = folder(entries)
+    place = story.place or folder(entries)
     place.mkdir(parents=True, exist_ok=True)
-    content = json.dumps(manifest(entries, story), indent=1, ensure_ascii=False)
+    facts = manifest(entries, story) | (extra.facts if extra else {})
+    content = json.dumps(facts, indent=1, ensure_ascii=False)
     with FileLock(place / "lock"):  # the same batch may be at work twice
         records.write_atomically(place / MANIFEST, f"{content}\n".encode())
-        records.write_atomically(place / PAGE, page(entries, story).encode())
+        records.write_atomically(place / PAGE, page(entries, story, extra).encode())
     return place / PAGE
 
 
@@ -127,14 +139,16 @@ def top1(entry: Entry) -> float | None:
 # ---- for people
 
 
-def page(entries: Sequence[Entry], story: Story) -> str:
+def page(entries: Sequence[Entry], story: Story, extra: Extra | None = None) -> str:
     """The whole page."""
-    parts = [_head(entries, story), _failures(entries), _results(entries)]
-    parts.append(_curves(entries))
+    more = extra or Extra()
+    title = _text(more.title or f"Batch of {len(entries)} runs")
+    parts = [f"<h1>{title}</h1>\n", more.html, _head(entries, story)]
+    parts += [_failures(entries), _results(entries), _curves(entries)]
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"/>\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1"/>\n'
-        f"<title>Batch of {len(entries)} runs</title>\n<style>{STYLE}</style></head>\n"
+        f"<title>{title}</title>\n<style>{STYLE}</style></head>\n"
         f"<body>\n{''.join(parts)}</body></html>\n"
     )
 
@@ -154,7 +168,7 @@ def _head(entries: Sequence[Entry], story: Story) -> str:
     listed = "".join(
         f"<dt>{name}</dt><dd>{fact}</dd>\n" for name, fact in facts.items()
     )
-    return f"<h1>Batch of {len(entries)} runs</h1>\n<dl>{listed}</dl>\n"
+    return f"<dl>{listed}</dl>\n"
 
 
 def _failures(entries: Sequence[Entry]) -> str:

@@ -4,7 +4,7 @@ time that is left, the report, and published records.
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,10 +19,19 @@ from .pool import Child
 
 
 class Teller:
-    """Told of everything by the pool."""
+    """Told of everything by the pool. `extra` finds what the report says besides the
+    runs, from whether all is over.
+    """
 
-    def __init__(self, entries: Sequence[Entry], story: report.Story, publish: bool):
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        story: report.Story,
+        publish: bool = False,
+        extra: Callable[[bool], report.Extra] | None = None,
+    ):
         self.entries, self.story, self.publish = entries, story, publish
+        self.extra = extra
         self.todo = [entry for entry in entries if entry.left]
         self.published: set[tuple[str, ...]] = set()
         self.began = time.monotonic()
@@ -98,7 +107,8 @@ class Teller:
     def _report(self, how: str) -> str:
         seconds = time.monotonic() - self.began
         story = replace(self.story, seconds=seconds, ended=how)
-        return str(report.write(self.entries, story))
+        extra = self.extra(how != "at work") if self.extra else None
+        return str(report.write(self.entries, story, extra))
 
 
 def _is_published(record: dict) -> bool:
