@@ -1,7 +1,8 @@
 // Tables that sort by their headings and can be filtered by words and by
 // "column=value|value": every figure with the attribute data-sortable. Without this
 // script they are plain tables. data-selects names columns that get a list of values;
-// where data-asked is set, an address can ask: numbers.html?find=paper=feng+row=plain
+// where data-asked is set, an address can ask: numbers.html?find=paper=feng+row=plain.
+// A column whose cells are numbers, as far as there is something in them, sorts as such.
 (() => {
   const text = (cell) => cell.textContent.trim();
 
@@ -11,11 +12,20 @@
     return said ? said.dataset.sort : text(cell);
   };
 
-  // ---- sorting: a button in each heading; a second press turns the order round
+  const NOTHING = ["", "–", "not run"];
+  const holdsNumbers = (rows, column) => {
+    const found = rows.map((row) => key(row.cells[column]));
+    const said = found.filter((one) => !NOTHING.includes(one));
+    return said.length > 0 && said.every((one) => /^[-+]?[\d.]/.test(one));
+  };
+
+  // ---- sorting: a button in each heading; a second press turns the order round.
+  // Where headings are not shown (a phone's cards) the list below does it.
 
   const addSorting = (heads, body, rows) => {
+    const numbers = heads.map((_, column) => holdsNumbers(rows, column));
     const sort = (column, downwards) => {
-      const isNumber = heads[column].dataset.kind === "number";
+      const isNumber = numbers[column];
       const value = (row) => {
         const found = key(row.cells[column]);
         if (!isNumber) return found;
@@ -45,11 +55,12 @@
       );
       head.replaceChildren(button);
     });
+    return (column) => sort(column, numbers[column]); // the largest first
   };
 
   // ---- filtering
 
-  const addFilter = (figure, names, rows) => {
+  const addFilter = (figure, names, rows, sort) => {
     const matches = (row, word) => {
       const split = word.match(/^([^=]+)=(.*)$/);
       if (!split) return row.textContent.toLowerCase().includes(word);
@@ -64,7 +75,8 @@
     form.setAttribute("role", "search");
     form.innerHTML =
       '<label>Find <input type="search" autocomplete="off" spellcheck="false"></label>' +
-      '<span class="selects"></span><output aria-live="polite"></output>';
+      '<span class="selects"></span><label class="sort">sort by </label>' +
+      '<output aria-live="polite"></output>';
     const input = form.querySelector("input");
     const output = form.querySelector("output");
     input.placeholder = figure.dataset.sortable;
@@ -82,6 +94,12 @@
       form.querySelector(".selects").append(label);
       return { column, select };
     });
+
+    const order = document.createElement("select");
+    order.add(new Option("as it is", ""));
+    names.forEach((name, column) => order.add(new Option(name, column)));
+    order.addEventListener("change", () => order.value && sort(Number(order.value)));
+    form.querySelector(".sort").append(order);
 
     const filter = () => {
       const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
@@ -112,7 +130,7 @@
     const heads = [...table.tHead.rows[0].cells];
     const names = heads.map(text);
     const rows = [...table.tBodies[0].rows];
-    addSorting(heads, table.tBodies[0], rows);
-    addFilter(figure, names, rows);
+    const sort = addSorting(heads, table.tBodies[0], rows);
+    addFilter(figure, names, rows, sort);
   }
 })();

@@ -12,6 +12,7 @@ import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
+from ..evidence import sortable
 from .vector import INK, svg
 
 OKABE_ITO = {
@@ -141,12 +142,14 @@ def table(
     found: Sequence[dict] = (),
     illustration: bool = False,
     says: str = "",
+    find: str = "",
 ) -> Shown:
     """A table as HTML, one dictionary a line; cells may hold HTML. Below it, folded,
     the records that it was made from and the command that repeats each.
 
     `illustration` marks what must not be read as a result. `says`: what the table
-    shows, a sentence as HTML (:mod:`fgbook.figures.findings`).
+    shows, a sentence as HTML (:mod:`fgbook.figures.findings`). `find`: an example of
+    what can be asked for; with one, the table can be sorted and filtered.
     """
     frame = pd.DataFrame(lines)
     body = frame.to_html(escape=False, index=False, border=0, na_rep="–")
@@ -159,8 +162,10 @@ def table(
     # With a place in the tab order a wide table can be scrolled by keyboard.
     scrolled = f'<div tabindex="0">{body}</div>'
     lines_of_text = frame.map(_without_tags).to_string(index=False)
+    asks = f' data-sortable="{html.escape(find)}"' if find else ""
+    script = sortable.script() if find else ""
     return Shown(
-        f'<figure class="fgbook-table">{above}{scrolled}{below}</figure>',
+        f'<figure class="fgbook-table"{asks}>{above}{scrolled}{below}</figure>{script}',
         f"{caption}\n{lines_of_text}\n{_without_tags(says)}".strip(),
     )
 

@@ -5,6 +5,7 @@ import html
 import io
 from collections.abc import Iterable, Sequence
 
+from ..evidence import sortable
 from ..evidence.current import counted
 from ..evidence.records import changes
 from .base import Shown, count, measured
@@ -27,6 +28,9 @@ COLUMNS = {
     "M": "parameters, millions",
 }
 """Heading -> what it means, where the word does not say it."""
+
+SELECTS = ("kind", "paper", "profile", "data")
+"""Columns of few values, to choose from."""
 
 NUMBERS = {
     "px",
@@ -85,22 +89,23 @@ def ordered(found: Iterable[dict]) -> list[tuple[dict, dict[str, object]]]:
 
 
 def numbers_table(found: Sequence[dict]) -> Shown:
-    """A line a record, which the script ``numbers.js`` sorts and filters."""
+    """A line a record, sorted and filtered as a reader asks."""
     heads = []
     for name, meaning in COLUMNS.items():
-        kind = ' data-kind="number"' if name in NUMBERS else ""
         about = f' title="{html.escape(meaning)}"' if meaning else ""
-        heads.append(f'<th scope="col"{kind}{about}>{html.escape(name)}</th>')
+        heads.append(f'<th scope="col"{about}>{html.escape(name)}</th>')
     heads.append('<th scope="col">record</th>')
     lines = [_line(record, values) for record, values in ordered(found)]
     total = count(len(lines), "published record")
     return Shown(
-        '<figure class="fgbook-table fgbook-numbers" id="all-numbers">'
+        '<figure class="fgbook-table fgbook-numbers" id="all-numbers" data-asked'
+        ' data-sortable="golodov cub50, or row=plain|hybrid"'
+        f' data-selects="{" ".join(SELECTS)}">'
         f"<figcaption>{total}. A row's mean and its interval stand in its chapter, and"
         " the verdicts on the first page."
         ' <a href="numbers.csv" download>The same as CSV</a>.</figcaption>'
         f'<div tabindex="0"><table><thead><tr>{"".join(heads)}</tr></thead>'
-        f"<tbody>{''.join(lines)}</tbody></table></div></figure>",
+        f"<tbody>{''.join(lines)}</tbody></table></div></figure>{sortable.script()}",
         total,
     )
 

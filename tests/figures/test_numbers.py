@@ -7,6 +7,7 @@ import re
 import pytest
 
 from fgbook import papers
+from fgbook.evidence import sortable
 from fgbook.figures import numbers
 
 PAPER = papers.get("gautam")
@@ -53,8 +54,14 @@ def test_page_and_csv_have_the_same_values(found):
     assert {line["commit"] for line in lines} == {ABOUT["commit"]}
 
 
-def test_numbers_sort_as_numbers(found):
-    """The script asks the headings."""
+def test_the_page_brings_what_sorts_and_filters_its_table(found):
+    """The columns to choose from are there; a number's cells hold numbers only."""
     table = numbers.numbers_table(found).html
-    marked = re.findall(r'<th scope="col" data-kind="number"[^>]*>(.*?)</th>', table)
-    assert set(marked) == numbers.NUMBERS
+    heads = re.findall(r'<th scope="col"[^>]*>(.*?)</th>', table)
+    (selects,) = re.findall(r'data-selects="([^"]*)"', table)
+    assert set(selects.split()) < set(heads)
+    assert sortable.script() in table
+    for _, values in numbers.ordered(found):
+        for name in numbers.NUMBERS:
+            if values[name] is not None:
+                float(values[name])

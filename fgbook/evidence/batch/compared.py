@@ -15,14 +15,13 @@ import torch
 from ...errors import InputError
 from ...papers.spec import Paper
 from ...training import devices
-from .. import advice, models, records
+from .. import advice, models, records, sortable
 from ..advice import BASELINE, Advice, Line
 from ..estimate import duration
 from ..plan import Run
 from .grid import Entry
 from .report import Extra
 
-SCRIPT = Path(__file__).parents[1] / "sortable.js"
 TIMES = "times.json"  # of predictions, beside the report
 REPEATS = 7  # timed predictions, of which the median counts
 
@@ -36,6 +35,7 @@ th button:focus-visible { outline: 2px solid currentColor; outline-offset: 2px; 
 th[aria-sort="ascending"] button::after { content: " \\25B2"; }
 th[aria-sort="descending"] button::after { content: " \\25BC"; }
 .fgbook-find { display: flex; flex-wrap: wrap; gap: .5rem 1rem; margin-bottom: .6rem; }
+.fgbook-find .sort { display: none; }
 td { white-space: nowrap; } td:first-child { white-space: normal; }
 .better { color: var(--good); } .worse { color: var(--bad); }
 """
@@ -86,8 +86,7 @@ class Comparison:
             parts.append(_advice(advised, self))
         parts.append(_table(lines, times, self))
         parts.append(_plan(self))
-        script = SCRIPT.read_text(encoding="utf-8")
-        parts.append(f"<script>\n{script}</script>\n")
+        parts.append(sortable.script())
         return Extra(
             f"Comparison on {self.dataset}",
             "".join(parts),
@@ -234,7 +233,7 @@ def _table(
         return ""
     heads = []
     for name, is_number in COLUMNS.items():
-        kind = ' class="number" data-kind="number"' if is_number else ""
+        kind = ' class="number"' if is_number else ""
         heads.append(f"<th{kind}>{_text(name)}</th>")
     body = "".join(_line(line, times) for line in lines)
     return (
