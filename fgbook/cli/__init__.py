@@ -40,6 +40,7 @@ from .common import WIDTH, Commands, end_on_request, examples
         "fgbook run feng --row hybrid                 one row of a paper, no download",
         "fgbook run feng --profile photo --seeds 3    all rows on real photographs",
         "fgbook batch feng --profile photo --plan     what a whole grid would take",
+        "fgbook compare ~/my-birds --plan             which method for my pictures",
         "fgbook results feng --verdicts               what came out",
         "fgbook predict bird.jpg --run 3f2a           name the bird in a photograph",
         "fgbook export --run 3f2a -o model.onnx       its model, for other programs",

@@ -182,7 +182,7 @@ def pictures_in_words(run: "Run") -> list[str]:
     parts = [f"{len(found.split(name))} {name}" for name in ("train", "val", "test")]
     learn = "train and val" if recipe.train_on == "train+val" else "train"
     if recipe.fraction < 1:
-        learn = f"{recipe.fraction:.0%} of {learn}"
+        learn = f"{100 * recipe.fraction:g} % of {learn}"
     return [
         f"{run.dataset}: {found.num_classes} classes, {', '.join(parts)} pictures.",
         f"divided {data.division(run.dataset)}.",

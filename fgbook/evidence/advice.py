@@ -9,15 +9,16 @@ The advice
 ----------
 A method is *good enough* where its intervals against all other methods lie above
 -margin: it is then not worse than the best one by more than that, whichever the best
-one is (Hsu's comparison with the best, Ann. Stat. 1984; two-sided intervals, which are
-wider than needed). Of these the cheapest is recommended: the fewest operations to
-predict an image, where 5 % more count as equal, and then the shortest training. The
-margin is a person's, and is fixed before the runs.
+one is (comparisons with the best, from intervals round every method in turn: Edwards
+and Hsu, J. Am. Stat. Assoc. 1983; two-sided ones, which are wider than needed). Of
+these the cheapest is recommended: the fewest operations to predict an image, where 5 %
+more count as equal, and then the shortest training. The margin is a person's, and is
+fixed before the runs.
 
 Where none is good enough nothing is decided, and this is what is said.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -107,9 +108,11 @@ def lines(paper: Paper, found: Found, margin: float) -> list[Line]:
     to_plain: dict[str, Difference] = {}
     if BASELINE in found and others:
         to_plain = differences(found, BASELINE, others)
+    quick = is_quick(among)
     listed = []
     for row, records in found.items():
         difference = to_plain.get(row)
+        outcome = difference.outcome(margin) if difference else ""
         listed.append(
             Line(
                 row=row,
@@ -117,13 +120,18 @@ def lines(paper: Paper, found: Found, margin: float) -> list[Line]:
                 seeds=len(records),
                 accuracy=verdicts.accuracy(records, "top1", among),
                 difference=difference,
-                outcome=difference.outcome(margin) if difference else "",
+                outcome="illustration" if outcome and quick else outcome,
                 seconds=_seconds(records),
                 flops=records[0]["flops"],
                 parameters=records[0]["parameters"],
             )
         )
     return sorted(listed, key=lambda line: -line.accuracy[0])
+
+
+def is_quick(found: Iterable[dict]) -> bool:
+    """Whether these records illustrate and must not decide."""
+    return any(record["profile"] == "quick" for record in found)
 
 
 def _all(found: Found) -> list[dict]:
@@ -191,7 +199,7 @@ def advise(found: Found, margin: float) -> Advice:
     nothing.
     """
     among = _all(found)
-    if any(record["profile"] == "quick" for record in among):
+    if is_quick(among):
         return Advice(
             "Nothing is recommended: runs of the quick profile only illustrate; leave"
             " --profile quick out.",

@@ -42,6 +42,10 @@ FOLLOWED = {
     "{BUDGET_ENDED} {done} of": (
         "tests/cli/test_run.py::test_ctrl_c_ends_a_run_so_that_it_can_go_on"
     ),
+    "even these take longer than": (
+        "tests/cli/test_compare_command.py"
+        "::test_one_that_was_killed_goes_on_and_ends_with_the_same_table"
+    ),
     "it left no record of key": (
         "tests/evidence/test_batch.py"
         "::test_a_run_whose_package_changed_meanwhile_is_told_and_can_be_planned_again"

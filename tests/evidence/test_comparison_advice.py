@@ -247,6 +247,8 @@ def test_one_training_and_quick_runs_decide_nothing(make):
     advised = advice.advise(quick, 2.0)
     assert advised.row is None
     assert "only illustrate" in advised.sentence
+    outcomes = {line.row: line.outcome for line in advice.lines(PAPER, quick, 2.0)}
+    assert outcomes == {"plain": "", "pmg": "illustration"}
 
 
 # ---- what a budget pays for

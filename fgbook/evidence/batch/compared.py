@@ -26,6 +26,10 @@ TIMES = "times.json"  # of predictions, beside the report
 REPEATS = 7  # timed predictions, of which the median counts
 
 STYLE = """
+body { max-width: 80rem; } h1 { overflow-wrap: anywhere; }
+figure table { font-size: .9rem; }
+figure th, figure td { padding: .3rem .5rem; }
+td:first-child { min-width: 9rem; }
 .advice { border-left: .3rem solid var(--good); padding: .2rem 1rem; }
 .undecided { border-color: var(--line); }
 figure { margin: 1rem 0; } figcaption { margin-bottom: .5rem; }
@@ -35,7 +39,7 @@ th button:focus-visible { outline: 2px solid currentColor; outline-offset: 2px; 
 th[aria-sort="ascending"] button::after { content: " \\25B2"; }
 th[aria-sort="descending"] button::after { content: " \\25BC"; }
 .fgbook-find { display: flex; flex-wrap: wrap; gap: .5rem 1rem; margin-bottom: .6rem; }
-.fgbook-find .sort { display: none; }
+.fgbook-find .sort { display: none; } .fgbook-find input { width: 17rem; }
 td { white-space: nowrap; } td:first-child { white-space: normal; }
 .better { color: var(--good); } .worse { color: var(--bad); }
 """
@@ -240,8 +244,8 @@ def _table(
         "<h2>Methods</h2>\n"
         '<figure data-sortable="pmg, or outcome=better|inconclusive">'
         f"<figcaption>{_text(caption(comparison))}</figcaption>"
-        f'<div class="wide"><table><thead><tr>{"".join(heads)}</tr></thead>\n'
-        f"<tbody>{body}</tbody></table></div></figure>\n"
+        f'<div class="wide" tabindex="0"><table>\n'
+        f"<thead><tr>{''.join(heads)}</tr></thead>\n<tbody>{body}</tbody></table></div></figure>\n"
     )
 
 
