@@ -138,6 +138,8 @@ def branch_ends(network: nn.Module) -> list[tuple[nn.Module, str]]:
             ends.append((block.conv, str(len(block.conv) - 1)))
         elif type(block) in last_norms:
             ends.append((block, last_norms[type(block)]))
+        elif getattr(block, "has_skip", False):  # timm's EfficientNets and MobileNets
+            ends.append((block, "bn3" if hasattr(block, "bn3") else "bn2"))
     return ends
 
 
@@ -154,8 +156,8 @@ class Attention(Method):
         layers behind it learn from the second step on; weight decay pulls towards the
         plain backbone.
     where: "last": behind the last stage. "blocks": on the residual branch of each
-        block, before the sum, as CBAM was published; for `small`, ResNets and
-        MobileNetV2. In either case the gates learn at the rate of the heads, also
+        block, before the sum, as CBAM was published; for `small`, ResNets,
+        MobileNetV2 and timm's EfficientNets. In either case the gates learn at the rate of the heads, also
         those within stages that the recipe freezes.
     triplet: whether the batch-hard triplet loss (:mod:`fgbook.methods.triplet`) is one
         of the losses, "triplet"; recipe.loss_weights weights it and recipe.per_class
@@ -213,7 +215,8 @@ class Attention(Method):
         if not ends:
             raise InputError(
                 f"attention: {self.backbone.name} has no residual blocks that are known"
-                " here; take where='last', or small, a ResNet or mobilenet_v2."
+                " here; take where='last', or small, a ResNet, mobilenet_v2 or an"
+                " EfficientNet of timm."
             )
         for parent, name in ends:
             layer = parent.get_submodule(name)

@@ -417,9 +417,18 @@ def test_training_sees_groups(tmp_path):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("backbone", ["small", "resnet18", "resnet50", "mobilenet_v2"])
+@pytest.mark.parametrize(
+    "backbone, count",
+    [
+        ("small", 3),
+        ("resnet18", 8),
+        ("resnet50", 16),
+        ("mobilenet_v2", 10),
+        ("timm:tf_efficientnet_lite0", 9),
+    ],
+)
 def test_gates_stand_on_every_residual_branch_and_start_as_the_plain_backbone(
-    backbone,
+    backbone, count
 ):
     recipe, seen = RECIPE.but(backbone=backbone), images(2)
     models = []
@@ -438,10 +447,7 @@ def test_gates_stand_on_every_residual_branch_and_start_as_the_plain_backbone(
     plain, gated, usual = (model.predict(seen) for model in models)
     assert torch.equal(plain, gated)
     assert (plain - usual).abs().max() > 1e-3 * plain.abs().max()
-    assert (
-        len(models[1].blocks)
-        == {"small": 3, "resnet18": 8, "resnet50": 16, "mobilenet_v2": 10}[backbone]
-    )
+    assert len(models[1].blocks) == count
 
 
 @torch.no_grad()
