@@ -13,6 +13,7 @@ from ..evidence import records
 from .answers import chapter
 from .base import Shown
 from .board import authors, board, counts_table, first_chapter, judged_papers
+from .diagrams import drawing, figure
 from .hero import hero
 from .numbers import numbers_csv, numbers_table
 from .repeating import repeating_table
@@ -64,12 +65,19 @@ def _repeating() -> Shown:
     return repeating_table(_results())
 
 
+def _diagram(name: str) -> Shown:
+    """How a method works, with a link to the signs."""
+    signs = "" if name == "legend" else "page:book/methods#reading-diagrams"
+    return figure(drawing(name), signs)
+
+
 PIECES: dict[str, Callable[..., Shown]] = {
     "hero": hero,
     "counts": _counts,
     "board": _board,
     "first": _first,
     "answer": _answer,
+    "diagram": _diagram,
     "numbers": _numbers,
     "repeating": _repeating,
 }
