@@ -72,6 +72,7 @@ DRAWINGS: dict[str, Diagram] = {
     "transfg": one.TRANSFG,
     "semantic": one.SEMANTIC,
     "simsiam": one.SIMSIAM,
+    "stages": one.STAGES,
     "superres": one.SUPERRES,
 }
 """Name of the row that it is of, or of the method -> diagram."""

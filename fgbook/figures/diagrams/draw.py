@@ -204,9 +204,8 @@ def figure(diagram: Diagram, signs: str = "") -> Shown:
     for way in GAP:
         both += f'<div class="fgbook-{way}">{svg(diagram, way)}</div>'
     says = [diagram.says]
-    if diagram.method and len(diagram.at_test) < len(diagram.nodes) - len(
-        diagram.losses
-    ):
+    others = {name for name, node in diagram.nodes.items() if node.kind != "loss"}
+    if diagram.method and others - diagram.at_test:
         says.append(TRAINING)
     if diagram.method and any(arrow.stopped for arrow in diagram.arrows):
         says.append(STOPPED)

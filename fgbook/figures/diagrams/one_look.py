@@ -442,6 +442,29 @@ SIMSIAM = Diagram(
     options=({"part": "pretrain", "views": 2}, {"part": "classifier"}),
 )
 
+STAGES = Diagram(
+    "fine-to-coarse transfer",
+    "plain",
+    {
+        "image": Node("photo", 0, 0, "first: sharp image", training=True),
+        "backbone": net(1, 0),
+        "head": head(2, 0, "image head", "image_head"),
+        "loss": loss(3, 0, "image"),
+        "reduced": Node("small", 0, 1, "then: reduced, enlarged"),
+        "tuned": net(1, 1, "that backbone"),
+        "that head": head(2, 1, "that head", "image_head"),
+        "later loss": loss(3, 2, "image"),
+        "prediction": answer(3, 1),
+    },
+    """
+    image > backbone > head > loss
+    reduced > tuned > that head > prediction
+    that head > later loss
+    """,
+    "Fine-to-coarse transfer. The plain backbone learns from sharp images; then the same"
+    " network goes on with the same images made small, and predicts from small ones.",
+)
+
 SUPERRES = Diagram(
     "super-resolution before the classifier",
     "superres",
