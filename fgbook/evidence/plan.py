@@ -264,9 +264,10 @@ def planned(
     overrides: dict | None = None,
     options: dict | str | None = None,
 ) -> list[Run]:
-    """The runs that :func:`rows` finds or makes, in its order; rows and seeds that are
-    given twice count once. `options` by name, or as a person types them: "m=4 box=0.3".
-    Raises InputError for wrong names and values, so that nothing is trained before.
+    """The runs that :func:`fgbook.evidence.runs.rows` finds or makes, in its order;
+    rows and seeds that are given twice count once. `options` by name, or as a person
+    types them: "m=4 box=0.3". Raises InputError for wrong names and values, so that
+    nothing is trained before.
     """
     if profile not in PROFILES:
         raise unknown("profile", profile, PROFILES)

@@ -710,6 +710,33 @@ def test_the_numbers_are_all_published_records(book):
     assert sortable.script() in text
 
 
+def test_every_public_name_of_the_package_has_its_entry(book):
+    ids = set()
+    for path in (book / "_build" / "html" / "book" / "api").glob("*.html"):
+        ids |= set(re.findall(r' id="(fgbook[\w.]*)"', path.read_text("utf-8")))
+    seen = 0
+    for path in sorted(paths.PACKAGE.rglob("*.py")):
+        words = path.relative_to(paths.REPOSITORY).with_suffix("").parts
+        module = ".".join(word for word in words if word != "__init__")
+        if module in ("fgbook", "fgbook.__main__"):
+            continue
+        assert module in ids
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for name in names(tree.body):
+            if not re.search(r"(^|\.)_", name):
+                seen += 1
+                assert f"{module}.{name}" in ids
+    assert seen > 1000
+
+
+def test_quoted_code_leads_to_its_entry(book):
+    text = page(book, "book/feng").read_text(encoding="utf-8")
+    quoted = re.findall(r'<p class="fgbook-quoted">.*?href="([^"]+)"', text, re.S)
+    assert "api/methods.html#fgbook.methods.focus.Focus" in quoted
+    assert "api/images.html#fgbook.images.regions.crop_zoom" in quoted
+    assert len(quoted) == text.count('class="fgbook-quoted"')  # each is a link
+
+
 # ---- the pages' source
 
 
@@ -784,8 +811,11 @@ def test_code_is_quoted_by_name_not_by_line():
 def test_every_page_is_in_the_contents():
     contents = yaml.safe_load((paths.REPOSITORY / "_toc.yml").read_text())
     listed = set(re.findall(r"'(?:file|root)': '(\S+?)'", str(contents)))
-    pages = (paths.REPOSITORY / "book").glob("*.md")
+    pages = (paths.REPOSITORY / "book").rglob("*.md")
     notebooks = (paths.REPOSITORY / "notebooks").glob("*.ipynb")
-    there = {f"book/{path.stem}" for path in pages}
+    there = set()
+    for path in pages:
+        name = path.relative_to(paths.REPOSITORY).with_suffix("")
+        there.add(name.as_posix())
     there |= {f"notebooks/{path.stem}" for path in notebooks}
     assert listed == there

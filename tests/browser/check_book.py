@@ -98,7 +98,8 @@ def chapters(clone: Path) -> set[str]:
     found = set()
     for part in contents["parts"]:
         for chapter in part["chapters"]:
-            if "sections" in chapter:
+            below = [section["file"] for section in chapter.get("sections", [])]
+            if any(name.startswith("notebooks/") for name in below):
                 found.add(chapter["file"])
     return found
 
