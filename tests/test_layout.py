@@ -32,6 +32,7 @@ FLOORS = [
     "evidence",
     "export",
     "figures",
+    "widgets",
     "tryout",
     "reproduce",
     "cli",

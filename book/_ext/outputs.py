@@ -16,7 +16,7 @@ from sphinx.application import Sphinx
 PICTURE = re.compile(
     r"((?:src|href)=[\"'])data:image/(png|webp|jpeg);base64,([A-Za-z0-9+/=]+)"
 )
-FOLDED = re.compile(r"<(details|style|script|svg)\b.*?</\1>", re.S)
+FOLDED = re.compile(r"<(details|style|script|svg|template)\b.*?</\1>", re.S)
 
 
 class Output(nodes.General, nodes.Element):

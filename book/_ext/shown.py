@@ -4,8 +4,8 @@
     ```
 
 stands for the piece "answer" of `fgbook/figures/pages.py`, called with "feng" while the
-book is built; `{start} feng` says how long a chapter's notebooks take, and opens them
-in Colab.
+book is built, or for a piece to play with, of those that `fgbook/widgets/__init__.py`
+names; `{start} feng` says how long a chapter's notebooks take, and opens them in Colab.
 """
 
 import html
@@ -17,7 +17,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from fgbook import paths
+from fgbook import paths, widgets
 from fgbook.errors import InputError
 from fgbook.figures import pages
 
@@ -33,8 +33,12 @@ class Shown(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """As HTML, whose links between pages become addresses."""
+        name = self.arguments[0]
         try:
-            made = pages.piece(*self.arguments).html
+            if name in widgets.PIECES:
+                made = widgets.page(name, widgets.PIECES[name]()).html
+            else:
+                made = pages.piece(*self.arguments).html
         except InputError as error:
             raise self.error(str(error)) from error
         linked = re.sub(r'(?<=")page:([\w/]+)', self.address, made)

@@ -55,7 +55,7 @@ BAR_STYLES = (
     (OKABE_ITO["purple"], "xx"),
 )
 # What a trained model can be asked with other values of.
-TEST_SETTINGS = ("m", "l", "threshold", "attention")
+TEST_SETTINGS = ("m", "l", "threshold", "box", "attention")
 
 
 # ---- from records
@@ -197,7 +197,7 @@ def _draw_bars(
 
 def variant(model: Focus, **settings) -> Focus:
     """A copy of a trained model with other test-time settings (m, l, threshold,
-    attention), everything learned left as it is.
+    box, attention), everything learned left as it is.
 
     A smaller `l` than was trained drops the last regions' weights from the hybrid head,
     as if their features were zero. Raises InputError for a setting that does not exist,

@@ -91,6 +91,7 @@ SMOKE = {
         ),
         "epochs: int = 0": "epochs: int = 1",
         '"cub50"': '"cub"',
+        '"fieldguide"': '"cub"',
     },
     "gautam_explain": {
         'dataset: str = ""': 'dataset: str = "cub"',

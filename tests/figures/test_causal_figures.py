@@ -3,7 +3,6 @@ says what is drawn.
 """
 
 import math
-import re
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +14,6 @@ from fgbook.data import fieldguide
 from fgbook.evaluation import causal
 from fgbook.evaluation.causal import Scores
 from fgbook.figures import causal as drawn
-from fgbook.figures.explorer import Explorer
 
 SIZE = 40
 NAMES = fieldguide.species_names()
@@ -231,20 +229,3 @@ def test_light_falls_where_a_map_is_high():
     light = drawn.lit(image, one)[0]
     assert light[1, 2] == 1
     assert light[0, 0] == light[3, 3] == drawn.DUSK
-
-
-def test_the_explorer_has_a_frame_for_each_button(pairs):
-    maps = {"brightness": lambda images, _: images.mean(1)}
-    explorer = Explorer(Colours(), pairs, maps, NAMES)
-    page = explorer.page([0, 3]).html
-    assert page.count("<fieldset>") == 2
-    assert page.count("type='radio'") == page.count("<img ") == 12
-    assert page.count(" checked>") == 2
-    assert "<script" not in page
-    for alt in re.findall(r"alt='(.*?)'", page):
-        assert re.search(r"named [\w ]+ with \d+ %", alt), alt
-    # live: every change of every bird
-    widget = explorer.widget()
-    bird, change, _ = widget.children
-    assert len(bird.options) == 8
-    assert len(change.options) == 1 + len(causal.EDITS)
