@@ -141,6 +141,66 @@ def test_regions_batched_and_as_a_loop(tmp_path):
         assert loops > 0
 
 
+def test_methods_as_their_repositories_write_them_and_ours(tmp_path):
+    options = "--backbone small --size 96 --batch 2 --seconds 0"
+    _, content = run("peers.py", tmp_path, *options.split())
+    regions, steps = content["rows"][:4], content["rows"][4:]
+    assert [row[0].split(",")[0] for row in steps] == ["ntsnet", "pmg", "dcl"]
+    for _, ours, usual, ratio, _, waits, usual_waits in content["rows"]:
+        assert min(ours, usual, ratio) > 0
+        assert waits == 0
+        assert usual_waits >= 0
+    # losses are read after every step there; PMG has four
+    assert all(row[-1] >= least for row, least in zip(steps, (1, 4, 1), strict=True))
+    assert all(row[4] is None for row in regions)
+
+
+def test_the_usual_ways_choose_and_move_what_they_should():
+    """Boxes: by NMS on the host, those that ours chooses. Jigsaws: patches of the
+    image, each once. DCL: a permutation of patches, which colours tell apart."""
+    usual, peers = module("usual"), module("peers")
+    images = torch.rand(3, 3, 96, 96).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        network = peers.model_of("ntsnet", "small", 96)
+        # compares what is chosen
+        (ours, theirs), _ = peers.region_steps(network, images)
+        assert ours()[1].shape == theirs()[1].shape == (3, 6, 3, 48, 48)
+
+    numbers = torch.arange(16.0).view(1, 1, 4, 4).repeat(1, 1, 2, 2)
+    moved = usual.jigsaw(numbers, 2)
+    assert torch.equal(moved, numbers)  # four equal patches
+    numbers = torch.arange(64.0).view(1, 1, 8, 8)
+    moved = usual.jigsaw(numbers, 4)
+    assert not torch.equal(moved, numbers)
+    assert moved.flatten().sort()[0].tolist() == list(range(64))
+
+    colours = 40 * torch.arange(4, dtype=torch.uint8).view(2, 2)
+    pixels = colours.repeat_interleave(60, 0).repeat_interleave(60, 1)
+    picture = Image.fromarray(pixels[..., None].repeat(1, 1, 3).numpy())
+    law = usual.guessed(picture, usual.destroy(picture, 2), 2)
+    assert sorted(law) == [-0.5, -0.25, 0.0, 0.25]
+
+
+def test_the_plain_row_from_files_to_its_accuracy(tmp_path):
+    for part in ("train", "test"):
+        for number, name in enumerate(("one", "two")):
+            folder = tmp_path / "set" / part / name
+            folder.mkdir(parents=True)
+            for place in range(4):
+                pixels = torch.full((40, 50, 3), 60 + 100 * number, dtype=torch.uint8)
+                pixels += torch.randint(0, 20, pixels.shape, dtype=torch.uint8)
+                picture = Image.fromarray(pixels.numpy())
+                picture.save(folder / f"{name}{place}.png")
+    options = f"--data folder:{tmp_path / 'set'} --backbone small --size 33"
+    options += " --classes 2 --train 3 --test 2 --epochs 1"
+    _, content = run("epoch.py", tmp_path, *options.split())
+    assert content["rows"][0][0] == "fgbook"
+    assert [found["wanted"] for found in content["ratios"]] == [">= 1.5"] * 4
+    for _, seconds, ratio, right in content["rows"]:
+        assert min(seconds, ratio) > 0
+        assert 0 <= right <= 4
+
+
 def test_start_up_of_imports_and_commands(tmp_path):
     _, content = run("startup.py", tmp_path, "--seconds", "0")
     first, *others = content["rows"]
