@@ -192,8 +192,10 @@ def make(where: Path) -> None:
     reproduce.build_book(where)
 
 
-def copy_clone(where: Path) -> None:
-    """What the book is built from, with the notebooks' parameters of SMOKE."""
+def copy_clone(where: Path, only: set[str] | None = None) -> None:
+    """What the book is built from, with the notebooks' parameters of SMOKE; of the
+    notebooks `only` some.
+    """
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(paths.REPOSITORY / name, where)
     ignored = shutil.ignore_patterns("__pycache__")
@@ -201,6 +203,8 @@ def copy_clone(where: Path) -> None:
         shutil.copytree(paths.REPOSITORY / name, where / name, ignore=ignored)
     (where / "notebooks").mkdir()
     for path in sorted((paths.REPOSITORY / "notebooks").glob("*.ipynb")):
+        if only is not None and path.stem not in only:
+            continue
         notebook = nbformat.read(path, 4)
         for cell in notebook.cells:
             if "parameters" in cell.metadata.get("tags", []):
