@@ -65,10 +65,9 @@ def _repeating() -> Shown:
     return repeating_table(_results())
 
 
-def _diagram(name: str) -> Shown:
-    """How a method works, with a link to the signs."""
-    signs = "" if name == "legend" else "page:book/methods#reading-diagrams"
-    return figure(drawing(name), signs)
+def _diagram(name: str, alone: str = "") -> Shown:
+    """How a method works; "alone": on a page that does not explain the signs."""
+    return figure(drawing(name), "page:book/methods#reading-diagrams" if alone else "")
 
 
 PIECES: dict[str, Callable[..., Shown]] = {

@@ -96,6 +96,16 @@
         `${smallest.toFixed(1)} px: ${named(image.closest("figure") || image)}`,
       );
   }
+  // ---- diagrams of methods
+  if (chapter && !all(".fgbook-diagram").length) fault("no diagram", "the page");
+  for (const section of all("#the-methods > section:not(#not-here)")) {
+    const methods = all(":scope > p > strong:first-child", section).length;
+    if (all(".fgbook-diagram", section).length < Math.max(methods, 1))
+      fault("method without a diagram", named(section));
+  }
+  for (const drawing of all(".fgbook-diagram > div").filter(shown))
+    if (scrolls(drawing)) fault("diagram cut", named(drawing));
+
   for (const image of all("img"))
     if (image.complete && !image.naturalWidth) fault("picture missing", image.src);
 

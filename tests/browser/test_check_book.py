@@ -40,6 +40,15 @@ FAULTS = {
         "<svg role='img' aria-label='small' width='100' height='50' viewBox='0 0 200"
         " 100'><text y='50' style='font-size: 20px'>small</text></svg>"
     ),
+    "method without a diagram": (
+        "<section id='the-methods'><section><p><strong>A</strong> method.</p><p>"
+        "<strong>B</strong>, another.</p><figure class='fgbook-diagram'></figure>"
+        "</section></section>"
+    ),
+    "diagram cut": (
+        "<figure class='fgbook-diagram'><div style='overflow: auto' tabindex='0'>"
+        f"{WIDE.replace('td>', 'b>')}</div></figure>"
+    ),
     "number not reachable by keyboard": "<span class='fgbook-measured'>1.0</span>",
     "link to a file that is not there": "<a href='nowhere.html'>nowhere</a>",
     "link to a place that is not there": "<a href='#nowhere'>nowhere</a>",

@@ -191,28 +191,23 @@ def _towards(start: Point, end: Point, most: float) -> Point:
 
 # ---- on a page
 
-TRAINING = "Dashed: in training alone."
-STOPPED = "A double bar: no gradient comes back."
+HOW_TO_READ = "Dashed: in training alone. A double bar: no gradient comes back."
 
 
 def figure(diagram: Diagram, signs: str = "") -> Shown:
-    """Both ways, of which the page shows the one that it has room for, and a caption
-    that ends with what must be known to read it. signs: an address where they are
-    explained.
+    """Both ways, of which the page shows the one that it has room for, and a caption.
+
+    signs: an address where the signs are explained; the caption then says the most
+        important, and leads there.
     """
     both = ""
     for way in GAP:
         both += f'<div class="fgbook-{way}">{svg(diagram, way)}</div>'
-    says = [diagram.says]
-    others = {name for name, node in diagram.nodes.items() if node.kind != "loss"}
-    if diagram.method and others - diagram.at_test:
-        says.append(TRAINING)
-    if diagram.method and any(arrow.stopped for arrow in diagram.arrows):
-        says.append(STOPPED)
-    caption = " ".join(says)
-    more = f' <a href="{html.escape(signs)}">All signs</a>' if signs else ""
+    more = ""
+    if signs:
+        more = f' {HOW_TO_READ} <a href="{html.escape(signs)}">All signs</a>'
     return Shown(
         f'<figure class="fgbook-figure fgbook-diagram">{both}'
-        f"<figcaption>{html.escape(caption)}{more}</figcaption></figure>",
-        f"[diagram] {caption}",
+        f"<figcaption>{html.escape(diagram.says)}{more}</figcaption></figure>",
+        f"[diagram] {diagram.says}",
     )

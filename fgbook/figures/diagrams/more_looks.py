@@ -149,7 +149,7 @@ FLRDF = Diagram(
         "image loss": loss(4, 0, "image"),
         "foreground loss": loss(4, 2, "foreground"),
         "shuffled loss": loss(4, 3, "shuffled"),
-        "prediction": answer(4, 1, "prediction: the mean"),
+        "prediction": answer(5, 1.5, "prediction: the mean"),
     },
     """
     image > backbone > suppression > head > image loss

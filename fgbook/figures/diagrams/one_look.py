@@ -461,8 +461,8 @@ STAGES = Diagram(
     reduced > tuned > that head > prediction
     that head > later loss
     """,
-    "Fine-to-coarse transfer. The plain backbone learns from sharp images; then the same"
-    " network goes on with the same images made small, and predicts from small ones.",
+    "Fine-to-coarse transfer. The plain backbone learns from sharp images; then the"
+    " same network goes on with the same images made small, and predicts from these.",
 )
 
 SUPERRES = Diagram(
