@@ -98,9 +98,10 @@ def compare(
     check_device(device)
     dataset = named(pictures)
 
+    from ..evidence import advice
     from ..evidence.batch import budget, compared, grid, pace, pool, report, telling
 
-    wanted = rows if not rows else tuple(dict.fromkeys((compared.BASELINE, *rows)))
+    wanted = rows if not rows else tuple(dict.fromkeys((advice.BASELINE, *rows)))
     everything = grid.grid([about], profile, wanted, [dataset], numbers)
     threads = threads_each(jobs)
     place = folder(everything, budget_minutes)

@@ -31,7 +31,6 @@ from .intervals import LEVEL, Spread
 from .verdicts import Effect
 
 BASELINE = "plain"
-MARGIN = 2.0  # points; what a person does not choose
 EQUAL_COST = 1.05  # operations that count as equally many
 
 Found = Mapping[str, Sequence[dict]]

@@ -333,8 +333,15 @@ def test_the_report_can_be_sorted_and_says_what_came_out(make, tmp_path, monkeyp
     assert "the plan" in page.said
     assert "The rule, fixed before the runs" in page.said
     # hours after seconds, whatever the text
-    keys = [float(given["data-sort"]) for _, given in page.tags if "data-sort" in given]
+    keys = [
+        float(given["data-sort"])
+        for tag, given in page.tags
+        if tag == "span" and "data-sort" in given
+    ]
     assert keys == [6000.0, 119.0]
+    # better than plain: right of the middle
+    (dot,) = [given for tag, given in page.tags if tag == "circle"]
+    assert float(dot["cx"]) > compared.WIDTH / 2
     assert "http" not in extra.html
     assert extra.facts["advice"]["row"] == "pmg"
     assert extra.facts["left_out"] == ["cal"]

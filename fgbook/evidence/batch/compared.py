@@ -16,7 +16,7 @@ from ...errors import InputError
 from ...papers.spec import Paper
 from ...training import devices
 from .. import advice, models, records, sortable
-from ..advice import BASELINE, Advice, Line
+from ..advice import Advice, Difference, Line
 from ..estimate import duration
 from ..plan import Run
 from .grid import Entry
@@ -24,6 +24,9 @@ from .report import Extra
 
 TIMES = "times.json"  # of predictions, beside the report
 REPEATS = 7  # timed predictions, of which the median counts
+
+# Of a drawn interval, in its own units.
+WIDTH, HEIGHT, DOT = 180, 16, 3.5
 
 STYLE = """
 body { max-width: 80rem; } h1 { overflow-wrap: anywhere; }
@@ -42,6 +45,10 @@ th[aria-sort="descending"] button::after { content: " \\25BC"; }
 .fgbook-find .sort { display: none; } .fgbook-find input { width: 17rem; }
 td { white-space: nowrap; } td:first-child { white-space: normal; }
 .better { color: var(--good); } .worse { color: var(--bad); }
+svg.interval { width: 9rem; max-width: none; }
+.interval rect { fill: var(--line); opacity: .5; }
+.interval .zero { stroke: var(--line); } .interval .whole { stroke: currentColor; }
+.interval circle { fill: currentColor; }
 """
 
 
@@ -239,7 +246,10 @@ def _table(
     for name, is_number in COLUMNS.items():
         kind = ' class="number"' if is_number else ""
         heads.append(f"<th{kind}>{_text(name)}</th>")
-    body = "".join(_line(line, times) for line in lines)
+        if name == "joint interval":
+            heads.append("<th>drawn</th>")
+    drawn = _Drawn([line.difference for line in lines], comparison.margin)
+    body = "".join(_line(line, times, drawn) for line in lines)
     return (
         "<h2>Methods</h2>\n"
         '<figure data-sortable="pmg, or outcome=better|inconclusive">'
@@ -249,7 +259,40 @@ def _table(
     )
 
 
-def _line(line: Line, times: Mapping[str, float]) -> str:
+class _Drawn:
+    """Intervals of differences over one scale, whose middle is 0; grey: the margin."""
+
+    def __init__(self, differences: Sequence[Difference | None], margin: float):
+        ends = [margin]
+        for one in differences:
+            if one is not None:
+                ends += [abs(one.low), abs(one.high)]
+        self.reach = 1.05 * max(ends)
+        self.margin = margin
+
+    def place(self, points: float) -> float:
+        """In the picture, from the left."""
+        return round(WIDTH / 2 * (1 + points / self.reach), 1)
+
+    def picture(self, difference: Difference | None) -> str:
+        """As SVG; the numbers stand beside it."""
+        if difference is None:
+            return "–"
+        low, high = self.place(difference.low), self.place(difference.high)
+        left, right = self.place(-self.margin), self.place(self.margin)
+        middle = HEIGHT / 2
+        return (
+            f'<svg class="interval" viewBox="0 0 {WIDTH} {HEIGHT}" aria-hidden="true"'
+            f' data-sort="{difference.effect}">'
+            f'<rect x="{left}" width="{right - left:.1f}" height="{HEIGHT}"/>'
+            f'<path class="zero" d="M{WIDTH / 2} 0V{HEIGHT}"/>'
+            f'<path class="whole" d="M{low} {middle}H{high}"/>'
+            f'<circle cx="{self.place(difference.effect)}" cy="{middle}" r="{DOT}"/>'
+            "</svg>"
+        )
+
+
+def _line(line: Line, times: Mapping[str, float], drawn: _Drawn) -> str:
     said = []
     for name, text in zip(COLUMNS, cells(line, times), strict=True):
         if name == "training":  # in differing units
@@ -260,6 +303,8 @@ def _line(line: Line, times: Mapping[str, float]) -> str:
         if name == "outcome" and line.outcome in ("better", "worse"):
             kind = f' class="{line.outcome}"'
         said.append(f"<td{kind}>{text}</td>")
+        if name == "joint interval":
+            said.append(f"<td>{drawn.picture(line.difference)}</td>")
     return f"<tr>{''.join(said)}</tr>\n"
 
 
@@ -284,6 +329,3 @@ def told(comparison: Comparison) -> list[tuple[str, ...]]:
     titles = tuple(COLUMNS)
     table = [titles, *(tuple(cells(line, times)) for line in lines)]
     return [line[1:] for line in table]  # a terminal is narrow: rows by name only
-
-
-__all__ = ["BASELINE", "Comparison", "caption", "standing", "told"]
