@@ -30,9 +30,9 @@ WIDTH, HEIGHT, DOT = 180, 16, 3.5
 
 STYLE = """
 body { max-width: 80rem; } h1 { overflow-wrap: anywhere; }
-figure table { font-size: .9rem; }
-figure th, figure td { padding: .3rem .5rem; }
-td:first-child { min-width: 9rem; }
+figure table { font-size: .85rem; }
+figure th, figure td { padding: .3rem .45rem; }
+td:first-child { min-width: 8rem; }
 .advice { border-left: .3rem solid var(--good); padding: .2rem 1rem; }
 .undecided { border-color: var(--line); }
 figure { margin: 1rem 0; } figcaption { margin-bottom: .5rem; }
@@ -45,7 +45,7 @@ th[aria-sort="descending"] button::after { content: " \\25BC"; }
 .fgbook-find .sort { display: none; } .fgbook-find input { width: 17rem; }
 td { white-space: nowrap; } td:first-child { white-space: normal; }
 .better { color: var(--good); } .worse { color: var(--bad); }
-svg.interval { width: 9rem; max-width: none; }
+svg.interval { width: 8rem; max-width: none; }
 .interval rect { fill: var(--line); opacity: .5; }
 .interval .zero { stroke: var(--line); } .interval .whole { stroke: currentColor; }
 .interval circle { fill: currentColor; }
