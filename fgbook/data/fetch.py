@@ -157,6 +157,19 @@ PARTS = {"cub50": "cub", "dogs21": "dogs"}
 """Data sets that are part of another."""
 
 
+def size(name: str) -> int | None:
+    """How many bytes there are to download for a data set (of the whole one, where it
+    is a part); None where its authors offer nothing, or say no size.
+    """
+    archives = SOURCES.get(PARTS.get(name, name), ())
+    total = 0
+    for archive in archives:
+        if not archive.urls or archive.size is None:
+            return None
+        total += archive.size
+    return total or None
+
+
 def get(name: str, *, progress: bool = True) -> Path:
     """Download a data set into the data folder and unpack it there; the folder it then
     is in. One that is there already is left alone.

@@ -26,10 +26,11 @@ def repeating_table(found: Sequence[dict]) -> Shown:
         texts.append(f"{name}: {cells[2]}")
     heads = "".join(f'<th scope="col">{head}</th>' for head in HEADS)
     return Shown(
-        '<figure class="fgbook-table"><figcaption>Commands of each paper: on'
-        " photographs, then as in the paper. Photographs took: the trainings behind the"
+        '<figure class="fgbook-table"><figcaption>Commands of each paper: one training'
+        " of each row on photographs; all the trainings that were fixed beforehand; one"
+        " of each row as in the paper. Photographs took: the trainings behind the"
         " published records that count, together, on the processors that the records"
-        " name.</figcaption>"
+        " name. Data: images, and what there is to download.</figcaption>"
         f"<div><table><thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody>"
         "</table></div></figure>",
         "\n".join(texts),
@@ -42,11 +43,19 @@ def _cells(paper: Paper, mine: Sequence[dict]) -> list[str]:
     page = "methods" if paper.key == "compare" else paper.key
     return [
         f'<a href="page:book/{page}">{html.escape(name)}</a>',
-        f"<code>fgbook run {paper.key} --profile photo</code><br>"
-        f"<code>fgbook run {paper.key} --profile paper</code>",
+        "<br>".join(f"<code>{command}</code>" for command in commands(paper.key)),
         _took(photo),
         _data(paper, photo),
     ]
+
+
+def commands(paper: str) -> tuple[str, ...]:
+    """What repeats a paper: see the table's caption."""
+    return (
+        f"fgbook run {paper} --profile photo",
+        f"fgbook batch {paper} --profile photo",
+        f"fgbook run {paper} --profile paper",
+    )
 
 
 def _took(photo: Sequence[dict]) -> str:
@@ -66,14 +75,20 @@ def _took(photo: Sequence[dict]) -> str:
 
 def _data(paper: Paper, photo: Sequence[dict]) -> str:
     """Names of the data sets of both profiles, with the number of images where runs
-    tell it.
+    tell it, and the size of the download where there is one.
     """
+    from ..data import fetch
+
     images = {}
     for record in photo:
         images[record["dataset"]] = record["images"]["train"] + record["images"]["test"]
     said = []
     for profile in ("photo", "paper"):
         for name in paper.datasets[profile]:
-            number = f" ({images[name]} images)" if name in images else ""
-            said.append(f"{html.escape(name)}{number}")
+            about = [f"{images[name]} images"] if name in images else []
+            size = fetch.size(name.removesuffix("-cropped"))
+            if size:
+                about.append(f"{size / 1e9:.1f} GB")
+            brackets = f" ({', '.join(about)})" if about else ""
+            said.append(f"{html.escape(name)}{brackets}")
     return ", ".join(dict.fromkeys(said))

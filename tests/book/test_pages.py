@@ -21,6 +21,7 @@ import yaml
 from fgbook import __version__, cli, data, papers, paths, reproduce
 from fgbook.data.photos import Photos
 from fgbook.evidence import runs
+from fgbook.figures.repeating import commands
 
 ROOT = paths.REPOSITORY
 PAGES = ["README.md", "book/developing.md", "book/reproduce.md", "book/batches.md"]
@@ -106,7 +107,10 @@ def command_lines(page: str) -> list[str]:
 LINES = sorted({(page, line) for page in PAGES for line in command_lines(page)})
 
 
-@pytest.mark.parametrize(("page", "line"), LINES)
+OF_PAPERS = [("{shown} repeating", c) for p in papers.names() for c in commands(p)]
+
+
+@pytest.mark.parametrize(("page", "line"), LINES + OF_PAPERS)
 def test_commands_that_a_page_shows_are_understood(page, line):
     words = shlex.split(line)[1:]
     command: click.Command = cli.cli

@@ -509,3 +509,11 @@ def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
     monkeypatch.setenv("FGBOOK_DATA", str(tmp_path / "file"))
     with pytest.raises(InputError, match="cannot write in .*FGBOOK_DATA"):
         fetch.get("imagewoof")
+
+
+def test_what_there_is_to_download_is_told_where_it_is_known():
+    dogs = sum(archive.size for archive in fetch.SOURCES["dogs"])
+    assert fetch.size("dogs21") == fetch.size("dogs") == dogs > 800_000_000
+    assert fetch.size("cars") is None  # offered by nobody
+    assert fetch.size("aircraft") is None  # offered without a size
+    assert fetch.size("imagewoof10") is None  # a selection of our own

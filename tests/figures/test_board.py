@@ -7,6 +7,7 @@ import re
 import pytest
 
 from fgbook import papers
+from fgbook.data import fetch
 from fgbook.evidence.judged import judged
 from fgbook.figures import answers, board, repeating
 from fgbook.papers.spec import Seeds
@@ -161,7 +162,8 @@ def test_commands_of_each_paper_with_what_their_runs_took(found):
     assert f"{len(found)} runs, {minutes:.0f} min" in line
     assert "<code>fgbook run gautam --profile photo</code>" in line
     assert "<code>fgbook run gautam --profile paper</code>" in line
-    assert "cub50 (69 images)" in line  # 9 to train, 60 to test
+    # 9 to train, 60 to test; and what there is to download
+    assert f"cub50 (69 images, {fetch.size('cub') / 1e9:.1f} GB)" in line
     assert made.count("not run yet") == 5
     for name in papers.names():
         assert f"fgbook run {name} --profile photo" in made
