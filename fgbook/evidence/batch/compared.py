@@ -254,8 +254,9 @@ def _table(
         "<h2>Methods</h2>\n"
         '<figure data-sortable="pmg, or outcome=better|inconclusive">'
         f"<figcaption>{_text(caption(comparison))}</figcaption>"
-        f'<div class="wide" tabindex="0"><table>\n'
-        f"<thead><tr>{''.join(heads)}</tr></thead>\n<tbody>{body}</tbody></table></div></figure>\n"
+        '<div class="wide" tabindex="0"><table>\n'
+        f"<thead><tr>{''.join(heads)}</tr></thead>\n"
+        f"<tbody>{body}</tbody></table></div></figure>\n"
     )
 
 
