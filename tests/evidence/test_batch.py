@@ -196,6 +196,25 @@ def test_what_no_record_tells_is_timed_once(pictures, monkeypatch):
     assert len(timed) == 1
 
 
+def test_features_of_a_frozen_backbone_are_paid_for_once(pictures, monkeypatch):
+    """Their records, in which a solution is one step, do not tell what they take."""
+
+    def measure(run, device):
+        about = pace.estimate.Estimate({}, 0, 1, 1, 1, {}, 1, 0.5, 30.0, 0.0)
+        about.features_seconds = 20.0
+        return about
+
+    monkeypatch.setattr(pace, "hardware", lambda *_: HERE)
+    monkeypatch.setattr(pace.estimate, "measure", measure)
+    probes = entries("compare", rows=["probe"], datasets=[pictures], seeds=[0, 1, 2])
+    record = finish(probes[0], 500.0)
+    probes[0].run.folder.joinpath("record.json").unlink()
+    neighbours = entries("compare", rows=["neighbours"], datasets=[pictures])
+    pace.expect([*probes, *neighbours], [record], "cpu", 1, print)
+    assert [entry.expected for entry in probes] == [30, 10, 10]
+    assert [entry.expected for entry in neighbours] == [10]
+
+
 # ---- the pool
 
 
