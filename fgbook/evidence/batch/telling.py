@@ -107,7 +107,9 @@ class Teller:
     def _report(self, how: str) -> str:
         seconds = time.monotonic() - self.began
         story = replace(self.story, seconds=seconds, ended=how)
-        extra = self.extra(how != "at work") if self.extra else None
+        # who interrupts does not want to wait for what is measured at the end
+        over = how not in ("at work", "interrupted")
+        extra = self.extra(over) if self.extra else None
         return str(report.write(self.entries, story, extra))
 
 
