@@ -48,5 +48,8 @@
     piece.querySelector(".fgbook-controls").hidden = false;
   };
 
-  document.querySelectorAll(".fgbook-play").forEach(start);
+  const startAll = () => document.querySelectorAll(".fgbook-play").forEach(start);
+  if (document.readyState === "loading")
+    document.addEventListener("DOMContentLoaded", startAll);
+  else startAll();
 })();

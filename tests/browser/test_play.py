@@ -32,14 +32,16 @@ def browser():
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory) -> Path:
-    """A page on disk with the piece on verdicts and the book's script."""
+    """A page on disk with the piece on verdicts, and the script before it, as in the
+    book.
+    """
     piece = widgets.page("verdict", widgets.verdicts.piece()).html
     where = tmp_path_factory.mktemp("page")
     shutil.copy(SCRIPT, where)
     path = where / "page.html"
     path.write_text(
         '<!DOCTYPE html><html lang="en"><head><title>A page</title>'
-        f'<script src="{SCRIPT.name}" defer></script></head><body>{piece}</body></html>'
+        f'<script src="{SCRIPT.name}"></script></head><body>{piece}</body></html>'
     )
     return path
 
