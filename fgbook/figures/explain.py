@@ -133,7 +133,9 @@ def maps_figure(
         for down, one in zip(grid.T[1:], looked.values(), strict=True):
             for i, axes in enumerate(down):
                 one.draw(axes, i)
-        for axes, title in zip(grid[0], ["truth", *models], strict=True):
+        is_known = known["objects"] is not None
+        titles = ["truth" if is_known else "image", *models]
+        for axes, title in zip(grid[0], titles, strict=True):
             axes.set_title(title)
 
     said = []
@@ -144,11 +146,23 @@ def maps_figure(
         drawn,
         f"{len(index)} test images with what is known about them, and each lit by the"
         f" Grad-CAM map of {counted(len(models), 'network')}. {' '.join(said)}",
-        "Left: the object's box (white) and its parts (blue dots, or dashed orange"
-        " boxes). Right: Grad-CAM of the class that each network predicts, drawn as"
-        " light that falls on the image, each map on its own scale; the yellow cross is"
-        " its maximum; below, whether the prediction is right, and the share of the map"
-        " in the box. Images spread evenly over the test split, not chosen by eye.",
+        _caption_of_maps(is_known),
+    )
+
+
+def _caption_of_maps(is_known: bool) -> str:
+    """`is_known`: whether the data set says where the object is."""
+    left, share = "the image", ""
+    if is_known:
+        left = (
+            "the object's box (white) and its parts (blue dots, or dashed orange boxes)"
+        )
+        share = ", and the share of the map in the box"
+    return (
+        f"Left: {left}. Right: Grad-CAM of the class that each network predicts, drawn"
+        " as light that falls on the image, each map on its own scale; the yellow cross"
+        f" is its maximum; below, whether the prediction is right{share}. Images spread"
+        " evenly over the test split, not chosen by eye."
     )
 
 

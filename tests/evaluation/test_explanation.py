@@ -2,6 +2,7 @@
 captum; from a run to the record."""
 
 import re
+from dataclasses import replace
 from itertools import pairwise
 
 import captum.attr
@@ -454,6 +455,10 @@ def test_from_a_run_to_its_record_and_the_tables(found):
     assert maps.count("<svg") == 1
     in_words = maps.split("<details")[1]
     assert len(re.findall("plain, named (rightly|wrongly), [01]", in_words)) == 2
+    assert "share of the map in the box" in maps
+    unmarked = replace(data.test, boxes=None, parts=None, part_boxes=None, masks=None)
+    bare = drawn.maps_figure(models, replace(data, test=unmarked), recipe, 2).html
+    assert "Left: the image." in bare and "in the box" not in bare
     values = [
         float(v)
         for v in (
