@@ -21,8 +21,11 @@ STYLE = """<style>
 .fgbook-controls { display: flex; flex-wrap: wrap; gap: .4rem 1.6rem; max-width: 46rem;
   margin: 0 auto .6rem; font-size: .95rem; }
 .fgbook-controls[hidden] { display: none; }
-.fgbook-controls > div { display: flex; align-items: center; gap: .5rem; }
-.fgbook-controls :is(input, select) { accent-color: #0072b2; font: inherit; }
+.fgbook-controls > div { display: flex; align-items: center; gap: .5rem;
+  max-width: 100%; }
+.fgbook-controls :is(input, select) { accent-color: #0072b2; font: inherit;
+  min-width: 0; }
+.fgbook-controls span { white-space: nowrap; }
 .fgbook-controls input[type="range"] { width: 9rem; }
 .fgbook-controls :is(input, select):focus-visible { outline: 2px solid currentColor;
   outline-offset: 2px; }

@@ -16,7 +16,7 @@ from .piece import escaped
 QUALITY = 85  # of WebP
 # Of the numbers in boxes, as a share of a tile's side: 11 px on a phone, where four
 # tiles stand beside each other.
-LETTER = 0.137
+LETTER = 0.141
 
 
 class Picture:
