@@ -184,21 +184,20 @@ def _placed(
     diagram: Diagram, way: str, limit: float
 ) -> tuple[Plan, list[Band], list[Band]]:
     """Places with lines of text of this width; the bands of columns and of rows."""
-    forms = {name: form(diagram, name, way, limit) for name in diagram.nodes}
-    wide = way == "wide"
-    stages = {name: node.stage for name, node in diagram.nodes.items()}
-    across = {name: node.lane for name, node in diagram.nodes.items()}
+    forms, stages, lanes, x_extents, y_extents = {}, {}, {}, {}, {}
+    for name, node in diagram.nodes.items():
+        one = forms[name] = form(diagram, name, way, limit)
+        stages[name], lanes[name] = node.stage, node.lane
+        x_extents[name] = -one.whole.left, one.whole.right
+        y_extents[name] = -one.whole.top, one.whole.bottom
+
     along, aside = GAP[way]
-    x_of, columns = _bands(
-        stages if wide else across,
-        {name: (-one.whole.left, one.whole.right) for name, one in forms.items()},
-        along if wide else aside,
-    )
-    y_of, rows = _bands(
-        across if wide else stages,
-        {name: (-one.whole.top, one.whole.bottom) for name, one in forms.items()},
-        aside if wide else along,
-    )
+    if way == "wide":
+        x_of, columns = _bands(stages, x_extents, along)
+        y_of, rows = _bands(lanes, y_extents, aside)
+    else:
+        x_of, columns = _bands(lanes, x_extents, aside)
+        y_of, rows = _bands(stages, y_extents, along)
     middles = {name: (x_of[name], y_of[name]) for name in diagram.nodes}
     return Plan(way, middles, forms), columns, rows
 
@@ -207,38 +206,42 @@ def _bands(
     numbers: dict[str, float], extents: dict[str, tuple[float, float]], gap: float
 ) -> tuple[dict[str, float], list[Band]]:
     """Of each node its coordinate, when those of a whole number stand in a band that is
-    as wide as they need, others between two bands; and the bands, (start, end).
+    as wide as they need, others between two bands; and the bands.
     """
     places: list[float] = []
     bands: list[Band] = []
     end = -gap
     for number in range(int(max(numbers.values())) + 1):
-        members = [name for name, own in numbers.items() if own == number]
-        before = max([extents[name][0] for name in members], default=0.0)
-        behind = max([extents[name][1] for name in members], default=0.0)
+        before = behind = 0.0
+        for name, own in numbers.items():
+            if own == number:
+                before = max(before, extents[name][0])
+                behind = max(behind, extents[name][1])
         start = end + gap
         end = start + before + behind
         places.append(start + before)
         bands.append((start, end))
+
     found = {}
-    for name, number in numbers.items():
-        low = int(number)
+    for name, own in numbers.items():
+        low = int(own)
         found[name] = places[low]
-        if number > low:
-            found[name] += (number - low) * (places[low + 1] - places[low])
+        if own > low:
+            found[name] += (own - low) * (places[low + 1] - places[low])
     return found, bands
 
 
 def _fitted(made: Plan) -> Plan:
     """The same, moved so that nothing lies left of 0 or above it, and cut to size."""
+    left = top = right = bottom = 0.0
     edges = [made.whole(name) for name in made.forms]
     for corners in made.routes.values():
-        for x, y in corners:
-            edges.append(Rect(x, y, x, y))
-    left = min(edge.left for edge in edges) - MARGIN
-    top = min(edge.top for edge in edges) - MARGIN
-    made.width = max(edge.right for edge in edges) + MARGIN - left
-    made.height = max(edge.bottom for edge in edges) + MARGIN - top
+        edges += [Rect(x, y, x, y) for x, y in corners]
+    for edge in edges:
+        left, top = min(left, edge.left), min(top, edge.top)
+        right, bottom = max(right, edge.right), max(bottom, edge.bottom)
+    left, top = left - MARGIN, top - MARGIN
+    made.width, made.height = right + MARGIN - left, bottom + MARGIN - top
     for name, (x, y) in made.middles.items():
         made.middles[name] = (x - left, y - top)
     for arrow, corners in made.routes.items():
