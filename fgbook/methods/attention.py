@@ -157,8 +157,8 @@ class Attention(Method):
         plain backbone.
     where: "last": behind the last stage. "blocks": on the residual branch of each
         block, before the sum, as CBAM was published; for `small`, ResNets,
-        MobileNetV2 and timm's EfficientNets. In either case the gates learn at the rate of the heads, also
-        those within stages that the recipe freezes.
+        MobileNetV2 and timm's EfficientNets. In either case the gates learn at the rate
+        of the heads, also those within stages that the recipe freezes.
     triplet: whether the batch-hard triplet loss (:mod:`fgbook.methods.triplet`) is one
         of the losses, "triplet"; recipe.loss_weights weights it and recipe.per_class
         puts several images of a class into each batch, without which it is 0 most of
