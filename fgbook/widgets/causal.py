@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from ..evaluation import causal
 from ..evaluation.causal import EDITS, Experiment
 from ..explain import Explanation
@@ -38,8 +39,15 @@ def change(
 ) -> Piece:
     """Scenes of an experiment, one thing changed in each, and maps of the class that
     the network names (by name of what explains it). names: of the species; in_page:
-    scenes that a page has frames for.
+    scenes that a page has frames for. Raises InputError for one that is not there.
     """
+    count = len(pairs.labels)
+    for scene in in_page:
+        if not 0 <= scene < count:
+            raise InputError(
+                f"birds: there is no scene {scene}; {count} are drawn, so take numbers"
+                f" from 0 to {count - 1}, or draw more scenes."
+            )
     birds = []
     for scene, label in enumerate(pairs.labels.tolist()):
         birds.append(f"{scene + 1}: {names[label]}")

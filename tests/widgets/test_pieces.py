@@ -329,6 +329,8 @@ def test_one_thing_is_changed_and_named_as_the_network_names_it():
         says = piece.frame(bird=birds.values[3], changed=changed).says
         assert f"named {names[int(named)]} with {100 * float(sure):.0f} %" in says
         assert (edit == 0) == (place == 0)
+    with pytest.raises(InputError, match="no scene 4; 4 are drawn.*from 0 to 3"):
+        widgets.causal.change(model, pairs, maps, names, [0, 4])
     told = [widgets.causal.edit_of(pairs, 3, each) for each in changes.values[1:3]]
     assert told == pairs.telling[3].tolist()
 
