@@ -139,7 +139,7 @@ SMOKE = {
         'dataset: str = ""': 'dataset: str = "cub"',
         'rows: str = ""': 'rows: str = "probe,plain,pmg,nts-net"',
         "epochs: int = 0": "epochs: int = 1",
-        "images: int = 5": "images: int = 2",
+        "images: int = 8": "images: int = 2",
         '"cub50"': '"cub"',
     },
     "fieldguide": {

@@ -212,7 +212,8 @@ def add_the_method(where: Path) -> None:
     text = re.sub(r"(\nMETHODS\b.*= \{\n)", rf"\g<1>{its_line}", text)
     (folder / "__init__.py").write_text(text)
     paper = where / "fgbook" / "papers" / "compare.py"
-    text, rows = re.subn(r"(\nROWS = \(\n)", rf"\g<1>{its_row}", paper.read_text())
+    row = f"    {its_row.strip()},\n"  # among others
+    text, rows = re.subn(r"(\nROWS = \(\n)", rf"\g<1>{row}", paper.read_text())
     assert rows == 1
     paper.write_text(text)
 

@@ -171,5 +171,6 @@ def test_tuned_rows_of_a_paper_had_equally_many_tries_and_the_plain_backbone_no_
             rows.get("plain"),
             {count for row, count in rows.items() if row != "plain"},
         )
-        assert len(others) <= 1, tries
+        # whole methods as many as the plain backbone; parts of one may have fewer
+        assert len(others - {plain}) <= 1, tries
         assert plain is None or plain >= max(others, default=0), tries
