@@ -1,7 +1,8 @@
 """Pages without what they do not need: the script that starts kernels (it raises an
 error on every page, and no page starts one), the script of icons (1.5 MB; the theme's
-style sheet has the same icons as a font), and maps of scripts. What the theme leaves
-without a name gets one, and a list without items is none.
+style sheet has the same icons as a font), the index of the search, which only the page
+of results reads, and maps of scripts. What the theme leaves without a name gets one,
+and a list without items is none.
 """
 
 import re
@@ -12,6 +13,10 @@ from sphinx.application import Sphinx
 
 UNUSED = ("thebe",)
 ICONS = re.compile(r"<script[^>]*fontawesome\.js[^>]*></script>")
+SEARCH = re.compile(
+    r"<script[^>]*(searchtools|language_data|searchindex)\.js[^>]*></script>"
+)
+RESULTS = "search.html"
 FILES = ("*.map", "fontawesome.js*", "sphinx-thebe.*", "*.ttf", "*webpack-macros.html")
 # What opens a chapter's notebooks in the contents beside the page.
 FOLD = '<summary><span class="toctree-toggle"'
@@ -44,6 +49,8 @@ def finish(app: Sphinx, error: Exception | None) -> None:
     for page in made.rglob("*.html"):
         text = page.read_text(encoding="utf-8")
         text = ICONS.sub("", text).replace(FOLD, NAMED).replace(LIST, PLAIN)
+        if page.name != RESULTS:
+            text = SEARCH.sub("", text)
         page.write_text(text, encoding="utf-8")
     for pattern in FILES:
         for path in (made / "_static").rglob(pattern):

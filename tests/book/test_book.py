@@ -618,6 +618,8 @@ def test_pages_load_no_script_that_they_do_not_need(book):
             said = (element.get("src") or "") + element[""]
             assert "thebe" not in said.lower(), path
             assert "fontawesome" not in said, path
+            # 250 kB, of which only the page of results reads anything
+            assert "searchindex" not in said or path.name == "search.html", path
 
 
 def test_search_knows_tables_but_no_lists_of_records(book):
