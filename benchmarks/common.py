@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from fgbook.evidence import records
-from fgbook.methods import METHODS
+from fgbook.methods import METHODS, Method
 from fgbook.training.devices import keep_memory
 
 CLONE = Path(__file__).resolve().parents[1]
@@ -134,6 +134,18 @@ def turns(
             wait(device)
             times.append(now() - start)
     return taken
+
+
+def settle(model: Method, images: torch.Tensor) -> Method:
+    """Have a model with random weights pass on what it sees: its BatchNorm statistics
+    become those of these images. In evaluation mode afterwards.
+    """
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        model.train().predict(images)
+    return model.eval()
 
 
 def wait(device: torch.device) -> None:

@@ -32,18 +32,11 @@ CASES = (
 
 
 def network(backbone: str, device: torch.device) -> torch.nn.Module:
-    """A plain model with random weights that passes on what it sees: its BatchNorm
-    statistics are those of a batch.
-    """
+    """A plain model with random weights."""
     torch.manual_seed(0)
     model = build("plain", 50, Recipe(backbone=backbone, weights="none"), {}).to(device)
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = 1.0
     torch.nn.init.normal_(model.image_head.weight)
-    with torch.no_grad():
-        model.train().predict(torch.rand(16, 3, 96, 96, device=device))
-    return model.eval()
+    return common.settle(model, torch.rand(16, 3, 96, 96, device=device))
 
 
 def theirs(model: torch.nn.Module, images: torch.Tensor, patch: int, stride: int):

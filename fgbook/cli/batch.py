@@ -21,6 +21,7 @@ from .common import (
     on_device,
     over_seeds,
     publishes,
+    several_at_once,
     with_keys,
     within_budget,
 )
@@ -58,13 +59,7 @@ if TYPE_CHECKING:
     help="A data set; repeatable.  [default: all that a paper names for the profile]",
 )
 @over_seeds("those that a paper's file fixes, else 1")
-@click.option(
-    "--jobs",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="Runs at a time; they share the cores (or take turns with the GPUs).",
-)
+@several_at_once
 @on_device
 @within_budget
 @click.option("--plan", "only_plan", is_flag=True, help="Only say what there is to do.")

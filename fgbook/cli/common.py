@@ -174,6 +174,17 @@ def numbers_of(seeds: int | None, chosen: Iterable[int]) -> list[int]:
     return list(dict.fromkeys(chosen)) or list(range(seeds or 0))
 
 
+def several_at_once(command: Command) -> Command:
+    """The option --jobs."""
+    return click.option(
+        "--jobs",
+        type=click.IntRange(1),
+        default=1,
+        show_default=True,
+        help="Runs at a time; they share the cores (or take turns with the GPUs).",
+    )(command)
+
+
 def within_budget(command: Command) -> Command:
     """The option --budget-minutes."""
     return click.option(

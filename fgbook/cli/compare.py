@@ -14,6 +14,7 @@ from .common import (
     numbers_of,
     on_device,
     over_seeds,
+    several_at_once,
     within_budget,
 )
 from .results import aligned
@@ -60,13 +61,7 @@ PAPER = "compare"
     show_default=True,
     help="A difference in accuracy that would not matter to you, in points.",
 )
-@click.option(
-    "--jobs",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="Runs at a time; they share the cores (or take turns with the GPUs).",
-)
+@several_at_once
 @on_device
 @within_budget
 @click.option("--plan", "only_plan", is_flag=True, help="Only say what there is to do.")

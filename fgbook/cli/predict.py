@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from .explained import Explainer
 
 BATCH = 32
-"""Pictures that are looked at together, while threads decode the next ones: Pillow
-decodes outside the interpreter's lock, so that processes would be no faster here."""
+"""Pictures that are looked at together, while threads decode the next ones (Pillow
+decodes outside the interpreter's lock)."""
 
 EXPORTED = (".onnx", ".pt2")
 """How the names of exported models end."""

@@ -40,6 +40,14 @@ def process(*words: str, runs: Path, **options) -> subprocess.Popen:
     )
 
 
+def ended(child: subprocess.Popen, status: int) -> str:
+    """What a process has said that ends with this status, and without a traceback."""
+    out, error = child.communicate(timeout=600)
+    assert child.returncode == status, out + error
+    assert "Traceback" not in error
+    return out + error
+
+
 def python(code: str, **options) -> subprocess.CompletedProcess:
     """Run Python code in a process of its own."""
     return subprocess.run(

@@ -12,28 +12,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from commandline import environment, fgbook, refused, wait_for
+from commandline import ended, fgbook, process, refused, wait_for
 from fgbook.evidence import records
 
 
 def started(words: list[str], runs: Path) -> subprocess.Popen:
     """A batch in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "fgbook", "batch", *words],
-        env=environment(FGBOOK_RUNS=runs),
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    return process("batch", *words, runs=runs)
 
 
 def done(words: list[str], runs: Path, status: int) -> str:
     """What a batch says that ends with this status."""
-    batch = started(words, runs)
-    out, error = batch.communicate(timeout=600)
-    assert batch.returncode == status, out + error
-    assert "Traceback" not in error
-    return out + error
+    return ended(started(words, runs), status)
 
 
 def manifest(runs: Path) -> dict:

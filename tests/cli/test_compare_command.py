@@ -5,14 +5,13 @@ import json
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 import samples
-from commandline import environment, fgbook, refused, wait_for
+from commandline import ended, fgbook, process, refused, wait_for
 from fgbook.data import fieldguide
 
 WORDS = "--profile quick --row probe --device cpu".split()
@@ -35,22 +34,12 @@ def birds(tmp_path_factory) -> Path:
 
 def started(words: list[str], runs: Path) -> subprocess.Popen:
     """A comparison in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "fgbook", "compare", *words],
-        env=environment(FGBOOK_RUNS=runs),
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    return process("compare", *words, runs=runs)
 
 
 def done(words: list[str], runs: Path, status: int) -> str:
     """What a comparison says that ends with this status."""
-    comparison = started(words, runs)
-    out, error = comparison.communicate(timeout=600)
-    assert comparison.returncode == status, out + error
-    assert "Traceback" not in error
-    return out + error
+    return ended(started(words, runs), status)
 
 
 def manifest(runs: Path) -> dict:
