@@ -6,6 +6,7 @@ import argparse
 import datetime
 import gc
 import json
+import multiprocessing
 import os
 import re
 import resource
@@ -13,7 +14,9 @@ import shlex
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -25,6 +28,7 @@ from fgbook.training.devices import keep_memory
 CLONE = Path(__file__).resolve().parents[1]
 RESULTS = CLONE / "benchmarks" / "results"
 LAYOUT = "channels_last"  # what fgbook trains in
+SPAWN = multiprocessing.get_context("spawn")
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -134,6 +138,49 @@ def turns(
             wait(device)
             times.append(now() - start)
     return taken
+
+
+def turns_apart(
+    makes: Sequence[Callable[[], Callable]], seconds: float, least: int = 3
+) -> tuple[list[list[float]], list]:
+    """As :func:`turns`, of functions that are made and called in processes of their
+    own, so that none has what another has set in its process (how memory is kept, say):
+    the seconds of each in each round, and what each gave in the last one. Seconds of
+    processor time on one thread, of wall time on several. For the CPU only.
+    """
+    gave: list = [None for _ in makes]
+    taken: list[list[float]] = [[] for _ in makes]
+    with ExitStack() as stack:
+        processes = [
+            stack.enter_context(
+                ProcessPoolExecutor(1, SPAWN, _make, (make, torch.get_num_threads()))
+            )
+            for make in makes
+        ]
+        for process in processes:  # once for caches, one after the other
+            process.submit(_again).result()
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end or len(taken[0]) < least:
+            for place, process in enumerate(processes):
+                used, gave[place] = process.submit(_again).result()
+                taken[place].append(used)
+    return taken, gave
+
+
+def _make(make: Callable[[], Callable], threads: int) -> None:
+    """In a process of its own: what :func:`_again` will call."""
+    global _made
+    torch.set_num_threads(threads)
+    _made = make()
+
+
+def _again() -> tuple[float, object]:
+    """In a process of its own: seconds of a call, and what it gave."""
+    now = clock("cpu")
+    gc.collect()
+    start = now()
+    gave = _made()
+    return now() - start, gave
 
 
 def settle(model: Method, images: torch.Tensor) -> Method:

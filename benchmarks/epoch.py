@@ -11,15 +11,18 @@ PIL transforms picture by picture, loss and accuracies read after every step), "
 how its train.py does it (batches of uint8 that are normalised as a whole, losses read
 now and then). Both decode each file in every epoch and keep images in PyTorch's own
 order of memory; "all layers" also trains what the photo profile freezes, which is what
-these scripts do unasked. Files are read in the main process, so that the processor time
-of reading is seen; worker processes would do the same work beside. Needs photographs
-(FGBOOK_DATA) and the backbone's weights. Wanted: theirs at least 1.5 times ours.
-"right" is how many test pictures each way has right in the end.
+these scripts do unasked. Each way runs in a process of its own, so that none profits
+from what another has set (ours tells the process to keep its memory). Files are read in
+that process, so that the processor time of reading is seen; worker processes would do
+the same work beside. Needs photographs (FGBOOK_DATA) and the backbone's weights.
+Wanted: theirs at least 1.5 times ours. "right" is how many test pictures each way has
+right in the end.
 """
 
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import common
@@ -32,6 +35,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from fgbook import backbones, data
+from fgbook.errors import InputError
 from fgbook.methods import build
 from fgbook.papers.feng import PLAIN
 from fgbook.recipe import Recipe
@@ -214,6 +218,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3, help="default: 3")
     parser.add_argument("--size", type=int, help="pixels (default: the profile's)")
     chosen, device = common.options(parser)
+    if device.type != "cpu":
+        raise InputError("this benchmark measures on the CPU; leave out --device.")
     recipe = PLAIN["photo"].but(epochs=chosen.epochs)
     if chosen.size:
         recipe = recipe.but(
@@ -240,25 +246,17 @@ def main() -> None:
         name = chosen_files(*wanted, top)
         about = (top, chosen.classes, recipe)
         ways = {
-            "fgbook": ours(name, recipe),
-            "torchvision": usual(*about, "torchvision"),
-            "timm": usual(*about, "timm"),
-            "torchvision, all layers": usual(*about, "torchvision", True),
-            "timm, all layers": usual(*about, "timm", True),
+            "fgbook": partial(ours, name, recipe),
+            "torchvision": partial(usual, *about, "torchvision"),
+            "timm": partial(usual, *about, "timm"),
+            "torchvision, all layers": partial(usual, *about, "torchvision", True),
+            "timm, all layers": partial(usual, *about, "timm", True),
         }
-        right: dict[str, int] = {}
-
-        def noting(way: str) -> Callable[[], None]:
-            def run() -> None:
-                right[way] = ways[way]()
-
-            return run
-
-        times = common.turns([noting(way) for way in ways], device, chosen.seconds, 2)
-    for way, taken in zip(ways, times, strict=True):
+        times, right = common.turns_apart(list(ways.values()), chosen.seconds, 2)
+    for way, taken, of_test in zip(ways, times, right, strict=True):
         found = common.ratio(taken, times[0])
         seconds = common.median(taken) / chosen.epochs
-        report.row(way, seconds, found[0], right[way])
+        report.row(way, seconds, found[0], of_test)
         if way != "fgbook":
             report.ratio(f"{way}: time over ours", *found, wanted=">= 1.5")
     report.finish(chosen.save)

@@ -161,16 +161,17 @@ def table(
     below += sources(found)
     # With a place in the tab order a wide table can be scrolled by keyboard.
     scrolled = f'<div tabindex="0">{body}</div>'
-    lines_of_text = frame.map(_without_tags).to_string(index=False)
+    lines_of_text = frame.map(without_tags).to_string(index=False)
     asks = f' data-sortable="{html.escape(find)}"' if find else ""
     script = sortable.script() if find else ""
     return Shown(
         f'<figure class="fgbook-table"{asks}>{above}{scrolled}{below}</figure>{script}',
-        f"{caption}\n{lines_of_text}\n{_without_tags(says)}".strip(),
+        f"{caption}\n{lines_of_text}\n{without_tags(says)}".strip(),
     )
 
 
-def _without_tags(cell: object) -> str:
+def without_tags(cell: object) -> str:
+    """HTML as plain text."""
     return html.unescape(re.sub(r"<[^>]*>", "", str(cell)))
 
 

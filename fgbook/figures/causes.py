@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from ..evaluation.causal import Scores
-from .base import NOT_YET, Shown, between, sentence, table
+from .base import NOT_YET, Shown, between, measured, sources, table, without_tags
 from .base import count as counted
 from .causal import (
     NOTE,
@@ -47,20 +47,35 @@ def of_share(found: Table, share: int) -> Found:
 # ---- tables
 
 
+def of_place(lines: Sequence[dict], network: str, share: int) -> list[dict]:
+    """The published lines of a network with this planted share, one a training."""
+    wanted = network, share
+    return [line for line in lines if (line["network"], line["share"]) == wanted]
+
+
+def _cell(one: Estimate, field: str, lines: Sequence[dict]) -> str:
+    """An estimate, whose mean says by `field` what it is of which lines."""
+    if not (lines and one.count):
+        return one.text()
+    mean, space, interval = one.text().partition(" ")
+    return f"{measured(mean, f'causal {field}', lines)}{space}{interval}"
+
+
 def reactions_table(found: Table, lines: Sequence[dict] = ()) -> Shown:
     """What moves the prediction of each network that was trained without a shortcut."""
     networks = of_share(found, 0)
     if not networks:
         return NOT_YET
     columns = {
-        title: of_networks(list(networks.values()), reaction)
-        for reaction, title in REACTIONS.items()
+        reaction: of_networks(list(networks.values()), reaction)
+        for reaction in REACTIONS
     }
     rows = []
     for place, (network, trainings) in enumerate(networks.items()):
         row: dict[str, object] = {"network": network, "trainings": len(trainings)}
-        for title, column in columns.items():
-            row[title] = column[place].text()
+        made = of_place(lines, network, 0)
+        for reaction, column in columns.items():
+            row[REACTIONS[reaction]] = _cell(column[place], reaction, made)
         rows.append(row)
     return table(
         rows,
@@ -80,13 +95,14 @@ def measure_table(found: Table, measure: str, lines: Sequence[dict] = ()) -> Sho
     if not networks:
         return NOT_YET
     everything = list(networks.values())
-    blind = {BLIND[name]: of_each(everything, name, measure) for name in BLIND}
-    cells = _by_explanation(everything, measure, bold=True)
+    made = [of_place(lines, network, 0) for network in networks]
+    blind = {name: of_each(everything, name, measure) for name in BLIND}
+    cells = _by_explanation(everything, measure, made, bold=True)
     rows = []
     for place, (network, trainings) in enumerate(networks.items()):
         row: dict[str, object] = {"network": network, "trainings": len(trainings)}
-        for title, column in blind.items():
-            row[title] = column[place].text()
+        for name, column in blind.items():
+            row[BLIND[name]] = _cell(column[place], f"{measure} {name}", made[place])
         row |= cells[place]
         if measure != "effects":  # of which every picture has one
             row["pictures"] = of_maps(trainings, "bird", measure).count
@@ -114,13 +130,14 @@ def shares_table(found: Table, lines: Sequence[dict] = ()) -> Shown:
         return NOT_YET
     shown = {place: each for place, each in found.items() if place[0] in planted}
     everything = list(shown.values())
+    made = [of_place(lines, network, share) for network, share in shown]
     columns = {
-        "named rightly": of_networks(everything, "right"),
-        "follows the attribute": of_networks(everything, "follows"),
-        "follows the background": of_networks(everything, "planted"),
-        "even map": of_each(everything, "even", "ground"),
+        "named rightly": ("right", of_networks(everything, "right")),
+        "follows the attribute": ("follows", of_networks(everything, "follows")),
+        "follows the background": ("planted", of_networks(everything, "planted")),
+        "even map": ("ground even", of_each(everything, "even", "ground")),
     }
-    cells = _by_explanation(everything, "ground")
+    cells = _by_explanation(everything, "ground", made)
     rows = []
     for line, ((network, share), trainings) in enumerate(shown.items()):
         row: dict[str, object] = {
@@ -128,7 +145,8 @@ def shares_table(found: Table, lines: Sequence[dict] = ()) -> Shown:
             "planted": f"{share} %",
             "trainings": len(trainings),
         }
-        row |= {title: column[line].text() for title, column in columns.items()}
+        for title, (field, column) in columns.items():
+            row[title] = _cell(column[line], field, made[line])
         rows.append(row | cells[line])
     return table(
         rows,
@@ -158,10 +176,14 @@ def of_each(
 
 
 def _by_explanation(
-    found: Sequence[Sequence[Scores]], measure: str, bold: bool = False
+    found: Sequence[Sequence[Scores]],
+    measure: str,
+    made: Sequence[Sequence[dict]],
+    bold: bool = False,
 ) -> list[dict[str, str]]:
     """Of each network a cell for each of the general explanations, and one for those of
-    its own. bold: where it is above the measure's yardstick.
+    its own. made: the lines of each network; bold: where it is above the measure's
+    yardstick.
     """
     rows: list[dict[str, str]] = [{name: "–" for name in GENERAL} for _ in found]
     own: list[list[str]] = [[] for _ in found]
@@ -174,7 +196,7 @@ def _by_explanation(
             more = of_each(having, name, measure, over="bird")
         chance = 0.5 if measure == "within" else 0.0
         for place, one, beyond in zip(places, column, more, strict=True):
-            text = one.text()
+            text = _cell(one, f"{measure} {name}", made[place])
             if bold and beyond.low > chance:
                 text = f"<b>{text}</b>"
             if name in GENERAL:
@@ -210,7 +232,7 @@ def _made_of(found: dict) -> str:
 # ---- in words
 
 
-def in_short(found: Table, network: str) -> Shown:
+def in_short(found: Table, network: str, lines: Sequence[dict] = ()) -> Shown:
     """The chapter's answer in three sentences: who points at the cause, and what the
     shortcut does to one network.
     """
@@ -231,17 +253,26 @@ def in_short(found: Table, network: str) -> Shown:
         f" network: {', '.join(beating)}."
     ]
     shares = sorted(share for name, share in found if name == network)
+    made: list[dict] = []
     if len(shares) > 1:
-        least, most = found[network, shares[0]], found[network, shares[-1]]
+        most, least = (of_place(lines, network, shares[i]) for i in (-1, 0))
+        after, before = found[network, shares[-1]], found[network, shares[0]]
+        made = [*most, *least]
         said.append(
             f"With a background planted for each sibling in {shares[-1]} % of the"
             f" training pictures, {network} follows the background in"
-            f" {of_network(most, 'planted').mean:.2f} of the test pictures (without:"
-            f" {of_network(least, 'planted').mean:.2f}) and the telling attribute in"
-            f" {of_network(most, 'follows').mean:.2f} (without:"
-            f" {of_network(least, 'follows').mean:.2f}). {_noticed(least, most)}"
+            f" {_mean(after, 'planted', most)} of the test pictures (without:"
+            f" {_mean(before, 'planted', least)}) and the telling attribute in"
+            f" {_mean(after, 'follows', most)} (without:"
+            f" {_mean(before, 'follows', least)}). {_noticed(before, after)}"
         )
-    return sentence(" ".join(said))
+    words = " ".join(said)
+    return Shown(f"<div><p>{words}</p>{sources(made)}</div>", without_tags(words))
+
+
+def _mean(found: Sequence[Scores], reaction: str, lines: Sequence[dict]) -> str:
+    """A share of the pictures, without its interval."""
+    return _cell(of_network(found, reaction), reaction, lines).partition(" (")[0]
 
 
 def _noticed(least: Sequence[Scores], most: Sequence[Scores]) -> str:

@@ -17,7 +17,7 @@ from filelock import FileLock
 
 import samples
 from fgbook import papers, paths, reproduce
-from fgbook.evidence import families, records, runs, sortable, verdicts
+from fgbook.evidence import causes, families, records, runs, sortable, verdicts
 from fgbook.images import corruptions
 
 SMALL = {
@@ -290,6 +290,8 @@ def expected(span: dict) -> str:
     """
     field = span["data-field"]
     name, _, rest = field.partition(" ")
+    if name == "causal":
+        return of_causes(span["data-records"].split(), *rest.split(maxsplit=1))
     found = [records.find(key) for key in span["data-records"].split()]
     if field in PLAIN:
         return PLAIN[field](found)
@@ -304,6 +306,20 @@ def expected(span: dict) -> str:
     if name == "corruption":
         return corruption_error(span)
     raise AssertionError(f"no independent way to compute {field!r}")
+
+
+def of_causes(keys: list[str], measure: str, name: str = "") -> str:
+    """The mean over all pictures of some trainings that have the measure; `name`: of
+    this map, or none: of what the network does.
+    """
+    by_key = {line["key"]: line["found"] for line in causes.lines()}
+    pictures = []
+    for key in keys:
+        of_one = by_key[key]["network"]
+        if name:
+            of_one = (by_key[key]["maps"] | by_key[key]["controls"])[name]
+        pictures += [value for value in of_one[measure] if value is not None]
+    return f"{np.float32(pictures).astype(float).mean():.2f}"
 
 
 def values(keys: str, metric: str = "top1") -> np.ndarray:

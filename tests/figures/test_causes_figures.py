@@ -1,5 +1,7 @@
 """The causal table: numbers and words are those of the scores that it is made from."""
 
+import re
+
 import pytest
 import torch
 
@@ -49,16 +51,17 @@ def line(network, share):
 def test_a_line_a_network_and_a_cell_an_explanation(table):
     lines = [line("plain", 0), line("plain", 100), line("transfg", 0)]
     shown = drawn.measure_table(table, "energy", lines)
+    cells = re.sub(r"</?span[^>]*>", "", shown.html)
     both = [table["plain", 0], table["transfg", 0]]
     plain, transfg = (one.text() for one in drawn.of_each(both, "CAM", "energy"))
-    assert shown.html.count(f"<td><b>{plain}</b></td>") >= 1  # more than the bird's
-    assert f"<td><b>{transfg}</b></td>" in shown.html
+    assert cells.count(f"<td><b>{plain}</b></td>") >= 1  # more than the bird's
+    assert f"<td><b>{transfg}</b></td>" in cells
     boxes, best, below = (
         drawn.of_each(both[1:], name, "energy")[0].text()
         for name in ("own boxes", "rollout", "occlusion")
     )
-    assert f"boxes: {boxes}<br>rollout: <b>{best}</b></td>" in shown.html
-    assert f"<td>{below}</td>" in shown.html
+    assert f"boxes: {boxes}<br>rollout: <b>{best}</b></td>" in cells
+    assert f"<td>{below}</td>" in cells
     assert "30 scenes, 2 to 3 trainings a network" in shown.text
     assert shown.html.count("<li ") == 2  # not the shortcut's
     within = drawn.measure_table(table, "within")
@@ -68,6 +71,20 @@ def test_a_line_a_network_and_a_cell_an_explanation(table):
     reactions = drawn.reactions_table(table)
     assert follows[0].text() in reactions.text
     assert follows[1].text() in reactions.text
+
+
+def test_a_number_says_which_lines_it_is_the_mean_of(table):
+    lines = [line("plain", 0), line("plain", 100), line("transfg", 0)]
+    shown = drawn.measure_table(table, "energy", lines)
+    found = re.findall(r'data-field="([^"]*)" data-records="([^"]*)"', shown.html)
+    of_transfg = [field for field, keys in found if keys == "transfg"]
+    maps = ("edges", "bird", "CAM", "occlusion", "own boxes", "rollout")
+    assert of_transfg == [f"causal energy {name}" for name in maps]
+    short = drawn.in_short(table, "plain", lines)
+    assert short.html.count('data-field="causal planted"') == 2
+    assert short.html.count("<li ") == 2
+    assert "span" not in short.text
+    assert "data-field" not in drawn.in_short(table, "plain").html
 
 
 def test_a_dose_is_put_in_words(table):
