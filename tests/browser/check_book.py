@@ -39,6 +39,8 @@ SEARCHES = {"CutMix": "book/gautam"}
 # Chapters by their place in the book, without records: of pictures nothing is measured,
 # and of the field's methods none has been run on photographs yet.
 NO_NUMBERS = {"book/data", "book/methods"}
+# A chapter with numbers and no method of its own to draw.
+NO_METHOD = {"book/causal"}
 # Of axe-core: it must not load style sheets anew, which it may not do from disk.
 AXE = {"resultTypes": ["violations"], "preload": False}
 # Colours are all that changes in the dark.
@@ -238,6 +240,7 @@ def check_page(job: tuple[str, str, bool]) -> list[Fault]:
             weight = f"{sum(sizes) / 1e6:.2f} MB"
             faults.append((f"heavier than {HEAVIEST / 1e6:.0f} MB", weight))
         options = {"phone": screen == "phone", "chapter": chapter}
+        options["method"] = chapter and page not in NO_METHOD
         for what, places in tab.evaluate(MEASURE, options).items():
             faults += [(what, place) for place in places]
         faults += source_of_a_number(tab)

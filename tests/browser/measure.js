@@ -1,6 +1,7 @@
 // What a page looks like on the screen that it is on: returns {what: [where, ...]}.
-// `phone` says whether the screen is narrow, `chapter` whether the page is a chapter.
-({ phone, chapter }) => {
+// `phone` says whether the screen is narrow, `chapter` whether the page is a chapter with
+// numbers, and `method` whether it is one about a method.
+({ phone, chapter, method }) => {
   const SHORTEST = 11; // px, of text in a figure
   const FIRST_NUMBER = 1200; // px from the top of the page
   const LONGEST_ALT = 300; // characters
@@ -97,7 +98,7 @@
       );
   }
   // ---- diagrams of methods
-  if (chapter && !all(".fgbook-diagram").length) fault("no diagram", "the page");
+  if (method && !all(".fgbook-diagram").length) fault("no diagram", "the page");
   for (const section of all("#the-methods > section:not(#not-here)")) {
     const methods = all(":scope > p > strong:first-child", section).length;
     if (all(".fgbook-diagram", section).length < Math.max(methods, 1))
