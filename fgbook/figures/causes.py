@@ -267,7 +267,10 @@ def in_short(found: Table, network: str, lines: Sequence[dict] = ()) -> Shown:
             f" {_mean(before, 'follows', least)}). {_noticed(before, after)}"
         )
     words = " ".join(said)
-    return Shown(f"<div><p>{words}</p>{sources(made)}</div>", without_tags(words))
+    return Shown(
+        f'<div class="fgbook-words"><p>{words}</p>{sources(made)}</div>',
+        without_tags(words),
+    )
 
 
 def _mean(found: Sequence[Scores], reaction: str, lines: Sequence[dict]) -> str:
