@@ -255,8 +255,9 @@ def in_short(found: Table, network: str, lines: Sequence[dict] = ()) -> Shown:
     shares = sorted(share for name, share in found if name == network)
     made: list[dict] = []
     if len(shares) > 1:
-        most, least = (of_place(lines, network, shares[i]) for i in (-1, 0))
-        after, before = found[network, shares[-1]], found[network, shares[0]]
+        before, after = found[network, shares[0]], found[network, shares[-1]]
+        least = of_place(lines, network, shares[0])
+        most = of_place(lines, network, shares[-1])
         made = [*most, *least]
         said.append(
             f"With a background planted for each sibling in {shares[-1]} % of the"

@@ -26,8 +26,10 @@ from .base import (
     duration,
     figure,
     sentence,
+    sources,
     styled,
     table,
+    without_tags,
 )
 from .photos import outline, photo, seen, spread
 from .regions import REGION_STYLES
@@ -100,6 +102,37 @@ def field_table(paper: Paper, found: list[dict], printed: str = "cub") -> Shown:
         illustration=quick,
         says=says,
         find="pmg, or family=parts",
+    )
+
+
+def in_short(paper: Paper, found: list[dict]) -> Shown:
+    """Where the methods lie: the plain backbone, the linear probe, and of the others
+    the lowest and the highest.
+    """
+    among = unchanged(found)
+    rows = by_row(among, [row.name for row in paper.rows])
+    if "plain" not in rows:
+        return sentence("Not run yet.")
+    named = []
+    for name in ("plain", "probe"):
+        if name in rows:
+            mean, interval = accuracy_cells(rows[name], among)
+            named.append(f"{html.escape(paper.row(name).title)} {mean} % ({interval})")
+    said = f"{' and '.join(named)}."
+    others = {
+        name: each for name, each in rows.items() if name not in ("plain", "probe")
+    }
+    if others:
+        order = sorted(others, key=lambda name: accuracy(others[name], among)[0])
+        low, high = (accuracy_cells(others[order[i]], among)[0] for i in (0, -1))
+        said += f" {len(others)} other rows lie between {low} and {high} %."
+    mark = ""
+    if is_quick(among):
+        mark = '<span class="fgbook-illustration">illustration</span> '
+        said += " Drawn birds and a training of seconds: it shows that all of them run."
+    return Shown(
+        f'<div class="fgbook-words"><p>{mark}{said}</p>{sources(among)}</div>',
+        without_tags(said),
     )
 
 

@@ -36,9 +36,8 @@ HEAVIEST = 2_000_000  # bytes, a chapter with all that it loads
 WAIT = 60_000  # milliseconds, for anything in the browser
 # What is searched for, and the page that must come first.
 SEARCHES = {"CutMix": "book/gautam"}
-# Chapters by their place in the book, without records: of pictures nothing is measured,
-# and of the field's methods none has been run on photographs yet.
-NO_NUMBERS = {"book/data", "book/methods"}
+# A chapter by its place in the book, about pictures of which nothing is measured.
+NO_NUMBERS = {"book/data"}
 # A chapter with numbers and no method of its own to draw.
 NO_METHOD = {"book/causal"}
 # Of axe-core: it must not load style sheets anew, which it may not do from disk.

@@ -9,6 +9,7 @@ import torch
 
 import samples
 from fgbook import methods, papers
+from fgbook.evidence import verdicts
 from fgbook.figures import compare as drawing
 from fgbook.papers import compare
 from fgbook.recipe import Recipe
@@ -58,6 +59,25 @@ def test_without_records_every_method_is_not_run(lines):
     table = lines(drawing.field_table(PAPER, []))
     assert {line["measured, %"] for line in table.values()} == {"not run"}
     assert drawing.field_figure(PAPER, []).text.endswith("not run yet.")
+
+
+def test_in_short_are_the_plain_row_the_probe_and_the_range_of_the_others(of):
+    qualities = {"probe": 0.4, "plain": 0.5, "pmg": 0.7, "dcl": 0.2, "cal": 0.6}
+    found = [of(name, 0, quality, "quick") for name, quality in qualities.items()]
+    shown = drawing.in_short(PAPER, found)
+    reached = {
+        record["row"]: f"{100 * verdicts.per_image(record, 'top1').mean():.1f}"
+        for record in found
+    }
+    assert f"plain backbone {reached['plain']} %" in shown.text
+    assert f"linear probe on frozen features {reached['probe']} %" in shown.text
+    assert f"3 other rows lie between {reached['dcl']} and {reached['pmg']} %" in (
+        shown.text
+    )
+    assert "fgbook-illustration" in shown.html
+    photo = [of("plain", 0, 0.5)]
+    assert "fgbook-illustration" not in drawing.in_short(PAPER, photo).html
+    assert drawing.in_short(PAPER, []).text == "Not run yet."
 
 
 def test_images_seen_are_those_of_all_epochs(of):
