@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ import pytest
 from commandline import SMALL, environment, fgbook, process, python, refused, wait_for
 from fgbook import paths
 from fgbook.evidence import records
+from fgbook.training import checkpoints
 
 
 def files(folder: Path) -> dict[Path, bytes]:
@@ -257,17 +257,26 @@ print("found", *[record["key"] for record in found])
 def test_a_request_to_end_leaves_a_checkpoint_of_that_step(
     words, tmp_path, number, status
 ):
-    """Not only the one of minutes before: an engine that ends a job, or a person."""
-    running = process(*words, "--set", "epochs=5000", runs=tmp_path)
+    """An engine ends a job, or a person. Each epoch is saved at its end; here also the
+    steps since then, however few.
+    """
+    long = [word.replace("batch_size=8", "batch_size=2") for word in words]
+    long += ["--set", "epochs=5000"]
+    running = process(*long, runs=tmp_path)
     wait_for(lambda: list(tmp_path.glob("*/log.jsonl")) or running.poll() is not None)
     (log,) = tmp_path.glob("*/log.jsonl")
     wait_for(lambda: log.read_text().count("\n") > 1)
-    before = time.time()
     running.send_signal(number)
     _, error = running.communicate(timeout=600)
     assert running.returncode == status, error
     assert "Traceback" not in error
-    assert (log.parent / "checkpoint.pt").stat().st_mtime > before
+    *_, (done, total) = re.findall(r"(\d+)/(\d+) \[", error)  # of the progress bar
+    content = checkpoints.read(log.parent / "checkpoint.pt")
+    assert content is not None
+    state = content["state"]
+    steps = int(total) // 5000  # in an epoch
+    assert state["epoch"] * steps + state["step"] == int(done) > 0
+    assert state["epoch"] == log.read_text().count("\n")
 
 
 def test_ctrl_c_ends_a_run_so_that_it_can_go_on(words, tmp_path):
