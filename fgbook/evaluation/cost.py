@@ -3,6 +3,7 @@ of networks with random weights.
 
     for name, network in networks(200):
         cost = measure(name, network, 224)
+    times = milliseconds(records)  # row -> of predicting an image
 """
 
 import copy
@@ -15,8 +16,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from .. import backbones
+from .. import backbones, methods
 from ..methods import Attention, Method
+from ..recipe import Recipe
+from ..training import devices
 from ..training.memory import Activations
 
 GATED = "resnet50 with attention"  # paper C's system
@@ -97,22 +100,11 @@ def measure(
     """
     place = torch.device(device)
     network.to(place).to(memory_format=torch.channels_last)
-    image = torch.rand(1, 3, image_size, image_size, device=place)
-    image = image.contiguous(memory_format=torch.channels_last)
 
     with Activations(network.train()) as kept:
-        network(image)
+        network(_image(image_size, place))
 
-    network.eval()
-    seconds = []
-    with torch.inference_mode():
-        for _ in range(warm_up + repeats):
-            _wait(place)
-            start = time.perf_counter()
-            network.predict(image)
-            _wait(place)
-            seconds.append(time.perf_counter() - start)
-
+    seconds = prediction_seconds(network, image_size, repeats, warm_up)
     parameters, flops = size(network, image_size)
     return Cost(
         name=name,
@@ -120,10 +112,59 @@ def measure(
         parameters=parameters,
         flops=flops,
         activations=kept.bytes,
-        seconds=np.array(seconds[warm_up:]),
+        seconds=seconds,
         threads=torch.get_num_threads(),
         device=str(place),
     )
+
+
+@torch.inference_mode()
+def prediction_seconds(
+    network: Method, image_size: int, repeats: int = 5, warm_up: int = 1
+) -> np.ndarray:
+    """(repeats,) seconds of predicting one square image of that side, where the network
+    is. Times wait for the device to finish; the first `warm_up` do not count. Leaves
+    the network in eval mode.
+    """
+    network.eval()
+    place = next(network.parameters()).device
+    image = _image(image_size, place)
+    seconds = []
+    for _ in range(warm_up + repeats):
+        _wait(place)
+        start = time.perf_counter()
+        network.predict(image)
+        _wait(place)
+        seconds.append(time.perf_counter() - start)
+    return np.array(seconds[warm_up:])
+
+
+def milliseconds(
+    found: list[dict], device: str | None = None, repeats: int = 5
+) -> dict[str, float]:
+    """Row -> how long a network like the one of its records takes for one image: the
+    median, in milliseconds. Weights are random, so that none have to be here; methods
+    that find their regions by a threshold may find others. None: a GPU if there is one.
+    """
+    place = device or devices.default_device()
+    times: dict[str, float] = {}
+    for record in found:
+        if record["row"] in times:
+            continue
+        recipe = Recipe.of(record["recipe"]).but(weights="none")
+        network = methods.build(
+            record["method"], record["num_classes"], recipe, record["options"]
+        )
+        network.to(place).to(memory_format=torch.channels_last)
+        seconds = prediction_seconds(network, recipe.image_size, repeats)
+        times[record["row"]] = 1000 * float(np.median(seconds))
+    return times
+
+
+def _image(size: int, device: torch.device) -> torch.Tensor:
+    """One of noise (1, 3, size, size), channels last."""
+    image = torch.rand(1, 3, size, size, device=device)
+    return image.contiguous(memory_format=torch.channels_last)
 
 
 def _wait(device: torch.device) -> None:

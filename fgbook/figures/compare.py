@@ -23,6 +23,7 @@ from .base import (
     QUICK_NOTE,
     WIDTH,
     Shown,
+    count,
     duration,
     figure,
     sentence,
@@ -70,10 +71,17 @@ def family(row: str) -> str:
 # ---- tables
 
 
-def field_table(paper: Paper, found: list[dict], printed: str = "cub") -> Shown:
+def field_table(
+    paper: Paper,
+    found: list[dict],
+    times: Mapping[str, float],
+    printed: str = "cub",
+) -> Shown:
     """One line a method: family, what its own paper prints and on which network,
     accuracy with its 95 % interval, and what it cost, for records of one profile and
     data set. Nothing printed stands beside quick runs, which only illustrate.
+
+    times: row -> milliseconds of a prediction, as ``cost.milliseconds`` measures them.
     """
     outside = left_out(found)
     among = unchanged(found)
@@ -86,12 +94,20 @@ def field_table(paper: Paper, found: list[dict], printed: str = "cub") -> Shown:
         line = {"method": html.escape(row.title), "family": family(row.name)}
         if not quick:
             line["printed, %"] = _printed(paper, row, printed)
-        lines.append(line | _measured(of_row(among, row.name), among))
+        of_this = of_row(among, row.name)
+        lines.append(line | _measured(of_this, among, times.get(row.name)))
     caption = (
         "Top-1 accuracy on the test split with its 95 % interval. Images seen: training"
         " images times epochs; passes: what one costs in training, in passes of the"
         f" plain backbone. {setting(among)}{outside}"
     )
+    if times:
+        caption += (
+            " Milliseconds: of predicting one image, one at a time, the median of a few"
+            " on the machine that executed the notebook, with"
+            f" {count(torch.get_num_threads(), 'thread')}; the other columns are from"
+            " records."
+        )
     if quick:
         caption += QUICK_NOTE
     says = findings.of_rows(among, {row.name: row.title for row in paper.rows})
@@ -144,11 +160,18 @@ def _printed(paper: Paper, row: Row, dataset: str) -> str:
     return f"{value:.1f} ({BACKBONES.get(row.name, USUAL_BACKBONE)})"
 
 
-def _measured(records: list[dict], among: list[dict]) -> dict[str, object]:
-    """What was measured of one row, and what it cost."""
+def _measured(
+    records: list[dict], among: list[dict], time: float | None
+) -> dict[str, object]:
+    """What was measured of one row, and what it cost; `time` in milliseconds."""
     if not records:
         names = ("measured, %", "95 % interval", "seeds", "images seen", "passes")
-        costs = ("training", "GFLOP to predict", "parameters, millions")
+        costs = (
+            "training",
+            "GFLOP to predict",
+            "ms to predict",
+            "parameters, millions",
+        )
         nothing: dict[str, object] = dict.fromkeys((*names, *costs), "–")
         return nothing | {"measured, %": "not run"}
     mean, interval = accuracy_cells(records, among)
@@ -163,6 +186,7 @@ def _measured(records: list[dict], among: list[dict]) -> dict[str, object]:
         # in differing units: what it is sorted by
         "training": f'<span data-sort="{seconds:.1f}">{duration(seconds)}</span>',
         "GFLOP to predict": f"{first['flops'] / 1e9:.3g}",
+        "ms to predict": "–" if time is None else f"{time:.3g}",
         "parameters, millions": f"{first['parameters'] / 1e6:.3g}",
     }
 

@@ -39,7 +39,11 @@ def of(make):
 
 def test_the_table_has_a_line_for_every_row_of_the_profile(of, lines):
     found = [of("plain", 0, 0.5), of("plain", 1, 0.5), of("pmg", 0, 0.7)]
-    table = lines(drawing.field_table(PAPER, found))
+    shown = drawing.field_table(PAPER, found, {"pmg": 12.34})
+    table = lines(shown)
+    assert "ms to predict" in shown.html
+    assert table["PMG"]["ms to predict"] == "12.3"
+    assert table["plain backbone"]["ms to predict"] == "–"  # not timed
     assert list(table) == [row.title for row in PAPER.rows_at("photo")]
     assert table["PMG"]["printed, %"] == "89.6 (ResNet-50)"
     assert table["PMG"]["family"] == "jigsaw"
@@ -49,14 +53,14 @@ def test_the_table_has_a_line_for_every_row_of_the_profile(of, lines):
 
 
 def test_nothing_printed_stands_beside_drawn_birds(of):
-    shown = drawing.field_table(PAPER, [of("plain", 0, 0.5, "quick")]).html
+    shown = drawing.field_table(PAPER, [of("plain", 0, 0.5, "quick")], {}).html
     assert "printed" not in shown
     assert "89.6" not in shown
     assert "fgbook-illustration" in shown
 
 
 def test_without_records_every_method_is_not_run(lines):
-    table = lines(drawing.field_table(PAPER, []))
+    table = lines(drawing.field_table(PAPER, [], {}))
     assert {line["measured, %"] for line in table.values()} == {"not run"}
     assert drawing.field_figure(PAPER, []).text.endswith("not run yet.")
 

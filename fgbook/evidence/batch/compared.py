@@ -4,15 +4,14 @@ and what was planned.
 
 import contextlib
 import html
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from ...errors import InputError
+from ...evaluation import cost
 from ...papers.spec import Paper
 from ...training import devices
 from .. import advice, models, records, sortable
@@ -149,19 +148,11 @@ def milliseconds(comparison: Comparison) -> dict[str, float]:
 
 
 def _milliseconds(run: Run, device: str | None) -> float:
-    place = torch.device(device or devices.default_device())
     about = models.read(run.folder)
     models.check_weights(run.folder, about)
-    network = models.build(about, run.folder, str(place))
-    side = run.recipe.image_size
-    image = torch.rand(1, 3, side, side, device=place)
-    seconds = []
-    with torch.inference_mode():
-        for _ in range(REPEATS + 1):
-            start = time.perf_counter()
-            network.predict(image).sum().item()  # waits for a GPU
-            seconds.append(time.perf_counter() - start)
-    return round(1000 * float(np.median(seconds[1:])), 2)
+    network = models.build(about, run.folder, device or devices.default_device())
+    seconds = cost.prediction_seconds(network, run.recipe.image_size, REPEATS)
+    return round(1000 * float(np.median(seconds)), 2)
 
 
 # ---- for people
