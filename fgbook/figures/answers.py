@@ -14,11 +14,13 @@ from ..papers.spec import Paper
 from .base import Shown, count, distinct, measured, signed, sources
 from .board import by_key, claim_rows, digits, effect_cells, in_words, outcomes
 from .forest import forest
-from .summary import unchanged
+from .summary import accuracy, accuracy_cells, by_row, unchanged
 from .tables import place_of
 
 LINES = 4  # claims that are told one by one
 DRAWN = 10  # and in the picture
+# What stands there until claims can be judged.
+SO_FAR = " Of their rows there are so far, on test images:"
 # Why the best tries are no answer yet.
 CHOSEN = (
     " These are the best tries of tuning, on the validation images that settings are"
@@ -31,7 +33,8 @@ FIRST = ("reversed", "no difference", "holds", "inconclusive", "not run")
 def answer(paper: Paper, found: Sequence[dict], tries: Sequence[dict] = ()) -> Shown:
     """How many claims hold, the strongest evidence claim by claim, and a picture of the
     effects, from the published records of all papers. Where nothing can be judged yet,
-    what the best of the `tries` (records of tuning) reached on validation images.
+    what the rows reached that have been run; without these what the best of the `tries`
+    (records of tuning) reached on validation images.
     """
     mine = records.select(unchanged(found), paper=paper.key)
     said = list(judged([paper], mine))
@@ -44,7 +47,12 @@ def answer(paper: Paper, found: Sequence[dict], tries: Sequence[dict] = ()) -> S
             used |= by_key(chain(*rows))
             lines.append(_line(one, rows))
     opening = _opening(said)
-    if not lines:
+    finished = _finished(paper, mine) if not lines else {}
+    if finished:
+        used |= by_key(chain(*finished.values()))
+        lines = _reached(finished)
+        opening += SO_FAR
+    elif not lines:
         best = _best_tries(tries)
         used |= by_key(best)
         lines = list(map(_try, best))
@@ -102,6 +110,31 @@ def _line(said: Said, rows: tuple[list[dict], list[dict]]) -> str:
     key = f'<a href="#{place_of(claim)}">{html.escape(claim.key)}</a>'
     where = html.escape(" and ".join(said.datasets or ()))
     return f"<li>{key} {said_of} {number} {unit} ({interval}{printed}; {where}).</li>"
+
+
+def _finished(paper: Paper, found: Sequence[dict]) -> dict[str, list[dict]]:
+    """Row -> records on photographs, of the data set with most rows."""
+    photo = records.select(list(found), profile="photo")
+    names = [row.name for row in paper.rows]
+    by_set = [
+        by_row(records.select(photo, dataset=name), names)
+        for name in sorted({record["dataset"] for record in photo})
+    ]
+    return max(by_set, key=len, default={})
+
+
+def _reached(rows: dict[str, list[dict]]) -> list[str]:
+    """The best of these rows, with their intervals."""
+    among = list(chain(*rows.values()))
+    best = sorted(rows, key=lambda name: -accuracy(rows[name], among)[0])
+    lines = []
+    for name in best[:LINES]:
+        mean, interval = accuracy_cells(rows[name], among)
+        where = html.escape(rows[name][0]["dataset"])
+        seeds = count(len(rows[name]), "seed")
+        about = f"{mean} % ({interval}; {where}, {seeds})"
+        lines.append(f"<li><i>{html.escape(name)}</i>: {about}.</li>")
+    return lines
 
 
 def _best_tries(tries: Sequence[dict]) -> list[dict]:

@@ -4,10 +4,12 @@ records made by hand: every count, number and link.
 
 import re
 
+import numpy as np
 import pytest
 
 from fgbook import papers
 from fgbook.data import fetch
+from fgbook.evidence import verdicts
 from fgbook.evidence.judged import judged
 from fgbook.figures import answers, board, repeating
 from fgbook.papers.spec import Seeds
@@ -138,6 +140,19 @@ def test_a_chapter_without_runs_tells_what_was_tried(make):
     assert told == [("plain", "50.0"), ("all", "40.0")]
     assert "and so no results" in tried(tries)
     assert "and so no results" not in tried([])
+
+
+def test_a_chapter_without_verdicts_tells_what_its_rows_reached(make):
+    found = [make("plain", seed, 0.9) for seed in range(2)] + [make("all", 0, 0.3)]
+    shown = answers.answer(PAPER, found, [{"never": "looked at"}])
+    told = re.findall(r"<li><i>(.*?)</i>: <span[^>]*>(.*?)<", shown.html)
+    reached = [
+        100 * np.mean([verdicts.per_image(record, "top1").mean() for record in of])
+        for of in (found[:2], found[2:])
+    ]
+    assert told == [("plain", f"{reached[0]:.1f}"), ("all", f"{reached[1]:.1f}")]
+    assert "cub50, 2 seeds)" in shown.html and "cub50, 1 seed)" in shown.html
+    assert answers.SO_FAR in shown.text
 
 
 def tried(tries) -> str:
