@@ -43,14 +43,17 @@ METRICS = {
 # ---- rows
 
 
-def accuracy_table(paper: Paper, found: list[dict], printed: str = "cub") -> Shown:
+def accuracy_table(
+    paper: Paper, found: list[dict], printed: str | None = "cub"
+) -> Shown:
     """One line a row of the paper: printed and measured top-1 accuracy with its 95 %
     interval, for records of one profile and data set. Those of further rows tell how
     much trainings differ.
 
-    `printed` names the data set whose printed numbers stand beside, except beside quick
-    runs: these are illustrations, and say so. Rows without a record are shown as not
-    run, those that do not exist at the profile not at all.
+    `printed` names the data set whose printed numbers stand beside (None: the paper has
+    none like it), except beside quick runs: these are illustrations, and say so. Rows
+    without a record are shown as not run, those that do not exist at the profile not at
+    all.
     """
     outside = left_out(found)
     among = unchanged(found)
@@ -63,7 +66,7 @@ def accuracy_table(paper: Paper, found: list[dict], printed: str = "cub") -> Sho
         if profiles and not profiles & row.recipes.keys():
             continue
         line = {"row": html.escape(row.title)}
-        if not quick:
+        if printed is not None and not quick:
             line["printed, %"] = paper.printed_text(row.name, printed)
         lines.append(line | _accuracy_line(of_row(found, row.name), among))
 
