@@ -47,17 +47,13 @@ def answer(paper: Paper, found: Sequence[dict], tries: Sequence[dict] = ()) -> S
             used |= by_key(chain(*rows))
             lines.append(_line(one, rows))
     opening = _opening(said)
-    finished = _finished(paper, mine) if not lines else {}
-    if finished:
-        used |= by_key(chain(*finished.values()))
-        lines = _reached(finished)
-        opening += SO_FAR
-    elif not lines:
-        best = _best_tries(tries)
-        used |= by_key(best)
-        lines = list(map(_try, best))
+    if not lines:
+        rows = _finished(paper, mine)
+        best = [] if rows else _best_tries(tries)
+        used |= by_key(chain(best, *rows.values()))
+        lines = _reached(rows) or list(map(_try, best))
         if lines:
-            opening += CHOSEN
+            opening += SO_FAR if rows else CHOSEN
     listed = f"<ul>{''.join(lines)}</ul>" if lines else ""
     picture = _picture(said)
     return Shown(

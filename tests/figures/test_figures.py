@@ -267,6 +267,10 @@ def test_printed_numbers_stand_beside_their_rows():
     assert cells == [f"{value:.1f}" for value in printed if value is not None]
 
 
+def test_a_data_set_that_the_paper_does_not_have_has_no_printed_column():
+    assert "printed" not in figures.accuracy_table(FENG, [], None).html
+
+
 def test_settings_are_the_recipes():
     lines = [line.split() for line in figures.recipe_table(FENG).text.splitlines()]
     line = next(words for words in lines if words[:1] == ["image_size"])
