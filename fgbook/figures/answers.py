@@ -48,12 +48,12 @@ def answer(paper: Paper, found: Sequence[dict], tries: Sequence[dict] = ()) -> S
             lines.append(_line(one, rows))
     opening = _opening(said)
     if not lines:
-        rows = _finished(paper, mine)
-        best = [] if rows else _best_tries(tries)
-        used |= by_key(chain(best, *rows.values()))
-        lines = _reached(rows) or list(map(_try, best))
+        finished = _finished(paper, mine)
+        best: list[dict] = [] if finished else _best_tries(tries)
+        used |= by_key(chain(best, *finished.values()))
+        lines = _reached(finished) or list(map(_try, best))
         if lines:
-            opening += SO_FAR if rows else CHOSEN
+            opening += SO_FAR if finished else CHOSEN
     listed = f"<ul>{''.join(lines)}</ul>" if lines else ""
     picture = _picture(said)
     return Shown(
