@@ -50,42 +50,83 @@
     return Math.min(255, Math.floor(sum / 2 ** 22));
   }
 
-  /* A picture squeezed to side x side pixels: RGB bytes, row by row. It is read in
-     bands of rows: phones refuse a canvas as large as a photograph. */
-  function squeezed(bitmap, side) {
+  /* RGB bytes, rows of `width` pixels, filtered to `side` pixels across. */
+  function across(bytes, width, side) {
+    const axis = filter(width, side);
+    const narrow = new Uint8Array((bytes.length / width) * side);
+    let place = 0;
+    for (let row = 0; row < bytes.length; row += width * 3) {
+      for (const { first, weights } of axis) {
+        for (let c = 0; c < 3; c++) {
+          narrow[place++] = weighted(bytes, row + first * 3 + c, 3, weights);
+        }
+      }
+    }
+    return narrow;
+  }
+
+  /* RGB bytes, `height` rows, filtered to `side` rows. */
+  function down(bytes, height, side) {
+    const row = bytes.length / height;
+    const low = new Uint8Array(side * row);
+    filter(height, side).forEach(({ first, weights }, y) => {
+      for (let x = 0; x < row; x++) {
+        low[y * row + x] = weighted(bytes, first * row + x, row, weights);
+      }
+    });
+    return low;
+  }
+
+  /* RGB bytes, row by row, of a bitmap: the mean of each `factor` x `factor` pixels. It
+     is read in bands of rows: phones refuse a canvas as large as a photograph. */
+  function reduced(bitmap, factor) {
     const { width, height } = bitmap;
-    const across = filter(width, side);
-    const down = filter(height, side);
-    const narrow = new Uint8ClampedArray(height * side * 3);
+    const columns = Math.ceil(width / factor);
+    const bytes = new Uint8Array(columns * Math.ceil(height / factor) * 3);
     const band = document.createElement("canvas");
     band.width = width;
-    band.height = Math.min(height, 128);
+    band.height = Math.min(height, 128); // a multiple of every factor
     const pen = band.getContext("2d", { willReadFrequently: true });
+    let place = 0;
     for (let top = 0; top < height; top += band.height) {
       const rows = Math.min(band.height, height - top);
       pen.fillStyle = "white"; // behind what is transparent
       pen.fillRect(0, 0, width, rows);
       pen.drawImage(bitmap, 0, -top);
       const { data } = pen.getImageData(0, 0, width, rows); // red, green, blue, alpha
-      for (let y = 0; y < rows; y++) {
-        for (let x = 0; x < side; x++) {
-          const { first, weights } = across[x];
+      for (let y = 0; y < rows; y += factor) {
+        const bottom = Math.min(y + factor, rows);
+        for (let x = 0; x < width; x += factor) {
+          const right = Math.min(x + factor, width);
+          const count = (bottom - y) * (right - x);
           for (let c = 0; c < 3; c++) {
-            narrow[((top + y) * side + x) * 3 + c] =
-              weighted(data, (y * width + first) * 4 + c, 4, weights);
+            let sum = 0;
+            for (let v = y; v < bottom; v++) {
+              for (let u = x; u < right; u++) sum += data[(v * width + u) * 4 + c];
+            }
+            bytes[place++] = Math.floor(sum / count + 0.5);
           }
         }
       }
     }
-    const row = side * 3;
-    const square = new Uint8ClampedArray(side * row);
-    for (let y = 0; y < side; y++) {
-      const { first, weights } = down[y];
-      for (let x = 0; x < row; x++) {
-        square[y * row + x] = weighted(narrow, first * row + x, row, weights);
-      }
-    }
-    return square;
+    return { bytes, width: columns, height: Math.ceil(height / factor) };
+  }
+
+  /* A picture squeezed to side x side pixels: RGB bytes, row by row. As in
+     fgbook/data/store.py, a JPEG more than twice too large is reduced first: there
+     libjpeg does so while it decodes, here it is done afterwards. */
+  function squeezed(bitmap, side, isJpeg) {
+    const tooLarge = Math.min(bitmap.width, bitmap.height) / (2 * side);
+    const factor = [8, 4, 2].find((one) => isJpeg && tooLarge >= one) || 1;
+    const { bytes, width, height } = reduced(bitmap, factor);
+    return down(across(bytes, width, side), height, side);
+  }
+
+  /* Whether a file begins as JPEGs do. */
+  async function startsAsJpeg(source) {
+    if (!(source instanceof Blob)) return false;
+    const start = new Uint8Array(await source.slice(0, 3).arrayBuffer());
+    return [0xff, 0xd8, 0xff].every((byte, i) => start[i] === byte);
   }
 
   /* The middle of a squeezed picture as a tensor's values: (1, 3, S, S) in [0, 1]. */
@@ -112,16 +153,18 @@
   async function take(source, name) {
     const options = { colorSpaceConversion: "none", premultiplyAlpha: "none" };
     const turn = ++latest;
-    let bitmap;
+    let bitmap, isJpeg;
     try {
       bitmap = await createImageBitmap(source, options);
+      isJpeg = await startsAsJpeg(source);
     } catch {
       say(`${name} is not a picture that this browser can read.`);
       return;
     }
     if (turn !== latest) return;
     picture?.bitmap.close();
-    picture = { values: middle(squeezed(bitmap, given.store_size)), bitmap, name };
+    const square = squeezed(bitmap, given.store_size, isJpeg);
+    picture = { values: middle(square), bitmap, name };
     await look(Object.keys(sessions));
   }
 
@@ -404,6 +447,7 @@
   }
 
   given.seen = seen; // for the test that compares it with PyTorch
+  given.pixels = () => picture.values;
   showSettings();
   page.hidden = false;
 })();

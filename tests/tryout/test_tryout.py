@@ -13,7 +13,7 @@ import pytest
 import torch
 from filelock import FileLock
 from markdown_it import MarkdownIt
-from PIL import Image
+from PIL import ExifTags, Image
 
 from fgbook import explain, methods, papers, paths, tryout
 from fgbook.data import fieldguide, store
@@ -187,16 +187,31 @@ def drop(tab, name: str, content: bytes, kind: str) -> None:
     )
 
 
-def photograph() -> bytes:
-    """A PNG that is not square and has something to see at every scale."""
+def photograph(kind="png", width=331, height=217, **options) -> bytes:
+    """A picture that is not square and has something to see at every scale."""
     random = np.random.default_rng(3)
-    coarse = random.integers(0, 256, (9, 13, 3), dtype=np.uint8)
-    smooth = Image.fromarray(coarse).resize((331, 217), Image.Resampling.BICUBIC)
-    noise = random.integers(-20, 21, (217, 331, 3))
+    coarse = random.integers(50, 206, (9, 13, 3), dtype=np.uint8)
+    smooth = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+    noise = random.integers(-20, 21, (height, width, 3))
     pixels = (np.asarray(smooth) + noise).clip(0, 255).astype(np.uint8)
     with io.BytesIO() as buffer:
-        Image.fromarray(pixels).save(buffer, format="png")
+        Image.fromarray(pixels).save(buffer, format=kind, **options)
         return buffer.getvalue()
+
+
+def turned() -> Image.Exif:
+    """What a camera notes that was held upright."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    return exif
+
+
+# Too large by a factor that Pillow takes off while it decodes: 2, 4 and 8 times.
+LARGE = {
+    "whole colours": {"width": 499, "height": 375, "subsampling": "4:4:4"},
+    "halved colours": {"width": 997, "height": 653, "subsampling": "4:2:0"},
+    "a camera's": {"width": 2000, "height": 1504, "exif": turned()},
+}
 
 
 def move(tab, slider: str, value: str) -> None:
@@ -264,6 +279,24 @@ def test_a_browser_shows_what_pytorch_computes(tab, tmp_path):
 
     kinds = {address.split(":")[0] for address in asked}
     assert kinds <= {"file", "data", "blob"}
+
+
+@pytest.mark.parametrize("kind", LARGE)
+def test_a_large_jpeg_is_reduced_as_python_does(tab, tmp_path, kind):
+    tab, _ = tab
+    file = tmp_path / "photo.jpg"
+    file.write_bytes(photograph("jpeg", quality=90, **LARGE[kind]))
+    tab.click(".start")
+    wait_for(tab, *graphs.ROWS)
+    forget(tab)
+    drop(tab, file.name, file.read_bytes(), "")
+    wait_for(tab, *graphs.ROWS)
+    mine = 255 * np.float32(tab.evaluate("Array.from(fgbookTry.pixels())"))
+    # The browser rounds before the picture is reduced, libjpeg after: some values are
+    # one apart. Without the reduction they would be up to 20 apart.
+    away = np.abs(mine - 255 * seen(file).numpy().ravel())
+    assert away.max() < 1.5
+    assert away.mean() < 0.25
 
 
 # ---- what is missing
