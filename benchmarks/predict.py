@@ -4,7 +4,8 @@ the same files and network.
     python benchmarks/predict.py                 # 2 threads and 2 workers on the CPU
 
 Ours is what the command does between start-up and its table: files in, names and
-probabilities out, decoded by threads while the network looks at the batch before.
+probabilities out, decoded by threads (or, with `--workers`, by as many processes)
+while the network looks at the batch before.
 Theirs is written as timm's inference script is: torchvision's ImageFolder behind a
 DataLoader with worker processes that stay alive, Resize, CenterCrop and ToTensor, then
 the network, softmax and the best five; in the plain memory layout, as such scripts run
@@ -50,10 +51,11 @@ TOP = 5
 THEIR_BATCH = 256  # timm's default
 
 OURS = "fgbook predict"
+PROCESSES = "fgbook predict --workers"
 SCRIPT = "script"
 LAST = ", channels_last"
 KEPT = ", memory kept"
-WAYS = (OURS, SCRIPT, SCRIPT + LAST, SCRIPT + LAST + KEPT)
+WAYS = (OURS, PROCESSES, SCRIPT, SCRIPT + LAST, SCRIPT + LAST + KEPT)
 
 
 def network() -> Method:
@@ -81,10 +83,10 @@ def pictures(dataset: str, count: int, folder: Path) -> list[Path]:
     return copies
 
 
-def ours(namer: predict.Namer, files: list[Path]) -> list[str]:
+def ours(namer: predict.Namer, files: list[Path], workers: int) -> list[str]:
     """The first name of each picture."""
     found = []
-    for answer in predict.answers(namer, files, TOP, quiet=True):
+    for answer in predict.answers(namer, files, TOP, workers, quiet=True):
         if isinstance(answer, InputError):
             raise answer
         found.append(answer.top[0][0])
@@ -122,9 +124,10 @@ def script(folder: Path, threads: int) -> DataLoader:
 def ready(way: str, folder: Path, files: list[Path], threads: int) -> Callable:
     """One way of naming the pictures, in the process in which it is called."""
     model = network()
-    if way == OURS:
+    if way in (OURS, PROCESSES):
         names = [str(place) for place in range(CLASSES)]
-        return partial(ours, predict.of_model(model, RECIPE, names), files)
+        workers = threads if way == PROCESSES else 0
+        return partial(ours, predict.of_model(model, RECIPE, names), files, workers)
     layout = torch.channels_last if LAST in way else torch.contiguous_format
     if KEPT in way:
         devices.keep_memory()

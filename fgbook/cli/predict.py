@@ -3,10 +3,18 @@
 import csv
 import io
 import json
+import signal
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import (
+    BrokenExecutor,
+    Executor,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+)
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,8 +31,7 @@ if TYPE_CHECKING:
     from .explained import Explainer
 
 BATCH = 32
-"""Pictures that are looked at together, while threads decode the next ones (Pillow
-decodes outside the interpreter's lock)."""
+"""Pictures that are looked at together, while the next ones are decoded."""
 
 EXPORTED = (".onnx", ".pt2")
 """How the names of exported models end."""
@@ -96,6 +103,14 @@ class Named:
     help="Also save each picture in this folder, lit where the model looks, with its"
     " regions or boxes.",
 )
+@click.option(
+    "--workers",
+    default=0,
+    type=click.IntRange(0),
+    metavar="N",
+    help="Processes that decode pictures. Without it threads do, which is faster where"
+    " there are few cores.",
+)
 @on_device
 @click.pass_context
 def predict(
@@ -105,6 +120,7 @@ def predict(
     top: int,
     output: Path | None,
     explain: Path | None,
+    workers: int,
     device: str | None,
 ) -> None:
     """Name the class of IMAGEs, and of all pictures in folders, with a trained model.
@@ -118,7 +134,7 @@ def predict(
 
     found = []
     unreadable = False
-    for answer in answers(namer, files, top, quiet=output is None):
+    for answer in answers(namer, files, top, workers, quiet=output is None):
         if isinstance(answer, InputError):
             unreadable = True
             click.echo(f"Error: {answer}", err=True)
@@ -274,35 +290,60 @@ def key_or_folder(given: str) -> str | Path:
 # ---- what it says
 
 
+def decoded(size: int, file: Path) -> "np.ndarray | InputError":
+    """A picture, (3, size, size) uint8, or why it cannot be read."""
+    from ..data import store
+
+    try:
+        return store.decode(file, size)[0]
+    except InputError as error:
+        return error
+
+
+def decoders(workers: int) -> Executor:
+    """What decodes: processes, or, with 0, threads. Pillow decodes outside the
+    interpreter's lock, and threads have nothing to send.
+    """
+    if not workers:
+        from ..data import store
+
+        return ThreadPoolExecutor(store.workers())
+    # Ctrl-C is for this process, which then ends the others.
+    ignore = partial(signal.signal, signal.SIGINT, signal.SIG_IGN)
+    return ProcessPoolExecutor(workers, get_context("spawn"), ignore)
+
+
 def answers(
-    namer: Namer, files: list[Path], top: int, quiet: bool
+    namer: Namer, files: list[Path], top: int, workers: int = 0, *, quiet: bool
 ) -> Iterator[Named | InputError]:
     """For each file, in order, what the model says, or why it cannot be read. A bar
-    shows how far it is, unless `quiet`.
+    shows how far it is, unless `quiet`. workers: see `decoders`.
+
+    Raises InputError where the system ends a process that decodes.
     """
     import numpy as np
     from tqdm.auto import tqdm
 
-    from ..data import store
-
-    def decoded(file: Path) -> "np.ndarray | InputError":
-        try:
-            return store.decode(file, namer.size)[0]
-        except InputError as error:
-            return error
-
+    read_one = partial(decoded, namer.size)
+    at_once = -(-BATCH // (2 * workers)) if workers else 1  # files that are sent
     batches = [files[i : i + BATCH] for i in range(0, len(files), BATCH)]
     with (
-        ThreadPoolExecutor(store.workers()) as pool,
+        decoders(workers) as pool,
         tqdm(
             total=len(files), unit=" images", disable=quiet or None, leave=False
         ) as bar,
     ):
-        ahead = pool.map(decoded, batches[0])
+        ahead = pool.map(read_one, batches[0], chunksize=at_once)
         for these, following in pairwise([*batches, []]):
-            read = list(ahead)
-            # decoded while the model looks at these
-            ahead = pool.map(decoded, following)
+            try:
+                read = list(ahead)
+                # decoded while the model looks at these
+                ahead = pool.map(read_one, following, chunksize=at_once)
+            except BrokenExecutor as error:
+                raise InputError(
+                    "the system ended a process that decodes pictures, perhaps for"
+                    " want of memory; give fewer --workers, or none."
+                ) from error
             whole = [one for one in read if not isinstance(one, InputError)]
             shares = iter(namer.shares(np.stack(whole)) if whole else ())
             if whole and namer.explainer is not None:

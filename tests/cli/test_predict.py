@@ -1,7 +1,9 @@
 """`fgbook predict`: the class of new pictures, from a model alone."""
 
 import io
+import os
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -9,7 +11,8 @@ import torch
 from PIL import Image
 
 from commandline import fgbook, refused
-from fgbook.cli import explained
+from fgbook.cli import explained, predict
+from fgbook.errors import WRONG_INPUT
 from fgbook.evidence import records
 
 
@@ -39,6 +42,33 @@ def test_shares_of_the_classes_add_up(with_run, images):
     assert len(shares) == 2
     assert shares == sorted(shares, reverse=True)
     assert sum(shares) == pytest.approx(100, abs=0.11)
+
+
+def test_processes_decode_what_threads_do(with_run, images, tmp_path):
+    """In the order given, and a broken file between does not stop them."""
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"not much of a picture")
+    files = [images[1], str(broken), images[0]]
+    found = []
+    for workers in ("0", "2"):
+        command = ["predict", *files, "--run", with_run["key"], "--workers", workers]
+        found.append(fgbook(*command))
+    for result in found:
+        assert result.exit_code == WRONG_INPUT
+        assert "broken.png" in result.stderr
+    assert found[0].stdout == found[1].stdout
+    assert found[0].stdout.splitlines()[0] == images[1]
+
+
+def test_a_process_that_is_ended_is_one_sentence(with_run, images, monkeypatch):
+    """As the system does it that runs out of memory."""
+    monkeypatch.setattr(predict, "decoded", end_of_process)
+    command = ["predict", *images, "--run", with_run["key"], "--workers", "1"]
+    refused(fgbook(*command), "the system ended a process", "fewer --workers")
+
+
+def end_of_process(*_) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_picture_that_is_given_twice_counts_once(with_run, images):
