@@ -3,8 +3,9 @@ the field run today, in one harness. Not a paper: its table is what each method'
 paper prints, and its claims are our question, whether a method beats the plain
 backbone.
 
-All rows share the backbone and the pictures, start from one recipe, and are tuned with
-as many tries each: the same rates and lengths, then four of its own.
+All rows share the backbone and the pictures and start from one recipe. At photo each
+has as many tries: the same rates and lengths, then four of its own; what has not been
+tried yet has the recipe's settings.
 """
 
 from . import feng, liang
@@ -14,10 +15,11 @@ from .spec import Claim, Paper, Recipes, Row, Seeds, Table, Tuning
 
 # Drawn birds only show that a method runs and learns, and what it costs: two epochs of
 # half the images there. At the other profiles rows share their runs with the papers'
-# own chapters (probe, plain, nts-net, focus).
+# own chapters (probe, plain, nts-net, focus; at paper also flrdf).
 RECIPES = feng.METHOD.at("quick", epochs=2, fraction=0.5)
-# as it was tuned for the chapter on paper B: the same run at photo
+# as they were tuned for the chapter on paper B: the same runs at photo
 PLAIN = feng.PLAIN.at("quick", epochs=2, fraction=0.5)
+FOCUS = feng.WHOLE.at("quick", epochs=2, fraction=0.5)
 # four images of a class in a batch: its pairs
 PAIRS = RECIPES.but(per_class=4)
 
@@ -42,7 +44,7 @@ TRANSFG = Recipes(quick=PAIRS["quick"], paper=VIT_RECIPE.but(per_class=4))
 DINO = Recipes(paper=PAPER_RECIPE.but(backbone="timm:vit_small_patch14_dinov2.lvd142m"))
 
 # Options where the original's sizes (448 pixels, maps of 14 x 14 cells and more) do not
-# fit maps of 7 x 7 or 9 x 9; the original's are the methods' defaults. One set for all
+# fit maps of 7 x 7 or 10 x 10; the original's are the methods' defaults. One set for all
 # profiles. None was chosen by a test image.
 CAL = {"m": 8, "scale": 8.0}
 PARTNET = {"width": 32, "hidden": 64, "square": 3, "sharpness": 20.0}
@@ -96,7 +98,7 @@ ROWS = (
     Row("mmal", "MMAL-Net",
         "mmal", {}, RECIPES),
     Row("focus", "focus and discriminate",
-        "focus", {}, RECIPES),
+        "focus", {}, FOCUS),
     Row("cal", "CAL",
         "cal", CAL, RECIPES),
     Row("transfg", "TransFG (quick: hybrid)",

@@ -38,9 +38,9 @@ PAPER_RECIPE = Recipe(
 # At the small profiles: recipes that were tuned for a plain backbone. The paper's Adam
 # with cycles is a row of its own there.
 QUICK_RECIPE = feng.QUICK_RECIPE
-# On smaller images than in the other chapters (32 k + 1: 5 x 5 cells lie evenly), and
-# shorter, because there are three dozen rows; without label smoothing and zoom, which
-# are components here.
+# On smaller images than PHOTO has (32 k + 1: 5 x 5 cells lie evenly), and shorter,
+# because there are more than forty rows; without label smoothing and zoom, which are
+# components here.
 PHOTO_START = PHOTO.but(
     image_size=129,
     store_size=144,

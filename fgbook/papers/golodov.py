@@ -12,7 +12,7 @@ from .spec import Claim, Paper, Recipes, Row, Seeds, Table, Tuning
 # Section IV says: Adam, then Adamax at 1e-4; 90 epochs for the simple network. All else
 # is silent: Keras's defaults of its year (Adam at 1e-3, batches of 32, constant rates,
 # no weight decay, no augmentation), the epoch that is best on the validation images. At
-# photo as in all chapters: the last epoch, after training on these too.
+# photo as in most chapters: the last epoch, after training on these too.
 KERAS = Recipe(
     optimiser="adam",
     lr=1e-3,

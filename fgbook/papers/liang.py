@@ -8,8 +8,9 @@ from .spec import Claim, Paper, Recipes, Row, Table, Tuning
 
 # The part of the text that gives the training's settings cannot be read in our copy. So
 # all rows take those of the chapter on paper B, which are the field's usual ones; at
-# photo, where each of the method's steps takes three of the plain backbone's, smaller
-# images and few epochs. The losses weigh 1 each (eq. 5: alpha, beta, gamma).
+# photo those that it had in an earlier edition, with smaller images and fewer epochs,
+# because each of the method's steps takes three of the plain backbone's. The losses
+# weigh 1 each (eq. 5: alpha, beta, gamma).
 PHOTO_RECIPE = Recipe(
     image_size=112,
     store_size=128,

@@ -26,8 +26,8 @@ PAPER_RECIPE = Recipe(
     train_on="train+val",
 )
 
-# On images this small the rates of paper B's chapter end at chance: pilots of three
-# epochs led to AdamW and a slow backbone.
+# On images this small the rates that paper B's chapter had in an earlier edition
+# end at chance: pilots of three epochs led to AdamW and a slow backbone.
 PHOTO_RECIPE = Recipe(
     image_size=96,
     store_size=108,
