@@ -44,8 +44,8 @@ TRANSFG = Recipes(quick=PAIRS["quick"], paper=VIT_RECIPE.but(per_class=4))
 DINO = Recipes(paper=PAPER_RECIPE.but(backbone="timm:vit_small_patch14_dinov2.lvd142m"))
 
 # Options where the original's sizes (448 pixels, maps of 14 x 14 cells and more) do not
-# fit maps of 7 x 7 or 10 x 10; the original's are the methods' defaults. One set for all
-# profiles. None was chosen by a test image.
+# fit maps of 7 x 7 or 10 x 10; the original's are the methods' defaults. One set for
+# all profiles. None was chosen by a test image.
 CAL = {"m": 8, "scale": 8.0}
 PARTNET = {"width": 32, "hidden": 64, "square": 3, "sharpness": 20.0}
 PMG = {"n": (4, 2, 2), "width": 64}
