@@ -166,7 +166,7 @@ def threads_each(jobs: int) -> int:
     from ..evidence import records
 
     told = os.environ.get("OMP_NUM_THREADS", "")
-    return int(told) if told.isdigit() else max(1, records.cores() // jobs)
+    return max(1, int(told) if told.isdigit() else records.cores() // jobs)
 
 
 # ---- the plan

@@ -3,10 +3,21 @@
 import time
 
 import click
+from click.core import ParameterSource
+from click.exceptions import Exit
 
-from ..errors import InputError, unfinished
+from ..errors import AGAIN, InputError, unfinished
 from .common import check_device, examples, on_device, publishes, within_budget
 from .predict import key_or_folder
+
+# Parameter -> option that only one of the two ways has.
+OF_RUN = {"scenes": "--scenes", "publish": "--publish"}
+OF_TABLE = {
+    "networks": "--network",
+    "shares": "--share",
+    "seeds": "--seeds",
+    "budget_minutes": "--budget-minutes",
+}
 
 
 @click.command(
@@ -62,7 +73,9 @@ from .predict import key_or_folder
 @within_budget
 @publishes
 @on_device
+@click.pass_context
 def causal(
+    ctx: click.Context,
     key: str | None,
     scenes: int,
     table: bool,
@@ -85,6 +98,10 @@ def causal(
             "choose one: --run KEY judges a trained model, --table makes the book's"
             " table."
         )
+    kind, others = ("--table", OF_RUN) if table else ("--run", OF_TABLE)
+    for name, option in others.items():
+        if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise InputError(f"{option} says nothing beside {kind}; leave it out.")
     check_device(device)
     if key is not None:
         _one(key, scenes, publish, device)
@@ -112,7 +129,7 @@ def _table(
         if (left is not None and left <= 0) or not causes.make(one, device, left):
             done = len(wanted) - len(todo) + place
             click.echo(unfinished(done, len(wanted)), err=True)
-            return
+            raise Exit(AGAIN)
         shown = f"{one.network}, shortcut {one.share} %, seed {one.seed}"
         click.echo(f"{time.strftime('%H:%M:%S')} {shown}: published")
 
@@ -132,7 +149,8 @@ def _one(key: str, count: int, publish: bool, device: str | None) -> None:
         edited = causes.edit_parts(model, about, count, publish)
         click.echo(drawn.parts_table(edited).text)
         return
-    if not dataset.startswith("fieldguide"):
+    # the birds of the source pool are of other species than those of the experiment
+    if not dataset.startswith("fieldguide") or dataset == "fieldguide-source":
         raise InputError(
             f"run {about['key']} was trained on {dataset}; the experiment needs drawn"
             " birds: name a run whose data set is fieldguide (or one of cub's, whose"

@@ -99,7 +99,7 @@ def compare(
     wanted = rows if not rows else tuple(dict.fromkeys((advice.BASELINE, *rows)))
     everything = grid.grid([about], profile, wanted, [dataset], numbers)
     threads = threads_each(jobs)
-    place = folder(everything, budget_minutes)
+    place = folder(everything, budget_minutes, jobs, device)
     hardware = pace.hardware(device, threads)
     said = pictures_in_words(everything[0].run)
     for line in said:
@@ -115,7 +115,8 @@ def compare(
             free = 60 * budget_minutes * (1 - budget.KEPT_BACK)
             free = jobs * (free - (time.monotonic() - began))
         choice = budget.choose(seconds, free)
-        budget.remember(place, choice)
+        if not only_plan:
+            budget.remember(place, choice)
     entries = budget.in_order(everything, choice)
     for line in plan(entries, paces, jobs, pace.in_words(hardware)):
         say(line)
@@ -154,7 +155,9 @@ def named(pictures: str) -> str:
     return found
 
 
-def folder(entries: list["Entry"], budget_minutes: float | None) -> Path:
+def folder(
+    entries: list["Entry"], budget_minutes: float | None, jobs: int, device: str | None
+) -> Path:
     """Where report, choice and logs are: the same words on the same pictures, the same
     folder.
     """
@@ -162,7 +165,12 @@ def folder(entries: list["Entry"], budget_minutes: float | None) -> Path:
     from ..evidence import records
 
     keys = sorted(entry.run.key for entry in entries)
-    asked = {"runs": keys, "minutes": budget_minutes}
+    asked = {
+        "runs": keys,
+        "minutes": budget_minutes,
+        "jobs": jobs,
+        "device": device,
+    }
     return paths.runs() / "comparisons" / records.key(asked)
 
 
@@ -170,11 +178,18 @@ def folder(entries: list["Entry"], budget_minutes: float | None) -> Path:
 
 
 def pictures_in_words(run: "Run") -> list[str]:
-    """The pictures, how they are divided, and what each part is for."""
+    """The pictures, how they are divided, and what each part is for. Raises InputError
+    for fewer test pictures than tell two methods apart.
+    """
     from .. import data
 
     recipe = run.recipe
     found = run.look.load(run.dataset, recipe.store_size)
+    if len(found.test) < 2:
+        raise InputError(
+            f"{run.dataset}: its test part holds 1 picture, and a comparison needs at"
+            " least 2; add pictures, or put more of them into a folder test."
+        )
     parts = [f"{len(found.split(name))} {name}" for name in ("train", "val", "test")]
     learn = "train and val" if recipe.train_on == "train+val" else "train"
     if recipe.fraction < 1:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+    from ..explain import Explanation
     from ..methods import Method
 
 MAPS = ("own attention", "rollout", "CAM", "Grad-CAM", "own boxes", "own regions")
@@ -42,6 +43,7 @@ class Explainer:
         self.folder = folder
         self.saved = 0
         self.name = ""  # of the map, once there is one
+        self.explain: Explanation | None = None
 
     def save(self, files: Sequence[Path], pixels: "np.ndarray") -> None:
         """A PNG file for each picture (B, 3, size, size) uint8. The number in its name
@@ -54,10 +56,12 @@ class Explainer:
         views = self.views(pixels)  # (B, 3, S, S) in [0, 1]
         with torch.no_grad():
             classes = self.model.predict(views).argmax(1)
-        explanations = offered(self.model, views[:1]).explanations
-        mine = [name for name in MAPS if name in explanations]
-        self.name = mine[0] if mine else "occlusion"
-        maps = explanations[self.name](views, classes).detach()
+        if self.explain is None:  # one for all pictures
+            explanations = offered(self.model, views[:1]).explanations
+            mine = [name for name in MAPS if name in explanations]
+            self.name = mine[0] if mine else "occlusion"
+            self.explain = explanations[self.name]
+        maps = self.explain(views, classes).detach()
 
         boxes = self._boxes(views)
         for i, file in enumerate(files):
@@ -89,7 +93,9 @@ class Explainer:
     def _write(self, file: Path, content: bytes) -> None:
         from ..export import files
 
-        files.write(self.folder / f"{self.saved:05d}-{file.stem}.png", content)
+        # a name of 255 bytes is the longest, and a letter has up to 4
+        path = self.folder / f"{self.saved:05d}-{file.stem[:60]}.png"
+        files.write(path, content, "name another folder for these pictures")
 
 
 def drawn(view: "Tensor", light: "Tensor", boxes: "Sequence[np.ndarray]") -> bytes:

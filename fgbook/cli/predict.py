@@ -157,8 +157,10 @@ def predict(
 
 def walked(given: Iterable[Path]) -> list[Path]:
     """The files that are asked for, each once, in the order given; of a folder, all
-    pictures below it, by name. Raises InputError for what is not there.
+    pictures below it, by name, but for what is hidden or belongs to a tool. Raises
+    InputError for what is not there.
     """
+    from ..data.files import is_tools
     from ..data.store import SUFFIXES
 
     found: dict[Path, None] = {}
@@ -167,7 +169,9 @@ def walked(given: Iterable[Path]) -> list[Path]:
             inside = [
                 file
                 for file in sorted(path.rglob("*"))
-                if file.suffix.lower() in SUFFIXES and file.is_file()
+                if file.suffix.lower() in SUFFIXES
+                and not any(map(is_tools, file.relative_to(path).parts))
+                and file.is_file()
             ]
             if not inside:
                 raise InputError(f"{path}: there is no picture in this folder.")
@@ -392,7 +396,8 @@ def write(path: Path, found: list[Named], top: int) -> None:
     from ..export import files
 
     text = as_lines(found) if path.suffix == ".jsonl" else as_table(found, top)
-    files.write(path, text.encode())
+    # names of files are bytes, which need not be UTF-8: they are written as they are
+    files.write(path, text.encode(errors="surrogateescape"))
 
 
 def as_lines(found: list[Named]) -> str:

@@ -209,6 +209,11 @@ def check_copy(path: Path, runs: int) -> None:
         )
     if path.suffix != ".json":
         raise InputError(f"--record {path} must end in .json.")
+    there = next(folder for folder in path.absolute().parents if folder.exists())
+    if not there.is_dir():
+        raise InputError(
+            f"--record {path}: {there} is a file, not a folder; name another place."
+        )
 
 
 def write_copy(record: dict, path: Path) -> None:
@@ -247,6 +252,12 @@ def tune(
             f"{paper} lists no tuning for profile {profile!r}; it does for:"
             f" {', '.join(about.tuning) or 'none'}."
         )
+    for line in lines:  # before hours of the first one
+        if line.name not in tuned:
+            raise InputError(
+                f"{paper} lists no tuning for row {line.name!r} at profile {profile!r};"
+                f" it does for: {', '.join(tuned) or 'none'}."
+            )
     dataset = one_dataset(datasets)
     check_device(device)
 

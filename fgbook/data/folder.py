@@ -125,13 +125,14 @@ def listed(root: Path, name: str) -> Photos:
                 (row["split"], row["class"], row["file"])
                 for row in csv.DictReader(file)
             ]
-    except (OSError, KeyError, UnicodeDecodeError) as error:
+        wanted = {unicodedata.normalize("NFC", "/".join(row)) for row in rows}
+    # a line that is too short has None in its last columns
+    except (OSError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise InputError(
             f"{name}: {table} cannot be read ({error}); it must have the columns class,"
             " file and split."
         ) from error
 
-    wanted = {unicodedata.normalize("NFC", "/".join(row)) for row in rows}
     there = {unicodedata.normalize("NFC", file) for file in found.files}
     for what, which in (
         ("is not there", wanted - there),

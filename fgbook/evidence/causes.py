@@ -187,7 +187,8 @@ def edit_parts(
 ) -> dict[str, dict[str, "Tensor"]]:
     """Edit the marked parts of `pictures` photographs of the test split that a trained
     model was tested with, and ask its explanations which parts matter; `about`: what
-    its model.json says. Raises InputError for a data set without marked parts.
+    its model.json says. Raises InputError for a data set without marked parts, and
+    for other pictures than those.
     """
     from .. import data
     from ..evaluation import causal, part_edits
@@ -195,7 +196,13 @@ def edit_parts(
 
     commit, began = records.commit(), time.perf_counter()
     recipe = Recipe.of(about["recipe"])
-    test = data.load(about["dataset"], recipe.store_size).test
+    dataset = data.load(about["dataset"], recipe.store_size)
+    if dataset.fingerprint != about["data_fingerprint"]:
+        raise InputError(
+            f"the pictures of {about['dataset']} are others than those that run"
+            f" {about['key']} was made with; train its row on these."
+        )
+    test = dataset.test
     explanations, _ = offered_to(model, recipe.image_size)
     edited = part_edits.measure(model, test, recipe, explanations, pictures)
     if publish:

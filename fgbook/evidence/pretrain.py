@@ -1,7 +1,7 @@
 """How the shipped weights of the `small` backbone were made: trained to tell apart the
 species of fieldguide's `source` pool.
 
-    fgbook pretrain            # or: python -m fgbook.evidence.pretrain
+    fgbook pretrain
 
 writes ``small.safetensors`` (the backbone only) and ``small.json`` (what made it, and
 how good it is) into the package.
@@ -168,7 +168,3 @@ def _about(
         },
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-
-
-if __name__ == "__main__":
-    print(json.dumps(pretrain()["accuracy"], indent=1))

@@ -99,8 +99,17 @@ def write_atomically(path: Path, content: bytes) -> None:
     except OSError as error:
         raise InputError(
             f"cannot write {path}: {error.strerror or error}; free some space or choose"
-            " another folder (FGBOOK_RUNS)."
+            f" another folder{_setting(path)}."
         ) from error
+
+
+def _setting(path: Path) -> str:
+    """Which variable names the folder that a file is in, where one does."""
+    places = {"FGBOOK_RESULTS": paths.results(), "FGBOOK_RUNS": paths.runs()}
+    for name, place in places.items():
+        if path.is_relative_to(place):
+            return f" ({name})"
+    return ""
 
 
 def write_json(path: Path, content: dict) -> dict:

@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -117,7 +118,7 @@ def rows(
     for run in todo:
         left = devices.agree(way.minutes_left, device)
         if left is not None and left <= 0:
-            record = _find(run, device)
+            record = _find(run, device, train)
         else:
             record = _find_or_make(run, way, train)
         if record is not None:
@@ -127,15 +128,16 @@ def rows(
     return found
 
 
-def _find(run: Run, device: str | None) -> dict | None:
+def _find(run: Run, device: str | None, train: bool) -> dict | None:
+    """A record that is there; with `train`, of a run whose model is too."""
     record = devices.agree(lambda: records.find(run.key), device)
-    return None if record is None else under_its_name(run, record)
+    if record is None or (train and not _is_usable(run, device)):
+        return None
+    return under_its_name(run, record)
 
 
 def _find_or_make(run: Run, way: Way, train: bool) -> dict | None:
-    record = _find(run, way.device)
-    if record is not None and train and not _is_usable(run, way.device):
-        record = None
+    record = _find(run, way.device, train)
     if record is None:
         record = _make(run, way)
     return None if record is None else under_its_name(run, record)
@@ -177,7 +179,9 @@ def _make(run: Run, way: Way) -> dict | None:
     if before and not _has_weights(before, way.device) and not _make(before, way):
         return None
 
-    with _turn(run.key, way.device):
+    with _turn(run.key, way) as mine:
+        if not mine:
+            return None
         if not devices.agree(lambda: models.is_described(run.folder), way.device):
             about = models.describe(run, run.data())
             devices.agree(lambda: models.write(run.folder, about), way.device)
@@ -257,10 +261,12 @@ def _seen(run: Run, network: Method, dataset: DataSet, device: str | None) -> Da
 
 
 @contextmanager
-def _turn(key: str, device: str | None = None) -> Iterator[None]:
+def _turn(key: str, way: Way) -> Iterator[bool]:
     """Held while a run is trained and measured. A second job on the same key says so,
-    and waits. Of several processes the first holds it.
+    and waits; False where its time budget ends meanwhile. Of several processes the
+    first holds it.
     """
+    device = way.device
     folder = paths.runs() / "locks"
     lock = FileLock(folder / f"{key}.lock")
 
@@ -284,10 +290,16 @@ def _turn(key: str, device: str | None = None) -> Iterator[None]:
                 flush=True,
             )
         # a message now and then: processes that hear nothing for long give up
-        while not devices.agree(lambda: acquire(60), device):
-            pass
+        while True:
+            left = devices.agree(way.minutes_left, device)
+            seconds = 60 if left is None else min(60, 60 * left)
+            if seconds <= 0:
+                yield False
+                return
+            if devices.agree(partial(acquire, seconds), device):
+                break
     try:
-        yield
+        yield True
     finally:
         lock.release()
 

@@ -6,9 +6,12 @@ from pathlib import Path
 from ..errors import InputError
 
 
-def write(path: Path, content: bytes) -> None:
+def write(
+    path: Path, content: bytes, instead: str = "name another file with -o"
+) -> None:
     """Write a file under a temporary name and rename it. Raises InputError where it
-    cannot be written; what stood there before is then intact.
+    cannot be written; what stood there before is then intact. instead: what else a
+    person can do than to free some space.
     """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
@@ -22,6 +25,6 @@ def write(path: Path, content: bytes) -> None:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(
-            f"cannot write {path} ({error.strerror or error}); free some space, or name"
-            " another file with -o."
+            f"cannot write {path} ({error.strerror or error}); free some space, or"
+            f" {instead}."
         ) from error

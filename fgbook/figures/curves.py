@@ -126,7 +126,11 @@ def curves_figure(found: list[dict]) -> Shown:
     panels: list[Panel] = []
     if any(scores.values()):  # a recipe may train without validation images
         panels.append(("epoch", "validation accuracy, %", scores, None))
-    panels.append(("epoch", "loss of the image head", losses, None))
+    if any(losses.values()):
+        panels.append(("epoch", "loss of the image head", losses, None))
+    if not panels:
+        text = "None of these runs has an image head or was validated"
+        return Shown(f"<p>{text}.</p>", f"{text}.")
     return sweep_figure(panels, caption)
 
 
@@ -157,6 +161,7 @@ def _score(line: dict) -> float | None:
     return None if line["val_top1"] is None else 100.0 * line["val_top1"]
 
 
-def _image_loss(line: dict) -> float:
+def _image_loss(line: dict) -> float | None:
+    """None for what has no image head, such as SimSiam's first stage."""
     # Oldest logs have the loss beside the epoch.
-    return line["image"] if "image" in line else line["losses"]["image"]
+    return line["image"] if "image" in line else line["losses"].get("image")

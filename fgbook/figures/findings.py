@@ -48,11 +48,6 @@ def joined(*parts: str) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
-def keyed(keys: Iterable[str]) -> str:
-    """The keys of claims, of which a reader wants more: "B1, B2 and B3"."""
-    return listed(keys, 8, "b")
-
-
 def grouped(known: Mapping[str, Any], kind: Callable[[Any], str]) -> dict[str, list]:
     """Kind of a value -> the names that have such a value."""
     found: dict[str, list] = defaultdict(list)

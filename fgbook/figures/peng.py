@@ -201,7 +201,7 @@ def _row_names(amounts: tuple[int, ...]) -> dict[str, list[str]]:
     return names
 
 
-def amounts_table(paper: Paper, found: list[dict]) -> Shown:
+def amounts_table(found: list[dict]) -> Shown:
     """Table 2 as measured: accuracy at low resolution by the amounts of both stages;
     the last line is mixed training.
     """

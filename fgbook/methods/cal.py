@@ -217,8 +217,9 @@ class CAL(Method):
         """The box round that mask with a margin, within the image: (B, 4) xyxy."""
         size = images.shape[-1]
         edges = components.bounding_box(self._mask(of, images, level))
-        outwards = torch.tensor([-1.0, -1.0, 1.0, 1.0], device=images.device)
-        return (edges + margin * size * outwards).clamp(0, size)
+        low, high = edges.chunk(2, 1)
+        away = margin * size
+        return torch.cat([low - away, high + away], 1).clamp(0, size)
 
     def _from_centre(self, v: Tensor, targets: Tensor) -> Tensor:
         """V minus its class's centre, which has length 1: (B, m * n). A mixed image is

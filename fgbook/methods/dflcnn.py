@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..backbones import Backbone
 from ..errors import InputError
 from .heads import linear
+from .inputs import check_depth
 from .method import Criterion, Method
 
 
@@ -55,11 +56,7 @@ class DFLCNN(Method):
             raise InputError(
                 f"dflcnn: k >= 1 and side >= 0 are needed, not k {k} and side {side}."
             )
-        if not 1 <= depth <= len(backbone.depths):
-            raise InputError(
-                f"dflcnn: depth is {depth}; {backbone.name} gives maps at"
-                f" {len(backbone.depths)} depths, so choose 1 (the deepest) to that."
-            )
+        check_depth("dflcnn", depth, backbone)
         self.k = k
         self.depth = depth
         self.side = side

@@ -18,6 +18,7 @@ from ..errors import InputError
 from ..images import components, regions
 from ..images.shuffle import shuffle_patches
 from .heads import linear
+from .inputs import side_of
 from .method import Method
 from .options import check_choice
 from .suppression import Suppression
@@ -190,11 +191,7 @@ class Flrdf(Method):
         """(a): the maps X (B, n, h, w), the same pressed, X^s, and the image head's
         logits (B, C) of these.
         """
-        if images.shape[-1] != images.shape[-2]:
-            raise InputError(
-                f"flrdf needs square images, not {images.shape[-1]} x"
-                f" {images.shape[-2]} pixels."
-            )
+        side_of(images, "flrdf")
         maps = self.backbone(images)
         pressed = maps if self.suppression is None else self.suppression(maps)
         return maps, pressed, self.image_head(pressed.mean((2, 3)))
@@ -267,8 +264,8 @@ class Flrdf(Method):
         threshold = threshold or self.threshold
         if threshold == "middle":
             margin = size * (1 - 0.5**0.5) / 2
-            middle = [margin, margin, size - margin, size - margin]
-            return activation.new_tensor(middle).expand(activation.shape[0], 4)
+            corner = activation.new_full((activation.shape[0], 2), margin)
+            return torch.cat([corner, size - corner], 1)
 
         finer = self.enlarged(activation)
         if threshold == "max":

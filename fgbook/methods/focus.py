@@ -17,6 +17,7 @@ from ..errors import InputError
 from ..images import regions
 from .constants import Constants
 from .heads import linear
+from .inputs import side_of
 from .method import Criterion, Method
 from .options import check_choice
 
@@ -169,11 +170,7 @@ class Focus(Method):
         """Section 3.1: the maps Z (B, n, h, w), the feature F^I (B, n) and the scores S
         (B, C) of the whole image.
         """
-        height, width = images.shape[-2:]
-        if height != width:
-            raise InputError(
-                f"focus needs square images, not {width} x {height} pixels."
-            )
+        side_of(images, "focus")
         maps = self.backbone(images)  # Z
         feature = maps.mean((2, 3))  # F^I: global average pooling
         return maps, feature, self.image_head(feature)  # eq. 1; our head has a bias too

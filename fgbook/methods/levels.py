@@ -15,6 +15,7 @@ from ..backbones import Backbone, Depth
 from ..errors import InputError
 from ..images import components
 from .heads import linear
+from .inputs import side_of
 from .method import Method
 
 
@@ -103,11 +104,7 @@ class Levels(Method):
         is left (silent). A map without contrast gives the whole image. Raises
         InputError for images that are not square.
         """
-        size = images.shape[-1]
-        if images.shape[-2] != size:
-            raise InputError(
-                f"levels needs square images, not {size} x {images.shape[-2]} pixels."
-            )
+        size = side_of(images, "levels")
         return self._boxes(self.activation_maps(images), size)
 
     def depths_at(self, size: int) -> dict[str, Depth]:

@@ -17,6 +17,7 @@ from ..errors import InputError
 from ..images import components, regions
 from .constants import Constants
 from .heads import linear
+from .inputs import side_of
 from .method import Criterion, Method
 from .options import check_choice
 
@@ -172,9 +173,7 @@ class MMAL(Method):
         by a corner are connected), of these the cells where the map before is above its
         mean too, and the box round all that are left.
         """
-        height, size = images.shape[-2:]
-        if height != size:
-            raise InputError(f"mmal needs square images, not {size} x {height} pixels.")
+        size = side_of(images, "mmal")
         last = stages[-1]
         h, w = last.shape[2:]
         if self.crop:

@@ -21,6 +21,7 @@ from ..errors import InputError
 from ..images import regions
 from .constants import Constants
 from .heads import linear
+from .inputs import side_of
 from .method import Criterion, Method
 
 THIRD = 2 ** (1 / 3)  # of an octave
@@ -175,11 +176,7 @@ class NTSNet(Method):
 
     def _geometry(self, images: Tensor, h: int, w: int) -> tuple[Tensor, ...]:
         """All boxes (A, 4) in the order of the scores, and their overlaps (A, A)."""
-        height, size = images.shape[-2:]
-        if height != size:
-            raise InputError(
-                f"ntsnet needs square images, not {size} x {height} pixels."
-            )
+        size = side_of(images, "ntsnet")
 
         def make() -> tuple[Tensor, ...]:
             depth = self.backbone.depth_at(size)

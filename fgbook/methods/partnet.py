@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..backbones import Backbone
 from ..errors import InputError
 from ..images import regions
+from .constants import Constants
 from .heads import linear
 from .inputs import check_depth, side_of
 from .method import Criterion, Method
@@ -130,6 +131,7 @@ class PartNet(Method):
         self.square = square
         self.sizes = sizes
         self.sharpness = sharpness
+        self._constants = Constants()
         self.backbone = backbone
         self.image_head = linear(backbone.channels, num_classes)
         n = backbone.depths[-depth].channels
@@ -214,11 +216,15 @@ class PartNet(Method):
 
     def _shapes(self, size: int, device: torch.device) -> Tensor:
         """Boxes round the origin: (T, 4)."""
-        shapes = []
-        for side, ratio in product(self.sizes, RATIOS):
-            x, y = side * sqrt(ratio) / 2, side / sqrt(ratio) / 2
-            shapes.append([-x, -y, x, y])
-        return size * torch.tensor(shapes, device=device)
+
+        def make() -> tuple[Tensor, ...]:
+            shapes = []
+            for side, ratio in product(self.sizes, RATIOS):
+                x, y = side * sqrt(ratio) / 2, side / sqrt(ratio) / 2
+                shapes.append([-x, -y, x, y])
+            return (size * torch.tensor(shapes, device=device),)
+
+        return self._constants.get((size, device), make)[0]
 
 
 def class_scores(a: Tensor, d: Tensor) -> Tensor:

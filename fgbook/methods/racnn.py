@@ -187,7 +187,8 @@ class RACNN(Method):
         """
         size = side_of(images, "racnn")
         view = images
-        box = images.new_tensor([0.0, 0.0, size, size]).expand(images.shape[0], 4)
+        corner = images.new_zeros(images.shape[0], 2)
+        box = torch.cat([corner, corner + size], 1)  # all of the image
         maps = self.backbone(view)
         features, boxes, offsets = [maps.mean((2, 3))], [], []
         for proposal in self.proposals:

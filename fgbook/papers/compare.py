@@ -279,7 +279,6 @@ PAPER = Paper(
     key="compare",
     title="The field on one page",
     authors="the authors of each method",
-    year="2015 to 2022",
     tables=(
         Table(
             name="Printed",

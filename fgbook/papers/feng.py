@@ -82,7 +82,6 @@ PAPER = Paper(
     key="feng",
     title="Learning to Focus and Discriminate for Fine-Grained Classification",
     authors="Zhicong Feng, Keren Fu, Qijun Zhao",
-    year="2019",
     tables=(
         Table(
             name="Table 1",

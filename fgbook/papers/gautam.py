@@ -330,7 +330,6 @@ PAPER = Paper(
     key="gautam",
     title="Fine Grained Image Classification using Deep Learning",
     authors="Lakshya Gautam, Lakshya Suman, Kritanshu Sharma",
-    year="not printed",
     tables=(),
     rows=(
         *COMPONENT_ROWS,

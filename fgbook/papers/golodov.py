@@ -142,7 +142,6 @@ PAPER = Paper(
     key="golodov",
     title="Transfer Learning Approach to Fine-Grained Image Classification",
     authors="Valentin A. Golodov, Mariya S. Dubrovina, Anastasiya S. Paziya",
-    year="2018",
     tables=(
         Table(
             name="Table I",

@@ -83,7 +83,6 @@ PAPER = Paper(
         " Discriminative Feature Training"
     ),
     authors="Linlin Liang, Haicheng Qu",
-    year="not printed",
     # None, `missing`: the number cannot be read in our copy (of Tables 2 and 3 no
     # number can, nor which columns they have).
     tables=(

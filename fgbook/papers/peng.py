@@ -251,7 +251,6 @@ PAPER = Paper(
     key="peng",
     title="Fine-to-Coarse Knowledge Transfer for Low-Res Image Classification",
     authors="Xingchao Peng, Judy Hoffman, Stella X. Yu, Kate Saenko",
-    year="2016",
     tables=(
         Table(
             name="Table 1",

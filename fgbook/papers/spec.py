@@ -161,7 +161,6 @@ class Paper:
     key: str  # "feng"
     title: str
     authors: str
-    year: str
     tables: tuple[Table, ...]
     rows: tuple[Row, ...]
     claims: tuple[Claim, ...]

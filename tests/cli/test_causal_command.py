@@ -36,6 +36,14 @@ def test_a_model_that_has_seen_no_drawn_birds_is_refused(with_run):
     refused(fgbook("causal", "--run", with_run["key"]), said)
 
 
+def test_birds_of_other_species_are_no_drawn_birds_here(tmp_path, monkeypatch):
+    monkeypatch.setenv("FGBOOK_RUNS", str(tmp_path))
+    words = dict(profile="quick", dataset="fieldguide-source", overrides=SMALL)
+    run = runs.resolve("feng", "plain", **words)
+    runs.execute(run, device="cpu", progress=False)
+    refused(fgbook("causal", "--run", str(run.folder)), "on fieldguide-source")
+
+
 def test_a_run_that_is_not_there_is_refused(folder):
     refused(fgbook("causal", "--run", "zz"), "unknown run 'zz'")
     result = fgbook("causal", "--run", folder, "--scenes", "0")

@@ -9,7 +9,7 @@ import torch
 
 from commandline import fgbook, refused
 from fgbook import papers
-from fgbook.errors import InputError
+from fgbook.errors import AGAIN, InputError
 from fgbook.evaluation import causal
 from fgbook.evaluation.causal import Scores
 from fgbook.evidence import causes, records, runs
@@ -147,10 +147,23 @@ def test_a_damaged_table_is_refused_and_can_be_made_again(places, damage):
         *("causal", "--table", "--network", "plain", "--share", "0"),
         *("--seeds", "1", "--budget-minutes", "0.0001"),
     )
-    assert result.exit_code == 0
+    assert result.exit_code == AGAIN
     assert "run the same command again" in result.output
 
 
 def test_either_a_run_or_the_table():
     for words in ((), ("--run", "3f2a", "--table")):
         refused(fgbook("causal", *words), "choose one")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--run", "3f2a", "--budget-minutes", "5"),
+        ("--run", "3f2a", "--network", "plain"),
+        ("--table", "--scenes", "48"),
+        ("--table", "--publish"),
+    ],
+)
+def test_what_says_nothing_there_is_refused(words):
+    refused(fgbook("causal", *words), "leave it out")

@@ -12,6 +12,7 @@ from PIL import Image
 
 import samples
 from commandline import ended, fgbook, process, refused, wait_for
+from fgbook.cli import compare
 from fgbook.data import fieldguide
 
 WORDS = "--profile quick --row probe --device cpu".split()
@@ -156,6 +157,29 @@ def test_wrong_input_is_one_sentence(birds, tmp_path):
     refused(fgbook("compare", str(birds), *quick, "--row", "pmgg"), "'pmg'")
     refused(fgbook("compare", str(birds), "--profile", "quik"), "'quick'")
     assert not (tmp_path / "runs" / "comparisons").exists()
+
+
+def test_one_test_picture_tells_no_methods_apart(tmp_path):
+    mine = tmp_path / "mine"
+    samples.folder(mine, ["red", "blue"], {"train": 6, "test": 1})
+    next((mine / "test" / "blue").iterdir()).unlink()
+    (mine / "test" / "blue").rmdir()
+    words = ["--profile", "quick", "--row", "probe"]
+    refused(fgbook("compare", str(mine), *words), "needs at least 2", "folder test")
+
+
+def test_a_plan_chooses_for_no_later_call(birds, monkeypatch, tmp_path):
+    """Nor does a call with other means."""
+    monkeypatch.setenv("FGBOOK_RUNS", str(tmp_path / "runs"))
+    words = ["compare", str(birds), *WORDS, "--budget-minutes", "60"]
+    assert fgbook(*words, "--plan").exit_code == 0
+    assert not list((tmp_path / "runs").glob("comparisons/*/choice.json"))
+    entries: list = []
+    places = {
+        compare.folder(entries, 60, jobs, device)
+        for jobs, device in ((1, None), (2, None), (1, "cpu"))
+    }
+    assert len(places) == 3
 
 
 def test_a_class_is_left_out_of_neither_part(tmp_path, monkeypatch):

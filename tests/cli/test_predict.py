@@ -1,9 +1,11 @@
 """`fgbook predict`: the class of new pictures, from a model alone."""
 
 import io
+import json
 import os
 import shutil
 import signal
+import sys
 
 import numpy as np
 import pytest
@@ -122,6 +124,42 @@ def test_a_file_that_is_no_picture_is_named(with_run, tmp_path):
     broken.write_bytes(b"\xff\xd8\xff\xe0 not much of a picture")
     result = fgbook("predict", str(broken), "--run", with_run["key"])
     refused(result, "broken.jpg")
+
+
+def test_a_folder_is_walked_past_what_tools_keep_there(with_run, images, tmp_path):
+    folder = tmp_path / "mine"
+    for name in ("bird.png", "._bird.png", "@eaDir/bird.png/thumb.png", "b/two.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(images[0], folder / name)
+    result = fgbook("predict", str(folder), "--run", with_run["key"], "--top", "1")
+    assert result.exit_code == 0, result.output
+    named = result.stdout.splitlines()[0::2]
+    assert named == [str(folder / "b/two.png"), str(folder / "bird.png")]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are bytes on Linux alone")
+def test_a_name_that_is_not_utf_8_is_written_as_it_is(with_run, images, tmp_path):
+    file = os.fsencode(tmp_path) + b"/b\xe9l\xe9.png"
+    shutil.copy(images[0], file)
+    for name in ("out.csv", "out.jsonl"):
+        out = tmp_path / name
+        words = ["predict", os.fsdecode(file), "--run", with_run["key"]]
+        result = fgbook(*words, "-o", str(out))
+        assert result.exit_code == 0, result.output
+    assert file in (tmp_path / "out.csv").read_bytes()
+    line = json.loads((tmp_path / "out.jsonl").read_text())
+    assert os.fsencode(line["path"]) == file
+
+
+def test_a_long_name_is_cut_for_the_picture_of_it(with_run, images, tmp_path):
+    long = tmp_path / f"{'ä' * 120}.png"
+    shutil.copy(images[0], long)
+    looks = tmp_path / "looks"
+    words = ["predict", str(long), "--run", with_run["key"], "--explain", str(looks)]
+    result = fgbook(*words)
+    assert result.exit_code == 0, result.output
+    (saved,) = looks.iterdir()
+    assert saved.name == f"00001-{'ä' * 60}.png"
 
 
 def test_a_published_record_has_no_weights(trained, images, tmp_path):

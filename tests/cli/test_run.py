@@ -102,6 +102,8 @@ def test_a_record_is_also_written_where_it_is_asked_for(words, with_run, tmp_pat
 
     refused(fgbook(*asked, "--seeds", "2"), "one run, and 2 are asked for")
     refused(fgbook(*words, "--record", str(tmp_path / "a.txt")), "must end in .json")
+    inside = str(path / "b.json")
+    refused(fgbook(*words, "--record", inside), "plain.json is a file, not a folder")
     refused(fgbook(*words, "--keys"), "--dry-run")
 
 

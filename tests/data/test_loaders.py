@@ -205,6 +205,11 @@ def test_listed_folders_must_hold_what_their_list_names(places, name):
     d = data.load(name, 16)
     assert sizes(d) == [10, 4, 4]
     assert data.check(name)["problems"] == []
+    whole = (root / "split.csv").read_text()
+    (root / "split.csv").write_text(whole + "a,2.jpg\n")
+    with pytest.raises(InputError, match="must have the columns class"):
+        data.load(name, 16)
+    (root / "split.csv").write_text(whole)
     (root / "test" / "b" / "1.jpg").rename(root / "test" / "b" / "7.jpg")
     with pytest.raises(InputError, match="test/b/1.jpg is not there"):
         data.load(name, 16)

@@ -150,6 +150,16 @@ def test_a_published_record_is_enough_but_a_model_is_trained_when_asked_for(pict
     )
 
 
+def test_after_the_budget_a_record_does_not_stand_for_a_model(pictures):
+    records.publish(run(pictures))
+    shutil.rmtree(paths.runs())
+    asked = {"rows": ["plain"], "dataset": pictures, "overrides": SMALL}
+    asked |= {"budget_minutes": 1e-9, "progress": False}
+    with pytest.warns(RuntimeWarning, match="after 0 of 1 runs"):
+        assert runs.rows("feng", **asked, train=True) == []
+    assert len(runs.rows("feng", **asked)) == 1
+
+
 def test_tuning_measures_validation_only(pictures, monkeypatch):
     listed = Tuning(Recipe(**SMALL), {"plain": ({}, {"lr": 0.02})})
     paper = replace(papers.get("feng"), tuning={"quick": listed})
@@ -310,9 +320,35 @@ def start(pictures, **overrides):
     )
 
 
+def test_who_waits_for_another_process_keeps_to_the_budget(pictures):
+    asked = resolve(pictures)
+    process = start_holding(asked.key)
+    began = time.monotonic()
+    assert runs.execute(asked, budget_minutes=1 / 60, progress=False) is None
+    assert 1 <= time.monotonic() - began < 30
+    process.communicate("done")
+    assert runs.execute(asked, progress=False) is not None
+
+
+def start_holding(key: str) -> subprocess.Popen:
+    """A process that has the turn of a run until it is written to."""
+    code = (
+        "from fgbook.evidence import runs\n"
+        f"with runs._turn({key!r}, runs.Way()): print('mine', flush=True); input()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "mine\n"
+    return process
+
+
 def test_two_processes_on_one_key_train_once(pictures):
     # so that both find it taken, whichever starts first
-    with runs._turn(resolve(pictures, epochs=4).key):
+    with runs._turn(resolve(pictures, epochs=4).key, runs.Way()):
         both = [start(pictures, epochs=4), start(pictures, epochs=4)]
         for process in both:
             assert (

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from fgbook import figures, methods, papers
 from fgbook.data.dataset import DataSet, Split
 from fgbook.errors import InputError
-from fgbook.figures import base, gautam, photos, pretraining, vector
+from fgbook.figures import base, curves, gautam, photos, pretraining, vector
 from fgbook.recipe import Recipe
 
 RECIPE = Recipe(image_size=48, store_size=52, backbone="small", weights="none")
@@ -296,6 +296,16 @@ def test_a_column_for_printed_effects_stands_only_where_some_are():
 
 
 # ---- curves
+
+
+def test_what_has_no_image_head_has_no_curve(monkeypatch):
+    """Such as the first stage of SimSiam, which reads no labels."""
+    line = {"epoch": 1, "val_top1": None, "losses": {"similarity": -0.2}}
+    monkeypatch.setattr(curves, "unchanged", list)
+    monkeypatch.setattr(curves, "read_log", lambda record: [line])
+    record = {"row": "simsiam-first", "seed": 0}
+    shown = curves.curves_figure([record])
+    assert "image head or was validated" in shown.text
 
 
 def test_curves_state_their_values():

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fgbook import backbones
 from fgbook.methods import METHODS, build
@@ -325,6 +326,28 @@ def test_a_training_step_never_asks_the_device_for_a_value(method, options, mixe
         targets = torch.rand(4, CLASSES) if mixed else torch.zeros(4).long()
         total(model, images, targets).backward()
         assert model.eval().predict(images).shape == (4, CLASSES)
+
+
+class FromLists(TorchDispatchMode):
+    """Counts the tensors that are made of Python's numbers: on a GPU the host waits
+    while each is copied there."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        self.count += function is torch.ops.aten.lift_fresh.default
+        return function(*arguments, **(options or {}))
+
+
+@each_case
+def test_a_training_step_makes_no_tensor_of_a_list(method, options):
+    """But for the first, which makes what is then kept."""
+    model = make(method, options)
+    images, targets = batch()
+    total(model, images, targets).backward()
+    with FromLists() as made:
+        total(model, images, targets).backward()
+    assert made.count == 0
 
 
 def same(network, model, images, targets):

@@ -358,7 +358,7 @@ def test_the_grid_puts_each_run_in_its_cell(places):
     lines = [
         [re.sub("<.*?>", "", cell) for cell in re.split(r"</td>\s*<td>", line)]
         for line in re.findall(
-            r"<tr>\s*<td>(.*?)</tr>", drawn.amounts_table(PAPER, found).html, re.S
+            r"<tr>\s*<td>(.*?)</tr>", drawn.amounts_table(found).html, re.S
         )
     ]
     assert [line[0] for line in lines] == [

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from filelock import FileLock
+
 from ...papers.compare import FAMILIES
 from .. import records
 from .grid import Entry
@@ -86,7 +88,9 @@ def remembered(folder: Path, rows: Sequence[str]) -> Choice | None:
 
 def remember(folder: Path, choice: Choice) -> None:
     """Keep it for the next call."""
-    records.write_json(folder / FILE, asdict(choice))
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / f"{FILE}.lock"):
+        records.write_json(folder / FILE, asdict(choice))
 
 
 def in_order(entries: Sequence[Entry], choice: Choice) -> list[Entry]:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 
 from ...errors import InputError
 from ...evaluation import cost
@@ -143,7 +144,8 @@ def milliseconds(comparison: Comparison) -> dict[str, float]:
         if run.key in kept:
             times[run.row] = kept[run.key]
     kept.pop(records.DIGEST, None)
-    records.write_json(path, kept)
+    with FileLock(f"{path}.lock"):
+        records.write_json(path, kept)
     return times
 
 

@@ -68,7 +68,8 @@ class Teller:
         names = []
         for child in active:
             run, epochs = child.entry.run, child.epochs()
-            share = (epochs - child.entry.epochs) / run.recipe.epochs
+            before = child.entry.epochs  # of an earlier call
+            share = (epochs - before) / max(1, run.recipe.epochs - before)
             done += min(1.0, share) * child.entry.expected
             spent += time.monotonic() - child.started
             of = f"{epochs} of {run.recipe.epochs}"
