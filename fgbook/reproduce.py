@@ -58,6 +58,9 @@ RACE = re.compile(
 JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
 # Parameters of notebooks that name a data set, which the notebook then opens.
 DATA_SETS = ("dataset", "birds")
+# Those that list rows, as "feng/plain".
+NETWORKS = ("networks", "exports", "photograph", "shortcut")
+LEAST = {"seeds": 1, "budget_minutes": 0}  # 0 minutes: no budget
 
 
 class Failure(RuntimeError):
@@ -228,22 +231,36 @@ def parse(text: str, kind: str) -> Any:
 
 def _existing(notebook: Path, name: str, value: Any) -> Any:
     """The value of a parameter, refused where it names a profile, data set or row that
-    does not exist: the notebook would find that only after its kernel has started.
+    does not exist, or is no number of seeds or minutes: the notebook would find that
+    only after its kernel has started.
 
     The path of a folder becomes absolute: it is meant from where the person is, and
     kernels work elsewhere.
     """
+    if name in LEAST and value < LEAST[name]:
+        raise InputError(
+            f"parameter {name} must be at least {LEAST[name]}, not {value:g}."
+        )
     if not isinstance(value, str) or not value:  # empty: the default
         return value
     if name == "profile" and value not in PROFILES:
         raise unknown("profile", value, PROFILES)
     if name in DATA_SETS:
         return _existing_data(value)
-    paper = notebook.stem.split("_")[0]
-    if name in ("row", "rows") and paper in papers.names():
-        for row in value.split(","):
-            papers.get(paper).row(row.strip())
+    for part in value.split(","):
+        _check_part(notebook.stem.split("_")[0], name, part.strip())
     return value
+
+
+def _check_part(paper: str, name: str, part: str) -> None:
+    """Refuse one name of a parameter that lists some; `paper`: the notebook's."""
+    if name == "planted":
+        _existing_data(f"fieldguide-shortcut{part}")
+    elif name in NETWORKS and "/" in part:  # else the name of a backbone
+        key, _, row = part.partition("/")
+        papers.get(key).row(row)
+    elif name in ("row", "rows") and paper in papers.names():
+        papers.get(paper).row(part)
 
 
 def _existing_data(name: str) -> str:

@@ -181,6 +181,7 @@ def plan(
     where: str,
 ) -> Iterator[str]:
     """A line for each row and data set, with its seeds; and a total."""
+    from ..evidence.batch.budget import START_SECONDS
     from ..evidence.batch.grid import kinds
     from ..evidence.estimate import count, duration
 
@@ -198,7 +199,8 @@ def plan(
     yield aligned([COLUMNS, *lines])
 
     left = [entry for entry in entries if entry.left]
-    total = sum(entry.expected for entry in left)
+    # each is a process, which starts first
+    total = sum(START_SECONDS + entry.expected for entry in left)
     said = f"{count(len(entries), 'run')}: {len(entries) - len(left)} done"
     said += f", {len(left)} to do"
     if left:

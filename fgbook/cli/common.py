@@ -3,6 +3,7 @@ every word that a person gives.
 """
 
 import errno
+import math
 import os
 import signal
 import sys
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ..evidence.plan import Run
 
 WIDTH = 88  # columns of the help texts
+LARGEST_SEED = 2**32 - 1  # that all random generators take
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 """The function behind a command, or the command: what an option is added to."""
@@ -103,8 +105,8 @@ class Commands(click.Group):
 def cannot_write(place: object, why: str | None) -> str:
     """The sentence for a place that cannot be written."""
     return (
-        f"cannot use {place} ({why}); free some space, or choose another folder"
-        " (FGBOOK_RUNS)."
+        f"cannot use {place} ({why}); make it readable, free some space, or choose"
+        " another folder for what is written (FGBOOK_RUNS)."
     )
 
 
@@ -136,6 +138,22 @@ def examples(*lines: str, note: str = "") -> str:
     return f"{text}\n\n{note}" if note else text
 
 
+class Amount(click.FloatRange):
+    """A number above 0 that is one."""
+
+    def __init__(self) -> None:
+        super().__init__(0, min_open=True)
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Refuse infinity, and what is no number (nan), too."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
+
 def on_device(command: Command) -> Command:
     """The option --device, which all commands that compute have."""
     help = "cpu, cuda, cuda:1.  [default: a GPU if there is one]"
@@ -149,7 +167,7 @@ def over_seeds(default: str) -> Callable[[Command], Command]:
         one = click.option(
             "--seed",
             "chosen",
-            type=click.IntRange(0),
+            type=click.IntRange(0, LARGEST_SEED),
             multiple=True,
             help="Train with this seed; repeatable.",
             metavar="SEED",
@@ -189,7 +207,7 @@ def within_budget(command: Command) -> Command:
     """The option --budget-minutes."""
     return click.option(
         "--budget-minutes",
-        type=click.FloatRange(0, min_open=True),
+        type=Amount(),
         help="Stop cleanly after N minutes; run again to go on.",
         metavar="N",
     )(command)

@@ -9,6 +9,7 @@ import click
 from ..errors import InputError
 from .batch import carry_out, finish, plan, say, threads_each, typed
 from .common import (
+    Amount,
     check_device,
     examples,
     numbers_of,
@@ -56,7 +57,7 @@ PAPER = "compare"
 @over_seeds("3, at quick 1")
 @click.option(
     "--margin",
-    type=click.FloatRange(0, min_open=True),
+    type=Amount(),
     default=2.0,
     show_default=True,
     help="A difference in accuracy that would not matter to you, in points.",

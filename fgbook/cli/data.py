@@ -29,8 +29,9 @@ def data_list() -> None:
     """Every data set, and whether it is on this machine."""
     from .. import data as sets
 
+    width = 2 + max(map(len, sets.names()))
     for name in sets.names():
-        click.echo(f"{name:<20}{where(name)}")
+        click.echo(f"{name:<{width}}{where(name)}")
     click.echo(f"data sets are looked for in {paths.data()} (FGBOOK_DATA).")
 
 
@@ -74,7 +75,11 @@ def as_text(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {number}" for name, number in value.items())
     if isinstance(value, list):
-        lines = [f"\n  {line}" for line in value[:SHOWN]]
+        lines = []
+        for line in value[:SHOWN]:
+            if isinstance(line, tuple):  # a pair of duplicates
+                line = f"{line[0]}, which is learned from, is also {line[1]}"
+            lines.append(f"\n  {line}")
         if len(value) > SHOWN:
             lines.append(f"\n  and {len(value) - SHOWN} more")
         return "".join(lines)

@@ -111,6 +111,8 @@ def devices() -> str:
 def folder_line(title: str, folder: Path, variable: str, names: bool = False) -> str:
     """One line about a place: where, how it is chosen, how much is in it."""
     where = f"{title}: {folder} ({variable}), "
+    if folder.exists() and not folder.is_dir():
+        return where + "which is a FILE; name a folder"
     if not folder.is_dir():
         return where + "not there yet"
     inside = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))

@@ -64,7 +64,9 @@ def export(key: str, kind: str | None, small: bool, path: Path) -> None:
     """
     kind = format_of(kind, path)
     if small and kind != "onnx":
-        raise InputError("--int8 makes ONNX files only; leave out --format torch.")
+        raise InputError(
+            "--int8 makes ONNX files only; name the file -o something.onnx."
+        )
     model_of = key_or_folder(key)
 
     from ..evidence import runs

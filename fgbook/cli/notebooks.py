@@ -7,7 +7,7 @@ from click.exceptions import Exit
 
 from ..errors import AGAIN
 from ..recipe import assignments
-from .common import Failed, examples
+from .common import Amount, Failed, examples
 
 
 @click.command(
@@ -33,7 +33,7 @@ from .common import Failed, examples
 @click.option(
     "--timeout-minutes",
     "minutes",
-    type=click.FloatRange(0, min_open=True),
+    type=Amount(),
     help="Time limit of one cell.  [default: 30; with -p a day]",
 )
 @click.option("--force", is_flag=True, help="Execute again what is up to date.")

@@ -72,7 +72,7 @@ class Named:
     "pictures",
     nargs=-1,
     required=True,
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),
     metavar="IMAGE...",
 )
 @click.option(
@@ -160,19 +160,20 @@ def walked(given: Iterable[Path]) -> list[Path]:
     pictures below it, by name, but for what is hidden or belongs to a tool. Raises
     InputError for what is not there.
     """
-    from ..data.files import is_tools
+    from ..data.files import is_tools, listing
     from ..data.store import SUFFIXES
 
     found: dict[Path, None] = {}
     for path in given:
         if path.is_dir():
-            inside = [
-                file
-                for file in sorted(path.rglob("*"))
-                if file.suffix.lower() in SUFFIXES
-                and not any(map(is_tools, file.relative_to(path).parts))
-                and file.is_file()
-            ]
+            inside = []
+            for file in sorted(path.rglob("*")):
+                if any(map(is_tools, file.relative_to(path).parts)):
+                    continue
+                if file.is_dir():
+                    listing(file)  # one that cannot be read would go unnoticed
+                elif file.suffix.lower() in SUFFIXES and file.is_file():
+                    inside.append(file)
             if not inside:
                 raise InputError(f"{path}: there is no picture in this folder.")
             found.update(dict.fromkeys(inside))
@@ -274,6 +275,11 @@ def key_or_folder(given: str) -> str | Path:
     for name in ("model.json", "model.safetensors"):
         if (Path(given) / name).is_file():
             return Path(given)
+    if Path(given).exists():
+        raise InputError(
+            f"{given} holds no model; --run takes the folder of a run, with model.json"
+            " and model.safetensors, a run's key, or an exported file (.onnx, .pt2)."
+        )
     known = {record["key"]: record for record in known_records()}
     matching = [key for key in known if key.startswith(given)]
     if len(matching) == 1:

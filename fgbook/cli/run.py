@@ -104,7 +104,8 @@ def choosing_rows(command: Command) -> Command:
 @click.option(
     "--dry-run",
     is_flag=True,
-    help="Only say what it would take: settings, memory, time. Keeps nothing.",
+    help="Only say what it would take: settings, memory, time. Keeps nothing but"
+    " decoded pictures.",
 )
 @with_keys("--dry-run")
 @click.option(
@@ -178,7 +179,8 @@ def run(
     devices.leave()
     if not devices.first():
         return
-    click.echo(table(found))
+    if found:  # else runs.rows has said why not
+        click.echo(table(found))
     if publish:
         publish_all(found)
     if copy is not None and found:
@@ -196,7 +198,9 @@ def foresee(planned: list["Run"], keys: bool, device: str | None) -> None:
             click.echo(said)
         return
     for one in planned:
-        state = "to do" if records.find(one.key) is None else "done"
+        state = "done"
+        if records.find(one.key) is None:
+            state = "to do" if estimate.epochs_done(one) is None else "begun"
         click.echo(key_line(one, state, one.command))
 
 

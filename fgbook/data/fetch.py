@@ -172,7 +172,8 @@ def size(name: str) -> int | None:
 
 def get(name: str, *, progress: bool = True) -> Path:
     """Download a data set into the data folder and unpack it there; the folder it then
-    is in. One that is there already is left alone.
+    is in. One that is there already is left alone, be it the whole or the part that is
+    asked for.
 
     Broken downloads go on where they stopped, in this call or the next; archives that
     somebody put into ``downloads/NAME`` of the data folder are used. Every archive is
@@ -184,6 +185,8 @@ def get(name: str, *, progress: bool = True) -> Path:
     whole = PARTS.get(name, name)
     if whole not in SOURCES:
         raise unknown("data set that can be downloaded", name, [*SOURCES, *PARTS])
+    if (paths.data() / name).is_dir():
+        return paths.data() / name
     final = paths.data() / whole
     keep = paths.data() / "downloads" / whole
     try:

@@ -86,6 +86,8 @@ def listing(place: Path) -> list[os.DirEntry]:
     try:
         with os.scandir(place) as entries:
             return sorted(entries, key=_name)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(f"{place} is not a folder; name one.") from error
     except OSError as error:
         raise InputError(
             f"{place} cannot be read ({error.strerror}); make it readable, or take it"

@@ -198,7 +198,8 @@ def digest(path: Path) -> str:
             is_tiff = file.read(4) in _TIFF
     except OSError as error:
         raise InputError(
-            f"{path}: cannot be read ({error.strerror}); it is listed in its data set."
+            f"{path}: cannot be read ({error.strerror}); put it back, or make it"
+            " readable."
         ) from error
 
     if is_tiff and _tagged(path):
@@ -398,7 +399,8 @@ def entry(
                 _remove_stale(name, final)
                 found = _open(final, fingerprint)
     except OSError as error:
-        free = shutil.disk_usage(place).free / 1e9 if place.is_dir() else 0.0
+        there = next(above for above in (place, *place.parents) if above.is_dir())
+        free = shutil.disk_usage(there).free / 1e9
         raise InputError(
             f"cannot write decoded pictures in {place} ({error.strerror or error};"
             f" {free:.1f} GB free); make room or set FGBOOK_RUNS to another folder."

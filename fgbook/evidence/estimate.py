@@ -255,7 +255,8 @@ def _block(run: runs.Run, about: Estimate, where: str) -> Iterator[str]:
     method += [f"{name}={value}" for name, value in run.options.items()]
     images = [f"{name} {number:,}" for name, number in about.images.items()]
     memory = [f"{name} {size / MIB:.4g} MiB" for name, size in about.memory.items()]
-    speed = recipe.batch_size / about.step_seconds
+    a_step = min(recipe.batch_size, len(run.data().split(recipe.train_on)))
+    speed = a_step / about.step_seconds
     yield f"{run.paper} {run.row} ({run.profile}, {run.dataset})"
     yield f"  method       {', '.join(method)}"
     yield f"  recipe       {_recipe(run)}"

@@ -107,6 +107,8 @@ def folder_of(folder_or_key: str | Path) -> Path:
         return given
     if is_key(str(folder_or_key)):
         return paths.runs() / folder_or_key
+    if (given / ABOUT).is_file():  # a run that is not finished
+        check_weights(given, read(given))
     raise InputError(
         f"{folder_or_key} is neither the key of a run nor a folder with {WEIGHTS} and"
         f" {ABOUT}."

@@ -318,6 +318,24 @@ def test_a_profile_or_data_set_that_does_not_exist_is_refused_before_a_kernel_st
         reproduce.check_parameters(notebook, {name: value})
 
 
+@pytest.mark.parametrize(
+    ("declared", "value", "said"),
+    [
+        ("seeds: int = 1", "0", "at least 1, not 0"),
+        ("budget_minutes: float = 0.0", "-1", "at least 0"),
+        ('networks: str = ""', "feng/plain,gautam/nope", "unknown row 'nope'"),
+        ('planted: str = "100"', "100,55", "'fieldguide-shortcut50'"),
+    ],
+)
+def test_what_a_notebook_cannot_run_is_refused_before_a_kernel_starts(
+    tmp_path, declared, value, said
+):
+    notebook = write(tmp_path / "causal.ipynb", parameters=declared)
+    name = declared.split(":")[0]
+    with pytest.raises(InputError, match=said):
+        reproduce.check_parameters(notebook, {name: value})
+
+
 def test_the_path_of_a_folder_is_meant_from_where_the_person_is(tmp_path, monkeypatch):
     """Kernels work in the clone's folders."""
     samples.folder(tmp_path / "birds", count=5)

@@ -106,7 +106,7 @@ def test_a_file_that_says_something_else_is_not_written(trained, tmp_path, monke
     [
         (["-o", "model.bin"], "should end in .onnx or .pt2"),
         (["-o", "model.pt2", "--format", "onnx"], "should end in .onnx"),
-        (["-o", "model.pt2", "--int8"], "leave out --format torch"),
+        (["-o", "model.pt2", "--int8"], "name the file -o something.onnx"),
         (["-o", "nowhere/model.onnx"], "there is no folder nowhere"),
         (["-o", "folder.onnx"], "is a folder"),
     ],

@@ -108,7 +108,17 @@ def test_the_folder_of_a_model_of_before_is_described_by_its_record(
 
 
 def test_a_folder_that_holds_no_model_is_no_run(with_run, images, tmp_path):
-    refused(fgbook("predict", images[0], "--run", str(tmp_path)), "unknown run")
+    refused(fgbook("predict", images[0], "--run", str(tmp_path)), "holds no model")
+
+
+def test_the_folder_of_a_run_that_is_not_finished_says_how_to_finish(
+    trained, images, tmp_path
+):
+    runs, record = trained
+    shutil.copytree(runs / record["key"], tmp_path / "begun")
+    (tmp_path / "begun" / "model.safetensors").unlink()
+    result = fgbook("predict", images[0], "--run", str(tmp_path / "begun"))
+    refused(result, record["command"])
 
 
 def test_a_key_that_nothing_has_is_refused(with_run, images):

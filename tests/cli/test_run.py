@@ -107,6 +107,15 @@ def test_a_record_is_also_written_where_it_is_asked_for(words, with_run, tmp_pat
     refused(fgbook(*words, "--keys"), "--dry-run")
 
 
+@pytest.mark.parametrize("number", ["nan", "inf", "0", "-1"])
+def test_a_budget_is_a_finite_time(words, number):
+    refused(fgbook(*words, "--budget-minutes", number), "--budget-minutes")
+
+
+def test_a_seed_is_one_that_all_generators_take(words):
+    refused(fgbook(*words, "--seed", str(2**64)), "--seed")
+
+
 # ---- options of the method
 
 
