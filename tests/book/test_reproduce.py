@@ -323,7 +323,11 @@ def test_a_profile_or_data_set_that_does_not_exist_is_refused_before_a_kernel_st
     [
         ("seeds: int = 1", "0", "at least 1, not 0"),
         ("budget_minutes: float = 0.0", "-1", "at least 0"),
-        ('networks: str = ""', "feng/plain,gautam/nope", "unknown row 'nope'"),
+        (
+            'networks: str = ""',
+            "feng/plain,gautam/nope",
+            "row of gautam 'nope'",
+        ),
         ('planted: str = "100"', "100,55", "'fieldguide-shortcut50'"),
     ],
 )

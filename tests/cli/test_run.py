@@ -14,6 +14,7 @@ import pytest
 
 from commandline import SMALL, environment, fgbook, process, python, refused, wait_for
 from fgbook import paths
+from fgbook.errors import WRONG_INPUT
 from fgbook.evidence import records
 from fgbook.training import checkpoints
 
@@ -109,11 +110,15 @@ def test_a_record_is_also_written_where_it_is_asked_for(words, with_run, tmp_pat
 
 @pytest.mark.parametrize("number", ["nan", "inf", "0", "-1"])
 def test_a_budget_is_a_finite_time(words, number):
-    refused(fgbook(*words, "--budget-minutes", number), "--budget-minutes")
+    result = fgbook(*words, "--budget-minutes", number)
+    assert result.exit_code == WRONG_INPUT
+    assert "Invalid value for '--budget-minutes'" in result.stderr
 
 
 def test_a_seed_is_one_that_all_generators_take(words):
-    refused(fgbook(*words, "--seed", str(2**64)), "--seed")
+    result = fgbook(*words, "--seed", str(2**64))
+    assert result.exit_code == WRONG_INPUT
+    assert "Invalid value for '--seed'" in result.stderr
 
 
 # ---- options of the method
