@@ -245,19 +245,12 @@ OWN = {
     "partnet": _options(
         {"sharpness": 1.0}, {"depth": 2}, {"parts": 1}, {"sizes": (0.4, 0.6)}
     ),
-    "nts-net": _options(
-        {"m": 4, "k": 2}, {"sides": (0.4, 0.6)}, {"sides": None}, {"dropout": 0.2}
-    ),
+    "nts-net": feng.NTS_NET_TRIES,
     "wsdl": _options({"levels": 3}, {"zoom": 0.5}, {"whole": False}, {"cam": 256}),
     "mmal": _options(
         {"windows": "rigid"}, {"both": False}, {"dropout": 0.2}, {"zoom": 1.0}
     ),
-    "focus": _options(
-        {"m": 4},
-        {"m": 4, "box": 0.25},
-        {"m": 3, "l": 2},
-        {"m": 3, "l": 2, "box": 0.5},
-    ),
+    "focus": feng.FOCUS_TRIES,
     "cal": _options({"scale": 5.0}, {"scale": 16.0}, {"m": 16}, {"level": 0.4}),
 }
 

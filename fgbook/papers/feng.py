@@ -57,6 +57,22 @@ WHOLE = METHOD.at("photo", lr=0.006)
 # their place.
 NTS_NET = {"sides": (0.3, 0.45)}
 
+# ---- tuning: four tries of each method's own, after the common ones
+
+FOCUS_TRIES: tuple[dict, ...] = (
+    # fewer regions, of other sizes: the last ones leave the object
+    {"options": {"m": 4}},
+    {"options": {"m": 4, "box": 0.25}},
+    {"options": {"m": 3, "l": 2}},
+    {"options": {"m": 3, "l": 2, "box": 0.5}},
+)
+NTS_NET_TRIES: tuple[dict, ...] = (
+    {"options": {"m": 4, "k": 2}},
+    {"options": {"sides": (0.4, 0.6)}},
+    {"options": {"sides": None}},
+    {"options": {"dropout": 0.2}},
+)
+
 # name, title,
 #     method, its options, recipes
 # fmt: off
@@ -171,14 +187,8 @@ PAPER = Paper(
             PHOTO,
             {
                 "plain": TRIES,
-                "hybrid": (
-                    *TRIES,
-                    # fewer regions, of other sizes: the last ones leave the object
-                    {"options": {"m": 4}},
-                    {"options": {"m": 4, "box": 0.25}},
-                    {"options": {"m": 3, "l": 2}},
-                    {"options": {"m": 3, "l": 2, "box": 0.5}},
-                ),
+                "nts-net": (*TRIES, *NTS_NET_TRIES),
+                "hybrid": (*TRIES, *FOCUS_TRIES),
             },
         ),
     },
