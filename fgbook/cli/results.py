@@ -97,6 +97,7 @@ def table(found: list[dict]) -> str:
     its 95 % interval, as the book has them.
     """
     from ..evidence.current import counted
+    from ..evidence.verdicts import accuracies
     from ..recipe import Recipe
 
     if not found:
@@ -108,7 +109,9 @@ def table(found: list[dict]) -> str:
         # older records lack the fields that came later
         same["recipe"] = Recipe.of(record["recipe"]).determinants()
         groups.setdefault(json.dumps(same, sort_keys=True), []).append(record)
-    text = aligned([COLUMNS, *(table_line(each, kept) for each in groups.values())])
+    found_out = accuracies(groups.values(), "top1", kept)
+    lines = map(table_line, groups.values(), found_out)
+    text = aligned([COLUMNS, *lines])
     if any(record["profile"] == "quick" for record in kept):
         text += (
             "\nquick runs are illustrations; they are not comparable with printed"
@@ -125,13 +128,14 @@ def left_out(found: list[dict]) -> str:
     return f"\n{said}" if said else ""
 
 
-def table_line(group: list[dict], among: list[dict]) -> tuple[str, ...]:
-    """The cells of records that differ by seed only, among those of all rows."""
+def table_line(
+    group: list[dict], accuracy: tuple[float, float, float]
+) -> tuple[str, ...]:
+    """The cells of records that differ by seed only, and their mean with interval."""
     from ..evidence.records import changes
-    from ..evidence.verdicts import accuracy
 
     first = min(group, key=lambda record: record["seed"])
-    mean, lower, upper = accuracy(group, "top1", among)
+    mean, lower, upper = accuracy
     low = [
         100 * record["metrics"]["test_low"]["top1"]
         for record in group

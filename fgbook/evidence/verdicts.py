@@ -279,24 +279,38 @@ def accuracy(
     With one seed it is Wilson's interval, which covers test images only. Raises
     InputError where there is no record, or two for one seed.
     """
-    rows = _by_seed(found)
-    if not rows:
+    return accuracies([found], metric, [*among, *found])[0]
+
+
+def accuracies(
+    rows: Iterable[Sequence[dict]], metric: str, among: Iterable[dict]
+) -> list[tuple[float, float, float]]:
+    """:func:`accuracy` of many rows, all of them in `among`: what the rows of a kind
+    share is worked out once.
+    """
+    ordered = [_by_seed(found) for found in rows]
+    if not all(ordered):
         raise InputError("a mean accuracy needs a record; there is none.")
-    right = _stacked(rows, metric, _labels(rows[0]))
-    return share(right, lambda: spreads_of([rows], metric, [*among, *rows])[0])
+    # one seed alone has no spread, and needs none
+    spreads = iter(spreads_of([row for row in ordered if len(row) > 1], metric, among))
+    return [
+        share(
+            _stacked(row, metric, _labels(row[0])),
+            next(spreads) if len(row) > 1 else None,
+        )
+        for row in ordered
+    ]
 
 
-def share(
-    right: NDArray, spread: Callable[[], Spread] | None = None
-) -> tuple[float, float, float]:
-    """:func:`accuracy` from answers (S, N) bool of S seeds on N images; `spread` finds
-    how much the row varies between trainings (None: from its own seeds).
+def share(right: NDArray, spread: Spread | None = None) -> tuple[float, float, float]:
+    """:func:`accuracy` from answers (S, N) bool of S seeds on N images; `spread` is how
+    much the row varies between trainings (None: from its own seeds).
     """
     if len(right) == 1:
         low, high = wilson(int(right.sum()), right.size)
         return 100 * float(right.mean()), 100 * low, 100 * high
     rows = 100 * right.astype(np.float64)
-    found = spread() if spread else intervals.own(rows.mean(1))
+    found = spread or intervals.own(rows.mean(1))
     about = _effect([rows], [found], 100.0, _source([found]))
     return about.effect, max(0.0, about.low), min(100.0, about.high)
 
