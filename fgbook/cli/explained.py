@@ -91,7 +91,7 @@ class Explainer:
         return None
 
     def _write(self, file: Path, content: bytes) -> None:
-        from ..export import files
+        from .. import files
 
         # a name of 255 bytes is the longest, and a letter has up to 4
         path = self.folder / f"{self.saved:05d}-{file.stem[:60]}.png"

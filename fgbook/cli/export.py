@@ -69,8 +69,9 @@ def export(key: str, kind: str | None, small: bool, path: Path) -> None:
         )
     model_of = key_or_folder(key)
 
+    from .. import files
     from ..evidence import runs
-    from ..export import check, files, int8, make
+    from ..export import check, int8, make
 
     make.check_installed(kind)
     model, about = runs.load_model(model_of, "cpu")

@@ -399,7 +399,7 @@ def check_output(path: Path | None, suffixes: tuple[str, ...]) -> None:
 
 def write(path: Path, found: list[Named], top: int) -> None:
     """Write all that was found, as the name of the file says."""
-    from ..export import files
+    from .. import files
 
     text = as_lines(found) if path.suffix == ".jsonl" else as_table(found, top)
     # names of files are bytes, which need not be UTF-8: they are written as they are

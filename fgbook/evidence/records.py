@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-from .. import paths
+from .. import files, paths
 from ..errors import InputError
 
 FOLDER = "_folder"  # where a loaded record was found; never written to disk
@@ -76,31 +76,14 @@ def _digest(content: dict) -> str:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write `content` to a temporary file in the same folder, flush it to disk, and
-    rename it to `path`.
+    """Write a file in a folder of results or runs, whole or not at all.
 
     The temporary name is always the same, so that what a killed process left is used up
     by the next one; of two that may write the same file at once the caller holds a
-    lock. Raises InputError naming the path when the disk is full or the folder cannot
-    be written; whatever stood there before is intact.
+    lock. Raises InputError as :func:`fgbook.files.write`.
     """
-    temporary = path.with_name(f"{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(temporary, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise InputError(
-            f"cannot write {path}: {error.strerror or error}; free some space or choose"
-            f" another folder{_setting(path)}."
-        ) from error
+    instead = f"choose another folder{_setting(path)}"
+    files.write(path, content, instead, path.with_name(f"{path.name}.tmp"))
 
 
 def _setting(path: Path) -> str:

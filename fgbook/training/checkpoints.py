@@ -19,6 +19,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from .. import files
 from ..errors import InputError
 
 if TYPE_CHECKING:
@@ -119,10 +120,7 @@ class Folder:
         """
         temporary = target.with_name(f"{target.name}.tmp")
         try:
-            with open(temporary, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+            files.flush(temporary, content)
             if target == self.newest and target.exists():
                 os.replace(target, self.previous)
             os.replace(temporary, target)

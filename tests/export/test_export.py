@@ -15,13 +15,12 @@ import torch
 from PIL import Image
 from torch import nn
 
-from fgbook import paths
+from fgbook import files, paths
 from fgbook.data import store
 from fgbook.errors import InputError
 from fgbook.export import (
     check,
     description,
-    files,
     int8,
     make,
     measured,

@@ -26,9 +26,10 @@ import torch._dynamo
 import tqdm.auto  # noqa: F401
 from torch import nn
 
+from fgbook import files
 from fgbook.data.dataset import DataSet, Split
 from fgbook.recipe import Recipe
-from fgbook.training import checkpoints, loop
+from fgbook.training import loop
 
 RECIPE = {
     "image_size": 8,
@@ -199,7 +200,7 @@ def at_file_operations(task: dict) -> dict:
             os.replace = dying(os.replace)
             os.fsync = dying(os.fsync)
             Path.unlink = dying(Path.unlink)
-            checkpoints.open = dying(open)  # found before the builtin
+            files.open = dying(open)  # found before the builtin
 
         statuses.append(wait(fork(task, before)))
         assert statuses[-1] in (0, -signal.SIGKILL), statuses

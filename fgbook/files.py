@@ -1,0 +1,49 @@
+"""Writing a file whole or not at all."""
+
+import os
+from pathlib import Path
+
+from .errors import InputError
+
+
+def write(
+    path: Path,
+    content: bytes,
+    instead: str = "name another file with -o",
+    temporary: Path | None = None,
+) -> None:
+    """Write a file under a temporary name in the same folder, which is made if needed,
+    and rename it to `path`.
+
+    instead: what a person can do if it fails, other than to free some space.
+    temporary: that name (None: one of this process, so that two that write the same
+    file at once are not in each other's way). Raises InputError naming `path` where it
+    cannot be written; what stood there before is then intact.
+    """
+    beside = temporary or path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        flush(beside, content)
+        try:
+            os.replace(beside, path)
+        finally:
+            beside.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"cannot write {path} ({error.strerror or error}); free some space, or"
+            f" {instead}."
+        ) from error
+
+
+def flush(path: Path, content: bytes) -> None:
+    """Write a file to the disk itself: it is there after a power cut, and so is what a
+    rename says from then on. Raises OSError, and leaves nothing.
+    """
+    try:
+        with open(path, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
