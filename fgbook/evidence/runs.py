@@ -138,6 +138,11 @@ def _find(run: Run, device: str | None, train: bool) -> dict | None:
 
 def _find_or_make(run: Run, way: Way, train: bool) -> dict | None:
     record = _find(run, way.device, train)
+    if record is not None and way.tensorboard and devices.first():
+        records.warn(
+            f"run {run.key} is done: nothing is written for TensorBoard, which follows"
+            " a run that trains."
+        )
     if record is None:
         record = _make(run, way)
     return None if record is None else under_its_name(run, record)

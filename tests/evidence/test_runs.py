@@ -160,6 +160,13 @@ def test_after_the_budget_a_record_does_not_stand_for_a_model(pictures):
     assert len(runs.rows("feng", **asked)) == 1
 
 
+def test_tensorboard_of_a_run_that_is_done_is_not_passed_over(pictures):
+    records.publish(run(pictures))
+    asked = {"rows": ["plain"], "dataset": pictures, "overrides": SMALL}
+    with pytest.warns(RuntimeWarning, match="is done: nothing is written for TensorB"):
+        runs.rows("feng", **asked, progress=False, tensorboard=True)
+
+
 def test_tuning_measures_validation_only(pictures, monkeypatch):
     listed = Tuning(Recipe(**SMALL), {"plain": ({}, {"lr": 0.02})})
     paper = replace(papers.get("feng"), tuning={"quick": listed})
