@@ -171,7 +171,10 @@ def threads_each(jobs: int) -> int:
 
 # ---- the plan
 
-COLUMNS = ("paper", "row", "data set", "done", "to do", "each", "in all", "from")
+COLUMNS = (
+    *("paper", "row", "data set", "seeds done", "seeds to do"),
+    *("each", "in all", "from"),
+)
 
 
 def plan(
