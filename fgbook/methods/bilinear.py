@@ -94,6 +94,9 @@ class Bilinear(Method):
         rate, and so a logit by the rate times the sum of the feature's entries: about
         length * width, or length * sqrt(sketch). 500 is like a pooled map's.
 
+    Everything learns from the first step on; the public codes train the head first, on
+    a backbone that waits, and then both.
+
     Raises InputError for an option out of range.
     """
 

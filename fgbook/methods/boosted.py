@@ -74,6 +74,9 @@ class Boosted(Method):
     width: channels of each head.
     shrinkage: share of each g_t that is added; below 1 leaves later rounds more to do.
 
+    A round's step is measured on the batch at hand; boosting proper takes one step for
+    all training images.
+
     Raises InputError for an option out of range.
     """
 

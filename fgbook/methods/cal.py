@@ -63,11 +63,14 @@ class CAL(Method):
     scale: of V, which has length 1, before the head. WS-DAN's 100 is made for SGD; the
         steps of Adam do not shrink with the gradient, and want 5 to 10.
     level: where the mean attention reaches this share of its maximum, the crop looks
-        that predicts together with the image.
+        that predicts together with the image. Of few attention maps on few cells all is
+        above a tenth: the crop is then the image again.
 
     What differs from the authors' code: maps are enlarged from where their cells look
     (there from corner to corner). All images of a class in a batch move its centre
-    (there one of them). The head has a bias. Two views predict, as in its validation
+    (there one of them). The head has a bias. As there, the BatchNorm of the attention
+    maps normalises the image and its two other views apart, and its running statistics
+    are of both. Two views predict, as in its validation
     (its final test takes eight: three crops, and all mirrored). What is dropped gets
     the backbone's mean colour, which is the code's 0 after normalisation. With several
     processes the first one's images move the centres, like running statistics.

@@ -62,7 +62,11 @@ class CrossX(Method):
     """Three heads on the parts of two layers, trained on the sum of their logits.
 
     The authors gate what the last block of a ResNet's stage adds to its input, before
-    the sum. Other networks have no such sum, so here the stage's map is gated.
+    the sum, and take what is positive. Not all maps end in such a sum, so here the
+    stage's map is gated as it is. The maxima of such a map can be large: the head of
+    the early parts reads them brought to mean 0 and variance 1, or it would start far
+    from equal probabilities, and the other layers have to agree with it. Where the
+    early layer is frozen, only its gates and its head learn.
 
     parts: excitations P (2; 3 for the authors' dogs).
     reduction: channels of a map over hidden units of an excitation. (256 in the public
@@ -75,7 +79,7 @@ class CrossX(Method):
     Raises InputError for an option out of range, or a backbone with one depth.
     """
 
-    VERSION = 1
+    VERSION = 2
     VARIANTS = ({}, {"parts": 3, "pool": "avg", "reduction": 8})
 
     def __init__(
@@ -143,7 +147,9 @@ class CrossX(Method):
             "early": l.amax((3, 4)) if self.pool == "max" else l.mean((3, 4)),
             "both": both.mean((3, 4)),
         }
-        logits = {name: self.heads[name](parts[name].flatten(1)) for name in LAYERS}
+        read = {name: part.flatten(1) for name, part in parts.items()}
+        read["early"] = F.layer_norm(read["early"], read["early"].shape[1:])
+        logits = {name: self.heads[name](read[name]) for name in LAYERS}
         return logits | {f"{name}_parts": parts[name] for name in LAYERS}
 
     def losses(

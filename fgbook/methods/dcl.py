@@ -32,7 +32,8 @@ class DCL(Method):
 
     n, k: the image is cut into n x n patches, which move by fewer than 2k rows and
         columns (the paper's N; 7, and k from 1 to N). k = 0: nothing is destroyed. For
-        the location to be learnt, the backbone's map needs n cells a side.
+        the location to be learnt, the backbone's map needs n cells a side; cells that
+        lie from border to border look at the rims of the outer patches.
     adversarial: what says whether an image was destroyed. "two": two classes (paper);
         "classes": 2C, each class original and destroyed (public code, the command for
         CUB, Cars and Aircraft), whose logits join those of the image head at test time;

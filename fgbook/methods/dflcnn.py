@@ -31,15 +31,20 @@ class DFLCNN(Method):
 
     The filters start as random vectors of length 1. The paper starts them, of length 1
     too, as the centres of patches of the class with much energy (section 3.3), which
-    needs the training images before the first step; the public code starts them at
-    random too. The G-stream's head is linear on the pooled map: the paper has fully
-    connected layers, the public code C maps with BatchNorm and ReLU, whose logits
-    cannot be negative.
+    needs the training images before the first step; the code that is public, not the
+    authors', draws them too. Answers are as long as the backbone's maps: its head reads
+    them brought to mean 0 and variance 1, or a step of Adam would throw its logits
+    about (neither paper nor code). The G-stream's head is linear on the pooled map: the
+    paper has fully connected layers, the public code C maps with BatchNorm and ReLU,
+    whose logits cannot be negative.
+
+    Where early stages are frozen up to the map that the filters look at, they choose
+    among its channels as they are: they teach the backbone nothing.
 
     Raises InputError for an option out of range.
     """
 
-    VERSION = 1
+    VERSION = 2
     VARIANTS = ({}, {"k": 2, "depth": 1, "side": 1.0})
 
     def __init__(
@@ -69,10 +74,7 @@ class DFLCNN(Method):
             drawn = torch.randn_like(self.bank.weight)
             self.bank.weight.copy_(F.normalize(drawn, dim=1))
             self.bank.get_parameter("bias").zero_()
-        # It starts at 0: answers are as long as the backbone's maps, and drawn weights
-        # would start far from equal probabilities, drowning what the side branch says.
         self.filter_head = linear(num_classes * k, num_classes)
-        nn.init.zeros_(self.filter_head.weight)
 
     def forward(
         self, images: Tensor, targets: Tensor | None = None
@@ -84,7 +86,7 @@ class DFLCNN(Method):
         answers = self.answers(stages[-self.depth])  # (B, C * k)
         return {
             "image": self.image_head(stages[-1].mean((2, 3))),
-            "filters": self.filter_head(answers),
+            "filters": self.filter_head(F.layer_norm(answers, answers.shape[1:])),
             # cross-channel pooling: (B, C, k) -> (B, C)
             "side": answers.unflatten(1, (-1, self.k)).mean(2),
         }

@@ -52,20 +52,23 @@ def diversity_loss(maps: Tensor) -> Tensor:
 
 
 def grouping(channels: int, hidden: int) -> nn.Sequential:
-    """The weights of a part's channels from the maps' mean: (B, n) -> (B, n), 0..1."""
-    return nn.Sequential(
-        nn.Linear(channels, hidden),
-        nn.Tanh(),
-        nn.Linear(hidden, channels),
-        nn.Sigmoid(),
-    )
+    """The weights of a part's channels from the maps' mean, brought to length 1: (B, n)
+    -> (B, n), 0..1.
+    """
+    first = nn.Linear(channels, hidden)
+    # of a mean of length 1 the units are then about 1: neither nothing nor saturated
+    nn.init.normal_(first.weight)
+    last = nn.Linear(hidden, channels)
+    return nn.Sequential(first, nn.Tanh(), last, nn.Sigmoid())
 
 
 class MACNN(Method):
     """Images are squares (B, 3, S, S), float in [0, 1]; C classes, n channels.
 
     parts: p, how many (4 in the paper); 2 or more.
-    depth: which of the backbone's maps parts are found on, from the deepest, 1.
+    depth: which of the backbone's maps parts are found on, from the deepest, 1. The
+        paper's has 28 x 28 cells. On few cells parts end on the same one: where the
+        deepest map has 7 x 7, take the one before it.
     sharpness: the power of a part's map. The published layers pool with the fourth.
     hidden: units between the two layers that weigh a part's channels.
     box: side of the square round a part's peak that ``regions`` gives, as a fraction of
@@ -93,6 +96,7 @@ class MACNN(Method):
     Raises InputError for an option out of range.
     """
 
+    VERSION = 2
     VARIANTS = ({}, {"parts": 2, "depth": 2, "hidden": 8})
 
     def __init__(
@@ -184,7 +188,7 @@ class MACNN(Method):
     def part_maps(self, maps: Tensor) -> Tensor:
         """Maps (B, n, h, w) -> of each part a map with sum 1: (B, p, h, w)."""
         h, w = maps.shape[2:]
-        of_image = maps.mean((2, 3))
+        of_image = F.normalize(maps.mean((2, 3)), dim=1)
         d = torch.stack([layers(of_image) for layers in self.grouping], 1)  # (B, p, n)
         weighed = torch.einsum("bpn,bnhw->bphw", d, maps)
         even = F.layer_norm(weighed.flatten(2).float(), (h * w,))

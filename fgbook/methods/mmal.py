@@ -59,7 +59,8 @@ class MMAL(Method):
     learn from the first step on: the object is found by pretrained maps, which say
     something before the classifier does. Its second map is that of the block before the
     last, of equal size and after a ReLU; here it is the backbone's map of the depth
-    before the last, after a ReLU, at as many places as the last one has cells. Windows
+    before the last, after a ReLU, at as many places as the last one has cells; where
+    early stages are frozen up to there, that mask does not learn. Windows
     are rounded to cells of the map at hand, and those that become equal count once.
 
     Raises InputError for an option out of range.

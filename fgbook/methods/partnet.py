@@ -31,12 +31,14 @@ TINY = 1e-6  # under logarithms
 
 def votes(maps: Tensor) -> Tensor:
     """Each channel of maps (B, n, h, w) votes for the cell where it is highest (equal:
-    the first): how many each cell gets, (B, h, w).
+    the first), one that is the same everywhere for none: how many each cell gets, (B,
+    h, w).
     """
     batch, _, h, w = maps.shape
-    peaks = maps.flatten(2).argmax(2)  # (B, n)
+    places = maps.flatten(2)
+    low, high = places.aminmax(dim=2)  # (B, n)
     count = torch.zeros(batch, h * w, device=maps.device)
-    count.scatter_add_(1, peaks, torch.ones_like(peaks, dtype=count.dtype))
+    count.scatter_add_(1, places.argmax(2), (high > low).to(count.dtype))
     return count.unflatten(1, (h, w))
 
 
@@ -93,13 +95,15 @@ class PartNet(Method):
     Choices where paper and code differ, or neither fits: backbone and image head learn
     together with the streams, not first. Boxes begin where cells look, and a box is
     sampled at the middles of 3 x 3 bins, not pooled by maximum. Equal votes go to the
-    highest sum (code: the first cell). The binary cross-entropy is summed over classes,
-    not averaged, to weigh as much as the image's loss. Singular values of the last
-    layers are not clipped after each epoch.
+    highest sum (code: the first cell). A channel that is 0 everywhere, as half of them
+    can be, has no vote (code: it votes for the first cell). The binary cross-entropy is
+    summed over classes, not averaged, to weigh as much as the image's loss. Singular
+    values of the last layers are not clipped after each epoch.
 
     Raises InputError for an option out of range.
     """
 
+    VERSION = 2
     VARIANTS = ({}, {"parts": 2, "depth": 2, "square": 3, "sizes": (0.5,)})
 
     def __init__(

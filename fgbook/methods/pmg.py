@@ -1,6 +1,7 @@
 """PMG (Du et al. 2020): progressive multi-granularity training of jigsaw patches. Each
 stage of the backbone learns from an image cut into patches of its own size, in an
-optimiser step of its own; then all of them together from the whole image.
+optimiser step of its own; then all of them together from the whole image. (Where the
+recipe freezes early stages, these steps teach their blocks and heads alone.)
 
     model = PMG(create("resnet50"), num_classes=200)
     model.rounds  # ("stage1", "stage2", "stage3", "concat"): four steps a batch

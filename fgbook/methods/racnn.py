@@ -89,9 +89,10 @@ class RACNN(Method):
       code replaces the derivative by a pattern of signs.
     * The paper first points each proposal at the peak of the mean map, then alternates:
       backbone and heads, then proposals from the rank loss alone. Here all is one step:
-      "peak" stays a loss (a weight of 0 in the recipe leaves it out; it pulls the
-      centre, not the side), proposals learn from all that is lost on their crops, and
-      the backbone learns nothing from what a proposal reads.
+      "peak" stays a loss (the recipe weighs it; it pulls the centre, not the side, and
+      at a weight of 1 weakly beside what is lost on the crop), proposals learn from all
+      that is lost on their crops, and the backbone learns nothing from what a proposal
+      reads.
     * The coarser scale's probability is a reference in the rank loss, without a
       gradient: otherwise the loss also falls when the coarser scale gets worse.
     * The paper joins the scales when all are trained. Here that head, which predicts,

@@ -39,7 +39,8 @@ class TransFG(Method):
     layers, width, heads: L, D and K of the transformer on a convolutional backbone; one
         of timm's has its own.
 
-    Layer L and the head are new, all else is the backbone's. Raises InputError for an
+    Layer L and the head are new, all else is the backbone's, which drops nothing out
+    (the public code drops a tenth in embeddings and layers). Raises InputError for an
     option out of range, and for a transformer that is not one of timm's.
     """
 

@@ -4,7 +4,7 @@ are what n pathways look at more closely.
 
     model = WSDL(create("resnet50"), num_classes=200)
     logits = model(images, targets)
-    # {"level1", "level2", "image", "path1", "path2", "path3": (B, C)}
+    # {"level1", "image", "path1", "path2": (B, C)}, of two levels
     boxes = model.eval().locate(images)  # {"level1": (B, 4), ...}
 """
 
@@ -36,7 +36,9 @@ class WSDL(Levels):
     In training it is drawn for the true class (of mixed images the one with the larger
     share), else for the one that the deepest level predicts.
 
-    levels, cam: see :class:`Levels`.
+    levels, cam: see :class:`Levels`; 2, one pathway fewer than in the paper, because
+        the third map from the end is that of an early stage here. Where early stages
+        are frozen up to a level's map, only its head learns, and its boxes are wide.
     zoom: side of the enlarged boxes, as a share of S.
     whole: whether the deepest level's own probabilities count as one more pathway
         (silent: the paper's fusion of scores is not in its published code).

@@ -44,9 +44,10 @@ TRANSFG = Recipes(quick=PAIRS["quick"], paper=VIT_RECIPE.but(per_class=4))
 DINO = Recipes(paper=PAPER_RECIPE.but(backbone="timm:vit_small_patch14_dinov2.lvd142m"))
 
 # Options where the original's sizes (448 pixels, maps of 14 x 14 cells and more) do not
-# fit maps of 7 x 7 or 10 x 10; the original's are the methods' defaults. One set for
-# all profiles. None was chosen by a test image.
+# fit maps of 7 x 7 or 10 x 10. One set for all profiles. None was chosen by a test
+# image.
 CAL = {"m": 8, "scale": 8.0}
+MACNN = {"depth": 2}  # on 7 x 7 cells its parts end on the same one
 PARTNET = {"width": 32, "hidden": 64, "square": 3, "sharpness": 20.0}
 PMG = {"n": (4, 2, 2), "width": 64}
 RACNN = {"scales": 2, "zoom": 1.0}
@@ -88,7 +89,7 @@ ROWS = (
     Row("ra-cnn", "RA-CNN",
         "racnn", RACNN, RECIPES),
     Row("ma-cnn", "MA-CNN (simplified)",
-        "macnn", {}, RECIPES),
+        "macnn", MACNN, RECIPES),
     Row("partnet", "PartNet",
         "partnet", PARTNET, RECIPES),
     Row("nts-net", "NTS-Net",
@@ -209,44 +210,68 @@ OWN = {
         {"crop_scale": 0.25},
         {"backbone_lr_factor": 0.3},
     ),
-    "bilinear": _options(
-        {"width": 64}, {"depth": 2}, {"length": 1.0}, {"length": 16.0}
+    "bilinear": (
+        *_options({"width": 64}, {"length": 1.0}, {"length": 16.0}),
+        {"options": {"depth": 2}, "frozen_stages": 2},
     ),
-    "compact": _options(
-        {"sketch": 4096}, {"depth": 2}, {"length": 1.0}, {"length": 16.0}
+    "compact": (
+        *_options({"sketch": 4096}, {"length": 1.0}, {"length": 16.0}),
+        {"options": {"depth": 2}, "frozen_stages": 2},
     ),
     "boosted": _options({"heads": 2}, {"heads": 8}, {"width": 256}, {"shrinkage": 0.5}),
-    "mc-loss": _options({"mu": 0.05}, {"mu": 0.5}, {"diversity": 1.0}, {"xi": 3}),
+    # at the paper's mu its gradient is a hundredth of the image head's
+    "mc-loss": _options(
+        {"mu": 0.05},
+        {"mu": 0.5},
+        {"mu": 0.05, "diversity": 1.0},
+        {"mu": 0.5, "xi": 3},
+    ),
     "api-net": (
         *_options({"margin": 0.2}, {"dropout": 0.2}, {"width": 128}),
         {"per_class": 2},
     ),
-    "dfl-cnn": _options({"k": 5}, {"k": 20}, {"depth": 1}, {"side": 0.5}),
-    "cross-x": _options(
-        {"pool": "avg"},
-        {"parts": 3},
-        {"gammas": (0.1, 0.05, 0.1)},
-        {"gammas": (1.0, 0.25, 1.0)},
+    "dfl-cnn": (
+        *_options({"k": 20}, {"depth": 1}, {"side": 0.5}),
+        {"frozen_stages": 2},
     ),
-    "pmg": _options(
-        {"n": (8, 4, 2)}, {"n": (4, 2, 1)}, {"width": 128}, {"steps": "sum"}
+    "cross-x": (
+        *_options(
+            {"pool": "avg"},
+            {"gammas": (0.1, 0.05, 0.1)},
+            {"gammas": (1.0, 0.25, 1.0)},
+        ),
+        {"frozen_stages": 2},
+    ),
+    "pmg": (
+        *_options({"n": (8, 4, 2)}, {"width": 128}, {"steps": "sum"}),
+        {"frozen_stages": 1},
     ),
     "dcl": _options(
         {"n": 4, "k": 1}, {"k": 1}, {"adversarial": "classes"}, {"location": "index"}
     ),
-    "flrdf": _options({"n": 2}, {"n": 8}, {"threshold": "max"}, {"level": 0.4}),
+    "flrdf": _options(
+        {"n": 2},
+        {"n": 8},
+        {"threshold": "max", "level": 0.4},
+        {"controller": "fixed"},
+    ),
     "ra-cnn": (
         *_options({"scales": 3}, {"zoom": 2 / 3}, {"margin": 0.2}),
-        {"loss_weights": (("peak", 0.0),)},
+        {"loss_weights": (("peak", 100.0),)},
     ),
-    "ma-cnn": _options(
-        {"parts": 2}, {"sharpness": 2.0}, {"sharpness": 8.0}, {"depth": 2}
+    "ma-cnn": (
+        *_options({"parts": 2}, {"sharpness": 8.0}, {"depth": 1}),
+        {"frozen_stages": 2},
     ),
-    "partnet": _options(
-        {"sharpness": 1.0}, {"depth": 2}, {"parts": 1}, {"sizes": (0.4, 0.6)}
+    "partnet": (
+        *_options({"sharpness": 1.0}, {"parts": 1}, {"sizes": (0.4, 0.6)}),
+        {"options": {"depth": 2}, "frozen_stages": 2},
     ),
     "nts-net": feng.NTS_NET_TRIES,
-    "wsdl": _options({"levels": 3}, {"zoom": 0.5}, {"whole": False}, {"cam": 256}),
+    "wsdl": (
+        *_options({"zoom": 0.5}, {"whole": False}, {"cam": 256}),
+        {"frozen_stages": 2},
+    ),
     "mmal": _options(
         {"windows": "rigid"}, {"both": False}, {"dropout": 0.2}, {"zoom": 1.0}
     ),

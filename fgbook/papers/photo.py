@@ -9,9 +9,11 @@ its runs was published:
   come with a package.
 * 193 pixels, 32 k + 1: the 7 x 7 cells of the last map lie evenly from border to
   border.
-* The stages up to stride 16 and all of BatchNorm's statistics stay as they are: a step
-  takes seven tenths of one that is frozen to stride 8 only. One training of each was
-  as good on validation, as far as 300 images tell.
+* The stages up to stride 16 and all of the backbone's BatchNorm statistics stay as they
+  are: a step takes seven tenths of one that is frozen to stride 8 only. One training of
+  each was as good on validation, as far as 300 images tell. What a method does with
+  earlier maps then teaches its own layers alone; `frozen_stages` is among the tries of
+  those that live by it.
 * Gradients are not clipped: losses that share one fixed length of a step would fight
   over it.
 * Twelve epochs, by cost. In the tries of the plain backbone validation accuracy still

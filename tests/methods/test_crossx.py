@@ -93,6 +93,9 @@ def test_parts_and_heads_are_those_of_a_loop_over_excitations(pool):
             )
         for name in ("image", "early", "both"):
             features = outputs[f"{name}_parts"].flatten(1)
+            if name == "early":  # its maxima can be large
+                features = features - features.mean(1, keepdim=True)
+                features = features / (features.var(1, False, True) + 1e-5).sqrt()
             torch.testing.assert_close(outputs[name], model.heads[name](features))
 
 

@@ -35,11 +35,13 @@ def test_an_answer_is_that_of_the_best_place_and_the_side_branch_is_their_mean()
         for filter_, row in enumerate(weight):
             places = [row @ maps[:, y, x] for y in range(5) for x in range(5)]
             answers[image, filter_] = max(places) + model.bank.bias[filter_]
+    even = answers - answers.mean(1, keepdim=True)
+    even = even / (even.square().mean(1, keepdim=True) + 1e-5).sqrt()
     for label in range(CLASSES):
         own = answers[:, 3 * label : 3 * label + 3]
         torch.testing.assert_close(logits["side"][:, label], own.mean(1))
     torch.testing.assert_close(
-        logits["filters"], F.linear(answers, model.filter_head.weight)
+        logits["filters"], F.linear(even, model.filter_head.weight)
     )
     torch.testing.assert_close(
         logits["image"], F.linear(stages[-1].mean((2, 3)), model.image_head.weight)
@@ -64,6 +66,18 @@ def test_where_a_peak_is_does_not_matter():
     moved = maps.roll((2, 1), (2, 3))
     assert torch.equal(model.answers(maps), model.answers(moved))
     assert not torch.equal(model.answers(maps), model.answers(2 * maps))
+
+
+def test_what_the_filters_say_does_not_depend_on_how_long_their_maps_are():
+    model = make().eval()
+    images, _ = batch()
+    with torch.no_grad():
+        before = model(images)
+        model.bank.weight *= 1000
+        after = model(images)
+    torch.testing.assert_close(after["filters"], before["filters"], atol=1e-4, rtol=0.1)
+    assert after["filters"].abs().max() < 2  # near equal probabilities
+    torch.testing.assert_close(after["side"], 1000 * before["side"])
 
 
 def test_filters_start_with_length_one_and_apart():

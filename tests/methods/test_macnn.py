@@ -92,7 +92,8 @@ def test_part_maps_are_sharpened_sigmoids_of_weighed_sums():
     found = model.part_maps(maps)
     torch.testing.assert_close(found.sum((2, 3)), torch.ones(4, 4))
     for i, layers in enumerate(model.grouping):
-        d = layers(maps.mean((2, 3)))
+        of_image = maps.mean((2, 3))
+        d = layers(of_image / of_image.norm(dim=1, keepdim=True))
         for b in range(4):
             s = sum(d[b, c] * maps[b, c] for c in range(maps.shape[1]))
             z = (s - s.mean()) / s.std(correction=0)

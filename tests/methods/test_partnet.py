@@ -46,6 +46,14 @@ def test_each_channel_votes_once():
     assert (votes(maps).sum((1, 2)) == 30).all()
 
 
+def test_a_channel_that_is_the_same_everywhere_has_no_vote():
+    maps = random_maps()
+    maps[:, ::2] = 0.0
+    maps[1, 1] = 0.5
+    assert votes(maps).sum((1, 2)).tolist() == [15.0, 14.0, 15.0]
+    assert torch.equal(votes(maps)[0], slow_votes(maps[:, 1::2])[0])
+
+
 @pytest.mark.parametrize("side", [4, 5, 7])
 @pytest.mark.parametrize("square", [2, 3])
 def test_each_square_gives_the_cell_with_most_votes(side, square):
