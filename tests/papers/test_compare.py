@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from fgbook import methods, papers
@@ -57,6 +58,32 @@ def test_tries_are_options_that_differ_from_the_row_s(name):
         fitting = methods.check_options(row.method, options)
         changed = whole | fitting != whole
         assert changed or recipe.but(train_on="train+val") != feng.PHOTO, change
+
+
+def said(row, recipe, options):
+    """What a network that learns, and one that predicts, make of the same images."""
+    torch.manual_seed(0)
+    recipe = feng.QUICK_RECIPE.but(frozen_stages=0, loss_weights=recipe.loss_weights)
+    model = methods.build(row.method, 6, recipe, options)
+    images = F.interpolate(torch.rand(4, 3, 9, 9), 73, mode="bilinear")
+    labels = torch.tensor([0, 0, 1, 2])
+    found = [model.rounds]  # a step of its own for each
+    for name in model.rounds or (None,):
+        outputs = model(images, labels, *[name] * bool(name))
+        found += [loss.detach() for loss in model.losses(outputs, labels).values()]
+    with torch.no_grad():
+        return [*found, *model.eval().predict(images).flatten()]
+
+
+@pytest.mark.parametrize("name", sorted(PAPER.tuning["photo"].tries))
+def test_an_option_that_is_tried_is_one_that_the_row_s_network_reads(name):
+    row = PAPER.row(name)
+    first, *others = PAPER.tuning["photo"].of(row)
+    before = said(row, *first[1:])
+    assert said(row, *first[1:]) == before
+    for change, recipe, options in others:
+        if change.get("options"):
+            assert said(row, recipe, options) != before, change
 
 
 def test_each_method_is_asked_whether_it_beats_the_plain_backbone():
