@@ -66,9 +66,7 @@ class MACNN(Method):
     """Images are squares (B, 3, S, S), float in [0, 1]; C classes, n channels.
 
     parts: p, how many (4 in the paper); 2 or more.
-    depth: which of the backbone's maps parts are found on, from the deepest, 1. The
-        paper's has 28 x 28 cells. On few cells parts end on the same one: where the
-        deepest map has 7 x 7, take the one before it.
+    depth: which of the backbone's maps parts are found on, from the deepest, 1.
     sharpness: the power of a part's map. The published layers pool with the fourth.
     hidden: units between the two layers that weigh a part's channels.
     box: side of the square round a part's peak that ``regions`` gives, as a fraction of
@@ -88,7 +86,9 @@ class MACNN(Method):
       The head on all parts and the image, which the paper trains then, learns at the
       same time, from features that it does not move.
     * The paper starts from a k-means clustering of channels by where they peak, which
-      d_p are trained to give. Here channels are dealt to the parts by chance.
+      d_p are trained to give. Here channels are dealt to the parts by chance, and the
+      diversity loss does not always part what starts nearly equal: on photographs of
+      193 pixels four peaks fell on two places or one.
     * The weighed sum is brought to mean 0 and variance 1 over places before the
       sigmoid, which it would saturate otherwise, and the map is sharpened.
     * A map's sum is 1, so the margin of the diversity loss has no gradient here.
