@@ -14,7 +14,7 @@ from ..backbones import Backbone
 from ..errors import InputError
 from .heads import linear
 from .inputs import check_depth
-from .method import Criterion, Method
+from .method import Criterion, Method, Views
 
 
 class DFLCNN(Method):
@@ -29,10 +29,11 @@ class DFLCNN(Method):
         before it (stride 8 of a VGG, 16 of a ResNet), whose cells see about a patch.
     side: weight of the side branch in the loss and in the prediction (0.1).
 
-    The filters start as random vectors of length 1. The paper starts them, of length 1
-    too, as the centres of patches of the class with much energy (section 3.3), which
-    needs the training images before the first step; the code that is public, not the
-    authors', draws them too. Answers are as long as the backbone's maps: its head reads
+    The filters of a class start as centres, of length 1, of clusters of its patches
+    with much energy (section 3.3): here the places of the map that are longer than all
+    round them, as directions, clustered by k-means. Of a class with fewer than k such
+    places they are drawn, as they all are in the code that is public, which is not the
+    authors'. Answers are as long as the backbone's maps: its head reads
     them brought to mean 0 and variance 1, or a step of Adam would throw its logits
     about (neither paper nor code). The G-stream's head is linear on the pooled map: the
     paper has fully connected layers, the public code C maps with BatchNorm and ReLU,
@@ -75,6 +76,27 @@ class DFLCNN(Method):
             self.bank.weight.copy_(F.normalize(drawn, dim=1))
             self.bank.get_parameter("bias").zero_()
         self.filter_head = linear(num_classes * k, num_classes)
+
+    def prepare(self, views: Views) -> None:
+        """Start the filters from the training images, all of them."""
+        from scipy.cluster.vq import kmeans2  # late: it takes time to load
+
+        vectors, of_class = [], []
+        for images, labels in views:
+            maps = self.backbone.stages(images)[-self.depth].float()
+            energy = maps.norm(dim=1)  # (B, h, w)
+            highest = F.max_pool2d(energy, 3, stride=1, padding=1)
+            image, y, x = ((energy == highest) & (energy > 0)).nonzero(as_tuple=True)
+            vectors.append(F.normalize(maps[image, :, y, x]).cpu())
+            of_class.append(labels[image].cpu())
+        places, classes = torch.cat(vectors), torch.cat(of_class)
+
+        for label, filters in enumerate(self.bank.weight.split(self.k)):
+            own = places[classes == label].numpy()
+            if len(own) >= self.k:
+                centres, _ = kmeans2(own, self.k, minit="++", seed=0)
+                found = torch.from_numpy(centres).to(filters)
+                filters.copy_(F.normalize(found)[..., None, None])
 
     def forward(
         self, images: Tensor, targets: Tensor | None = None

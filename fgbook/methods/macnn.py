@@ -18,7 +18,7 @@ from ..errors import InputError
 from ..images import regions
 from .heads import linear
 from .inputs import check_depth, side_of
-from .method import Criterion, Method
+from .method import Criterion, Method, Views
 
 # Of the published layers (their prototxt): what is taken off the other parts' maps, and
 # how much the diversity loss counts.
@@ -85,10 +85,8 @@ class MACNN(Method):
     * The second stage is left out: a network for each part, on crops round the peaks.
       The head on all parts and the image, which the paper trains then, learns at the
       same time, from features that it does not move.
-    * The paper starts from a k-means clustering of channels by where they peak, which
-      d_p are trained to give. Here channels are dealt to the parts by chance, and the
-      diversity loss does not always part what starts nearly equal: on photographs of
-      193 pixels four peaks fell on two places or one.
+    * The paper clusters channels by where they peak in the training images, and trains
+      d_p to give these groups. Here the clusters are where d_p start.
     * The weighed sum is brought to mean 0 and variance 1 over places before the
       sigmoid, which it would saturate otherwise, and the map is sharpened.
     * A map's sum is 1, so the margin of the diversity loss has no gradient here.
@@ -128,12 +126,29 @@ class MACNN(Method):
         self.joint_head = linear(backbone.channels + parts * n, num_classes)
         self.grouping = nn.ModuleList(grouping(n, hidden) for _ in range(parts))
 
-        # deal the channels
-        part = torch.randperm(n) % parts  # (n,)
+        self._deal(torch.randperm(n) % parts)
+
+    @torch.no_grad()
+    def _deal(self, part: Tensor) -> None:
+        """Each part begins with the channels whose number in `part` (n,) is its own."""
         for i, layers in enumerate(self.grouping):
-            own = torch.where(part == i, GROUPED, -GROUPED)
-            with torch.no_grad():
-                layers.get_parameter("2.bias").copy_(own)
+            bias = layers.get_parameter("2.bias")
+            bias.copy_(torch.where(part == i, GROUPED, -GROUPED))
+
+    def prepare(self, views: Views) -> None:
+        """Deal the channels by where they peak in the training images."""
+        from scipy.cluster.vq import kmeans2  # late: it takes time to load
+
+        peaks = []
+        for images, _ in views:
+            maps = self.backbone.stages(images)[-self.depth]
+            cell = maps.flatten(2).argmax(2)  # (B, n)
+            across = maps.shape[3]
+            peaks.append(torch.stack([cell % across, cell // across], 2).cpu())
+        of_channel = torch.cat(peaks).transpose(0, 1).flatten(1)  # (n, 2 * images)
+        parts = len(self.grouping)
+        _, part = kmeans2(of_channel.double().numpy(), parts, minit="++", seed=0)
+        self._deal(torch.from_numpy(part).to(self.joint_head.weight.device))
 
     def forward(
         self, images: Tensor, targets: Tensor | None = None

@@ -20,7 +20,7 @@ its name in ``fgbook.methods.METHODS``. The smallest one::
             return {"image": self.image_head(smooth.mean((2, 3)))}
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import torch.nn.functional as F
@@ -30,6 +30,10 @@ from ..backbones import Backbone
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
 """logits (N, C) and targets, (N,) int64 or (N, C) probabilities -> scalar."""
+
+Views = Iterator[tuple[Tensor, Tensor]]
+"""All images of a split, some at a time, as they are evaluated: (B, 3, S, S), float in
+[0, 1], and labels (B,) int64."""
 
 Examples = tuple[Tensor, Tensor]
 """What forward reads, (N, ...), and labels (N,) int64."""
@@ -99,6 +103,11 @@ class Method(nn.Module):
     the `head` of a frozen backbone."""
 
     backbone: Backbone  # absent where own_network
+
+    def prepare(self, views: Views) -> None:
+        """Look at the training images before the first step, where a method starts from
+        them; in evaluation mode, without gradients. Here: does not look.
+        """
 
     def forward(
         self, images: Tensor, targets: Tensor | None = None

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from tqdm import tqdm
 
-    from ..methods.method import Method
+    from ..methods.method import Method, Views
 
 __all__ = (
     "NonFiniteLoss",
@@ -143,6 +143,7 @@ def fit(
     -> named means over images, predict(images) -> logits (B, C); targets are labels
     (B,) int64, or class probabilities (B, C) where images are mixed. Its ``backbone``,
     if it has one, learns at lr * backbone_lr_factor. Weight decay is on all parameters.
+    Its ``prepare``, if it has one, sees the training images before the first step.
     Where it has ``rounds``, each batch gets an optimiser step for each of these (see
     :class:`fgbook.methods.method.Method`); a step of the schedule, of ema and of the
     log is a batch with all its rounds.
@@ -173,6 +174,11 @@ def fit(
         return Outcome(**earlier)
     if getattr(model, "solved", False):
         return _solve(model, data, recipe, folder, accelerator)
+    if hasattr(model, "prepare"):
+        model.eval()
+        with torch.no_grad():
+            # a run that goes on then takes the weights of its checkpoint
+            model.prepare(_views(data.split(recipe.train_on), recipe, accelerator))
     trainer = Trainer(model, data, recipe, seed, folder, accelerator)
     return trainer.run(deadline, progress)
 
@@ -670,6 +676,17 @@ def predict(
             " again."
         )
     return found
+
+
+def _views(split: Split, recipe: Recipe, accelerator: "Accelerator") -> "Views":
+    """The images of a split as they are evaluated, with labels, batch by batch: the
+    same in every process.
+    """
+    images = Images(split.images, accelerator.device)
+    for index in torch.arange(len(images)).split(recipe.batch_size):
+        there = to_device(index, accelerator.device)
+        view = evaluation_view(images(index, there), there, recipe, "high")
+        yield view, to_device(split.labels[index], accelerator.device)
 
 
 @torch.no_grad()
