@@ -87,6 +87,30 @@ def test_filters_start_with_length_one_and_apart():
     assert cosines.abs().max() < 0.5
 
 
+@torch.no_grad()
+def test_filters_start_as_centres_of_strong_places_of_their_own_class():
+    model = make(k=2).eval()
+    width = model.bank.in_channels
+    before = model.bank.weight.clone()
+    # class 0 shows two patches, of other lengths in each image; class 1 two in one
+    # image; class 2 one only, class 3 none
+    shown = [(0, [1, 5]), (0, [5, 1]), (1, [2, 3]), (2, [4])]
+    maps = 0.01 * torch.rand(len(shown), width, 7, 7)
+    for image, (_, channels) in enumerate(shown):
+        for place, channel in enumerate(channels):
+            maps[image, channel, 2, 1 + 4 * place] = 5.0 + image
+    # places without neighbours as long as they are count: here only those
+    maps *= maps.norm(dim=1, keepdim=True) > 1
+    labels = torch.tensor([label for label, _ in shown])
+    model.backbone.stages = lambda images: [None, images, None]
+    model.prepare(zip(maps.split(3), labels.split(3), strict=True))
+    after = model.bank.weight[:, :, 0, 0]
+    torch.testing.assert_close(after.norm(dim=1), torch.ones(8))
+    strongest = [sorted(of_class.argmax(1).tolist()) for of_class in after.split(2)]
+    assert strongest[:2] == [[1, 5], [2, 3]]
+    assert torch.equal(model.bank.weight[4:], before[4:])
+
+
 def test_only_their_own_class_moves_the_filters_by_way_of_the_side_branch():
     model = make(k=2)
     images, _ = batch()

@@ -53,6 +53,25 @@ def slow_diversity(maps):
     return total
 
 
+@torch.no_grad()
+def test_channels_that_peak_at_one_place_start_in_one_part():
+    model = make(parts=3).eval()
+    n = model.image_head.in_features
+    places = [(0, 0), (1, 5), (6, 2)]
+    group = torch.randint(3, (n,), generator=torch.Generator().manual_seed(4))
+    maps = torch.rand(6, n, 7, 7)
+    for channel, number in enumerate(group.tolist()):
+        y, x = places[number]
+        maps[torch.arange(6), channel, y, (x + torch.arange(6) % 2) % 7] = 3.0
+    model.backbone.stages = lambda images: [images]
+    model.prepare((some, None) for some in maps.split(4))
+    begun = torch.stack([layers[2].bias for layers in model.grouping])  # (3, n)
+    assert begun.unique().tolist() == [-2.0, 2.0]
+    part = begun.argmax(0)
+    assert ((begun > 0).sum(0) == 1).all()
+    assert len({(int(g), int(p)) for g, p in zip(group, part, strict=True)}) == 3
+
+
 @pytest.mark.parametrize("shape", [(3, 4, 5, 5), (1, 2, 4, 6)])
 def test_losses_are_those_of_loops(shape):
     maps = torch.rand(shape, generator=torch.Generator().manual_seed(0))

@@ -95,6 +95,43 @@ def assert_same_run(a: Path, b: Path) -> None:
     assert untimed(log(a)) == untimed(log(b))
 
 
+# what a method sees before the first step
+
+
+class Looking(tiny.Tiny):
+    """Keeps what it is shown before it learns, and starts from it."""
+
+    def prepare(self, views):
+        assert not self.training
+        assert not torch.is_grad_enabled()
+        self.seen, self.labels = map(torch.cat, zip(*views, strict=True))
+        self.head.weight.fill_(float(self.seen.mean()))
+
+
+def looking() -> Looking:
+    torch.manual_seed(0)
+    return Looking()
+
+
+@pytest.mark.parametrize("train_on", ["train", "train+val"])
+def test_a_method_sees_all_images_that_it_learns_from_before_the_first_step(
+    tmp_path, train_on
+):
+    recipe, data = BASE.but(train_on=train_on), tiny.dataset()
+    model = looking()
+    fit(tmp_path / "whole", recipe, model)
+    split = data.split(train_on)
+    everything = torch.arange(len(split))
+    expected = evaluation_view(split.images, everything, recipe, "high")
+    torch.testing.assert_close(model.seen, expected)
+    assert torch.equal(model.labels, split.labels)
+    # a run that goes on has the weights of its checkpoint
+    outcome, _ = fit(tmp_path / "cut", recipe, looking(), budget_minutes=0)
+    assert not outcome.finished
+    fit(tmp_path / "cut", recipe, looking())
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
 # what is learnt
 
 
