@@ -15,6 +15,9 @@ from ..errors import InputError
 from .heads import linear
 from .inputs import check_depth
 from .method import Criterion, Method, Views
+from .options import check_choice
+
+STARTS = ("patches", "random")
 
 
 class DFLCNN(Method):
@@ -28,12 +31,13 @@ class DFLCNN(Method):
     depth: the map that the filters look at, counted from the deepest, 1. 2: the one
         before it (stride 8 of a VGG, 16 of a ResNet), whose cells see about a patch.
     side: weight of the side branch in the loss and in the prediction (0.1).
+    start: of the filters, of length 1. "patches": centres of clusters of the class's
+        patches with much energy (section 3.3); here the places of the map that are
+        longer than all round them, as directions, clustered by k-means. Of a class with
+        fewer than k such places they are drawn. "random": all are, as in the code that
+        is public, which is not the authors'.
 
-    The filters of a class start as centres, of length 1, of clusters of its patches
-    with much energy (section 3.3): here the places of the map that are longer than all
-    round them, as directions, clustered by k-means. Of a class with fewer than k such
-    places they are drawn, as they all are in the code that is public, which is not the
-    authors'. Answers are as long as the backbone's maps: its head reads
+    Answers are as long as the backbone's maps: its head reads
     them brought to mean 0 and variance 1, or a step of Adam would throw its logits
     about (neither paper nor code). The G-stream's head is linear on the pooled map: the
     paper has fully connected layers, the public code C maps with BatchNorm and ReLU,
@@ -46,7 +50,7 @@ class DFLCNN(Method):
     """
 
     VERSION = 2
-    VARIANTS = ({}, {"k": 2, "depth": 1, "side": 1.0})
+    VARIANTS = ({}, {"k": 2, "depth": 1, "side": 1.0, "start": "random"})
 
     def __init__(
         self,
@@ -56,8 +60,10 @@ class DFLCNN(Method):
         k: int = 10,
         depth: int = 2,
         side: float = 0.1,
+        start: str = "patches",
     ):
         super().__init__()
+        check_choice("start", start, STARTS)
         if k < 1 or side < 0:
             raise InputError(
                 f"dflcnn: k >= 1 and side >= 0 are needed, not k {k} and side {side}."
@@ -66,6 +72,7 @@ class DFLCNN(Method):
         self.k = k
         self.depth = depth
         self.side = side
+        self.start = start
         self.backbone = backbone
         self.image_head = linear(backbone.channels, num_classes)  # G-stream
 
@@ -79,6 +86,8 @@ class DFLCNN(Method):
 
     def prepare(self, views: Views) -> None:
         """Start the filters from the training images, all of them."""
+        if self.start == "random":
+            return
         from scipy.cluster.vq import kmeans2  # late: it takes time to load
 
         vectors, of_class = [], []

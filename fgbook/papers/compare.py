@@ -232,7 +232,7 @@ OWN = {
         {"per_class": 2},
     ),
     "dfl-cnn": (
-        *_options({"k": 20}, {"depth": 1}, {"side": 0.5}),
+        *_options({"start": "random"}, {"depth": 1}, {"side": 0.5}),
         {"frozen_stages": 2},
     ),
     "cross-x": (

@@ -110,6 +110,11 @@ def test_filters_start_as_centres_of_strong_places_of_their_own_class():
     assert strongest[:2] == [[1, 5], [2, 3]]
     assert torch.equal(model.bank.weight[4:], before[4:])
 
+    drawn = make(start="random").eval()
+    before = drawn.bank.weight.clone()
+    drawn.prepare(iter(()))
+    assert torch.equal(drawn.bank.weight, before)
+
 
 def test_only_their_own_class_moves_the_filters_by_way_of_the_side_branch():
     model = make(k=2)
@@ -137,7 +142,9 @@ def test_losses_and_prediction_weigh_the_side_branch_alike():
     )
 
 
-@pytest.mark.parametrize("options", [{"k": 0}, {"side": -0.1}, {"depth": 4}])
+@pytest.mark.parametrize(
+    "options", [{"k": 0}, {"side": -0.1}, {"depth": 4}, {"start": "far"}]
+)
 def test_options_out_of_range_are_refused(options):
     with pytest.raises(InputError, match=next(iter(options))):
         make(**options)

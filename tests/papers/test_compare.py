@@ -67,6 +67,9 @@ def said(row, recipe, options):
     model = methods.build(row.method, 6, recipe, options)
     images = F.interpolate(torch.rand(4, 3, 9, 9), 73, mode="bilinear")
     labels = torch.tensor([0, 0, 1, 2])
+    with torch.no_grad():
+        model.eval().prepare(iter([(images, labels)]))
+    model.train()
     found = [model.rounds]  # a step of its own for each
     for name in model.rounds or (None,):
         outputs = model(images, labels, *[name] * bool(name))
