@@ -37,9 +37,9 @@ class DFLCNN(Method):
         fewer than k such places they are drawn. "random": all are, as in the code that
         is public, which is not the authors'.
 
-    Answers are as long as the backbone's maps: its head reads
-    them brought to mean 0 and variance 1, or a step of Adam would throw its logits
-    about (neither paper nor code). The G-stream's head is linear on the pooled map: the
+    Answers are as long as the backbone's maps: their head reads them brought to mean 0
+    and variance 1, or a step of Adam would throw its logits about (neither paper nor
+    code). The G-stream's head is linear on the pooled map: the
     paper has fully connected layers, the public code C maps with BatchNorm and ReLU,
     whose logits cannot be negative.
 
