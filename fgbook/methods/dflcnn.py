@@ -39,9 +39,9 @@ class DFLCNN(Method):
 
     Answers are as long as the backbone's maps: their head reads them brought to mean 0
     and variance 1, or a step of Adam would throw its logits about (neither paper nor
-    code). The G-stream's head is linear on the pooled map: the
-    paper has fully connected layers, the public code C maps with BatchNorm and ReLU,
-    whose logits cannot be negative.
+    code). The G-stream's head is linear on the pooled map: the paper has fully
+    connected layers, the public code C maps with BatchNorm and ReLU, whose logits
+    cannot be negative.
 
     Where early stages are frozen up to the map that the filters look at, they choose
     among its channels as they are: they teach the backbone nothing.
