@@ -20,6 +20,7 @@ RECIPES = feng.METHOD.at("quick", epochs=2, fraction=0.5)
 # as they were tuned for the chapter on paper B: the same runs at photo
 PLAIN = feng.PLAIN.at("quick", epochs=2, fraction=0.5)
 FOCUS = feng.WHOLE.at("quick", epochs=2, fraction=0.5)
+NAVIGATED = feng.NAVIGATED.at("quick", epochs=2, fraction=0.5)
 # four images of a class in a batch: its pairs
 PAIRS = RECIPES.but(per_class=4)
 
@@ -94,7 +95,7 @@ ROWS = (
     Row("partnet", "PartNet",
         "partnet", PARTNET, RECIPES),
     Row("nts-net", "NTS-Net",
-        "ntsnet", feng.NTS_NET, RECIPES),
+        "ntsnet", feng.NTS_NET, NAVIGATED),
     Row("wsdl", "WSDL (boxes of levels, no detector)",
         "wsdl", {}, RECIPES),
     Row("mmal", "MMAL-Net",
