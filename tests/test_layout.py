@@ -20,6 +20,7 @@ COLUMNS = 88
 FLOORS = [
     "errors",
     "paths",
+    "files",
     "recipe",
     "data",
     "images",
