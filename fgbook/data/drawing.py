@@ -9,12 +9,13 @@ hence antialiased at any size.
 Only operations that IEEE 754 rounds exactly are used on pixels (+ - * / sqrt, minimum,
 maximum, floor, comparisons, integers; no sin, exp, lerp or fused multiply-add, whose
 last bit depends on where in a vector an element stands). So an image is the same bit by
-bit in any batch.
+bit in any batch and on any processor.
 """
 
 from dataclasses import dataclass
 from math import pi
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -60,6 +61,16 @@ def sine(x: Tensor) -> Tensor:
 def cosine(x: Tensor) -> Tensor:
     """cos(x) for |x| <= pi / 2."""
     return sine(pi / 2 - x.abs())
+
+
+def root(x: Tensor) -> Tensor:
+    """The square root, in place. On a CPU by NumPy: torch may leave it to a library of
+    Intel's, which on some processors rounds the last bit otherwise.
+    """
+    if x.device.type != "cpu":
+        return x.sqrt_()
+    np.sqrt(x.numpy(), out=x.numpy())
+    return x
 
 
 def scramble(key: Tensor) -> Tensor:
@@ -124,7 +135,7 @@ def segment(
     u = (px * (dx * inverse)).add_(py * (dy * inverse)).clamp_(0, 1)
     px.sub_(u * dx)
     py.sub_(u * dy)
-    distance = px.mul_(px).add_(py.mul_(py)).sqrt_()
+    distance = root(px.mul_(px).add_(py.mul_(py)))
     radius = u * (rb - ra) + ra
     if bulge:
         radius.add_((u * (1 - u)).mul_(bulge))
@@ -134,7 +145,7 @@ def segment(
 def disc(x: Tensor, y: Tensor, cx: Number, cy: Number, radius: Number) -> Tensor:
     """A disc round (cx, cy)."""
     px, py = x - cx, y - cy
-    return px.mul_(px).add_(py.mul_(py)).sqrt_().sub_(radius)
+    return root(px.mul_(px).add_(py.mul_(py))).sub_(radius)
 
 
 def ellipse(x: Tensor, y: Tensor, cx: float, cy: float, rx: float, ry: float) -> Tensor:
@@ -142,7 +153,7 @@ def ellipse(x: Tensor, y: Tensor, cx: float, cy: float, rx: float, ry: float) ->
     crossing points, right sign everywhere.
     """
     px, py = (x - cx).mul_(1 / rx), (y - cy).mul_(1 / ry)
-    relative = px.mul_(px).add_(py.mul_(py)).sqrt_()
+    relative = root(px.mul_(px).add_(py.mul_(py)))
     return relative.sub_(1).mul_(min(rx, ry))
 
 
@@ -401,8 +412,8 @@ class Bird:
         0.16.
         """
         x, y = self.on_body(0.03, -0.15)
-        wide = ((0.265 * self.dx) ** 2 + (0.16 * self.dy) ** 2).sqrt()
-        high = ((0.265 * self.dy) ** 2 + (0.16 * self.dx) ** 2).sqrt()
+        wide = root((0.265 * self.dx) ** 2 + (0.16 * self.dy) ** 2)
+        high = root((0.265 * self.dy) ** 2 + (0.16 * self.dx) ** 2)
         return torch.stack([x - wide, y - high, x + wide, y + high], 1)
 
     def _wing_area(self) -> Tensor:
@@ -460,7 +471,7 @@ def wing_half(u: Tensor) -> Tensor:
     """Half the width of the folded wing at u in [0, 1]: a rounded shoulder, a tapered
     tip.
     """
-    return (u.sqrt() * (1 - u * 0.6 - u * u * 0.4)).mul_(0.335)
+    return (root(u.clone()) * (1 - u * 0.6 - u * u * 0.4)).mul_(0.335)
 
 
 # ---- the bird
@@ -658,7 +669,7 @@ class Painter:
         v = fraction(across).mul_(wide)
         u.mul_(streaked * 0.20 + spotted + banded)
         v.mul_(1 - banded)
-        mark = u.mul_(u).add_(v.mul_(v)).sqrt_()
+        mark = root(u.mul_(u).add_(v.mul_(v)))
         where = fade(ellipse(t, s, 0.03, -0.15, 0.24, 0.135), 0.05) * marked
         stroke = self.line(mark, streaked * 0.0095 + spotted * 0.0195 + banded * 0.0155)
         paint(plumage, stroke.mul_(where).mul_(0.92), column(self.bird.flight) * 0.75)
@@ -676,7 +687,7 @@ class Painter:
         forward = (px * fx).add_(py * fy)
         down = (py * fx).sub_(px * fy)
         # of the sphere above it, towards the viewer
-        depth = (1 - forward * forward).sub_(down * down).clamp_(min=0).sqrt_()
+        depth = root((1 - forward * forward).sub_(down * down).clamp_(min=0))
         # along the head's own axis, towards the bill, and across it
         ahead = (forward * yaw_cos).add_(depth * yaw_sin)
         aside = (depth * yaw_cos).sub_(forward * yaw_sin)
@@ -723,7 +734,7 @@ class Painter:
         rows = u * (length / 0.062)
         row = rows.floor()
         p, q = fraction(v * (1 / 0.058) + row * 0.5), rows - row - 0.25
-        scallop = p.mul_(p).add_(q.mul_(q)).sqrt_().sub_(0.58).mul_(0.06)
+        scallop = root(p.mul_(p).add_(q.mul_(q))).sub_(0.58).mul_(0.06)
         on_shoulder = cover((u - 0.45) * length)
         paint(feathers, line(scallop, 0.005) * on_shoulder * 0.45, flight)
         # long feathers: pale edges that meet at the tip
@@ -744,7 +755,7 @@ class Painter:
         """A middle line that bends, two mandibles, a dark gape between them."""
         bird, c = self.bird, column
         ex, ey = c(bird.tip[0] - bird.base[0]), c(bird.tip[1] - bird.base[1])
-        length, deep = (ex * ex + ey * ey).sqrt(), c(bird.bill_depth)
+        length, deep = root(ex * ex + ey * ey), c(bird.bill_depth)
         ux, uy = ex / length, ey / length
         px, py = self.x - c(bird.base[0]), self.y - c(bird.base[1])
         along, across = (px * ux).add_(py * uy), (py * ux).sub_(px * uy)
@@ -763,7 +774,7 @@ class Painter:
         """Ring, dark disc, highlight; distances are chords of the head's sphere."""
         ahead, down, aside = self.sphere
         ox, oy, oz = ahead - EYE[0], down - EYE[1], aside - EYE[2]
-        gap = ox.mul_(ox).add_(oy.mul_(oy)).add_(oz.mul_(oz)).sqrt_()
+        gap = root(ox.mul_(ox).add_(oy.mul_(oy)).add_(oz.mul_(oz)))
         gap = gap.mul_(column(self.bird.r))
         has_ring = 1 - self.is_("eye ring", 0)
         paint(

@@ -11,7 +11,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .drawing import Bird, Brush, column, fraction, paint, scramble, segment, uniform
+from .drawing import (
+    Bird,
+    Brush,
+    column,
+    fraction,
+    paint,
+    root,
+    scramble,
+    segment,
+    uniform,
+)
 
 # Backgrounds: far colours (top, bottom), third colour for clouds or leaves; and the
 # strength of each ingredient. A column a scene.
@@ -146,7 +156,7 @@ def background(
     bokeh = of_scene(_BOKEH)
     for i, u in enumerate(nuisance.bokeh.split(4, 1)):  # x, y, radius, strength
         px, py = gx - c(u[:, 0]), gy - c(u[:, 1])
-        distance = px.mul_(px).add_(py.mul_(py)).sqrt_()
+        distance = root(px.mul_(px).add_(py.mul_(py)))
         spot = brush.cover(distance.sub_(c(u[:, 2]) * 0.09 + 0.03))
         light = third if i % 2 else bottom * 0.6
         paint(canvas, spot * c(bokeh * (0.25 + 0.75 * u[:, 3])), light)
@@ -217,7 +227,7 @@ def front(nuisance: Nuisance, gx: Tensor, gy: Tensor, brush: Brush) -> list[Laye
     for u in nuisance.leaves.split(7, 1):
         # its own axes: unit vector (dx, dy) along it
         dx, dy = u[:, 2] - 0.5, u[:, 3] - 0.5
-        length = (dx * dx + dy * dy).sqrt() + 1e-4
+        length = root(dx * dx + dy * dy) + 1e-4
         dx, dy = c(dx / length), c(dy / length)
         px, py = gx - c(u[:, 0] * 1.1 - 0.05), gy - c(u[:, 1] * 1.1 - 0.05)
         reach = c(u[:, 4] * 0.035 + 0.04)

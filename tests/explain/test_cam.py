@@ -190,7 +190,9 @@ def test_attentions_map_is_that_behind_the_gates():
     behind = model.maps(batch)
     weight = model.image_head.weight[3]
     expected = torch.einsum("n,bnhw->bhw", weight, behind)
-    torch.testing.assert_close(explain.cam(model, batch, torch.tensor(3)), expected)
+    found = explain.cam(model, batch, torch.tensor(3))
+    # sums of hundreds of products, in another order
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)
 
 
 # ---- over the pixels
