@@ -172,8 +172,14 @@ def threads_each(jobs: int) -> int:
 # ---- the plan
 
 COLUMNS = (
-    *("paper", "row", "data set", "seeds done", "seeds to do"),
-    *("each", "in all", "from"),
+    "paper",
+    "row",
+    "data set",
+    "seeds done",
+    "seeds to do",
+    "each",
+    "in all",
+    "from",
 )
 
 

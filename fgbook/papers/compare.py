@@ -221,7 +221,7 @@ OWN = {
         {"options": {"depth": 2}, "frozen_stages": 2},
     ),
     "boosted": _options({"heads": 2}, {"heads": 8}, {"width": 256}, {"shrinkage": 0.5}),
-    # at the paper's mu its gradient is a hundredth of the image head's
+    # at the paper's mu its gradient begins at a hundredth of the image head's
     "mc-loss": _options(
         {"mu": 0.05},
         {"mu": 0.5},

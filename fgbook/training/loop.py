@@ -178,7 +178,7 @@ def fit(
         model.eval()
         with torch.no_grad():
             # a run that goes on then takes the weights of its checkpoint
-            model.prepare(_views(data.split(recipe.train_on), recipe, accelerator))
+            model.prepare(_views(data, recipe, accelerator))
     trainer = Trainer(model, data, recipe, seed, folder, accelerator)
     return trainer.run(deadline, progress)
 
@@ -678,15 +678,22 @@ def predict(
     return found
 
 
-def _views(split: Split, recipe: Recipe, accelerator: "Accelerator") -> "Views":
-    """The images of a split as they are evaluated, with labels, batch by batch: the
-    same in every process.
+def _views(data: DataSet, recipe: Recipe, accelerator: "Accelerator") -> "Views":
+    """The images that are learnt from, as they are evaluated, with labels, batch by
+    batch: the same in every process. Nothing is read before it is asked for.
     """
+    split = data.split(recipe.train_on)
     images = Images(split.images, accelerator.device)
     for index in torch.arange(len(images)).split(recipe.batch_size):
-        there = to_device(index, accelerator.device)
-        view = evaluation_view(images(index, there), there, recipe, "high")
-        yield view, to_device(split.labels[index], accelerator.device)
+        labels = to_device(split.labels[index], accelerator.device)
+        yield _view(images, index, recipe, "high"), labels
+
+
+def _view(images: Images, index: Tensor, recipe: Recipe, resolution: str) -> Tensor:
+    """Images (B, 3, S, S) as they are evaluated, on the device."""
+    there = to_device(index, images.device)
+    view = evaluation_view(images(index, there), there, recipe, resolution)
+    return view.contiguous(memory_format=torch.channels_last)
 
 
 @torch.no_grad()
@@ -706,9 +713,7 @@ def _logits(
     mine = all_batches[accelerator.process_index :: accelerator.num_processes]
     logits = []
     for index in mine:
-        there = to_device(index, accelerator.device)
-        view = evaluation_view(images(index, there), there, recipe, resolution)
-        view = view.contiguous(memory_format=torch.channels_last)
+        view = _view(images, index, recipe, resolution)
         with accelerator.autocast(), frozen_precision():
             logits.append(model.predict(view).float())
     found = [(torch.cat(mine), torch.cat(logits).cpu())] if mine else []  # WAITS
