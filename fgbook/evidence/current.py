@@ -14,7 +14,7 @@ from pathlib import Path
 
 from .. import papers, paths
 from ..errors import InputError
-from ..papers.spec import Row
+from ..papers.spec import Row, same_options
 from ..recipe import Recipe
 from .records import own
 
@@ -75,8 +75,8 @@ def is_current(record: dict, others: dict[str, dict] | None = None) -> bool:
     row = _row(record)
     if row is None:
         return False
-    if record["method"] != row.method or _plain(record["options"]) != _plain(
-        row.options
+    if record["method"] != row.method or not same_options(
+        record["options"], row.options
     ):
         return False
     version = record.get("method_version")
@@ -107,14 +107,6 @@ def _row(record: dict) -> Row | None:
     except InputError:
         return None
     return row if record["profile"] in row.recipes else None
-
-
-def _plain(options: dict) -> dict:
-    """Options as a record keeps them: JSON has no tuples."""
-    return {
-        name: list(value) if isinstance(value, tuple) else value
-        for name, value in options.items()
-    }
 
 
 def _is_fixed(record: dict) -> bool:

@@ -19,6 +19,7 @@ from torch import Tensor
 from .. import papers
 from ..data.dataset import DataSet
 from ..methods import Method
+from ..papers.spec import same_options
 from ..training import loop
 
 if TYPE_CHECKING:
@@ -280,7 +281,9 @@ def wanted(run: Run) -> set[str]:
             # with the changes that this run was asked for with
             recipe = row.recipes[run.profile].as_dict() | overrides
             options = row.options | run.option_changes
-            same_method = (row.method, options) == (run.method, run.options)
+            same_method = row.method == run.method and same_options(
+                options, run.options
+            )
             if same_method and row.after == stage_before and recipe == told:
                 found |= set(row.measures)
     return found

@@ -211,3 +211,17 @@ class Paper:
             if row in table.rows.values() and dataset in table.columns:
                 return table.missing
         return "–"
+
+
+def same_options(options: dict, others: dict) -> bool:
+    """Whether options are equal; where one of them comes from a record, its lists are
+    the tuples that they were.
+    """
+    return _as_recorded(options) == _as_recorded(others)
+
+
+def _as_recorded(options: dict) -> dict:
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in options.items()
+    }

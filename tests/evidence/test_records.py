@@ -12,6 +12,7 @@ import pytest
 from fgbook import paths
 from fgbook.errors import InputError
 from fgbook.evidence import records
+from fgbook.papers.spec import same_options
 
 PREDICTIONS = {
     "prediction": np.array([1, 0, 3], np.uint16),
@@ -148,14 +149,16 @@ def test_a_published_record_agrees_with_its_predictions_and_with_the_papers_file
         assert Recipe.of(record["recipe"]) == line.recipes[record["profile"]].but(
             **record["overrides"]
         )
-        assert record["options"] == line.options
+        assert same_options(record["options"], line.options)
     else:  # a try: no test number, and one of those that the paper's file lists
         assert record["metrics"]["test"] is None
         assert record["predictions"] is None
         tuning = papers.get(record["paper"]).tuning[record["profile"]]
-        assert (Recipe.of(record["recipe"]), record["options"]) in [
-            (recipe, options) for _, recipe, options in tuning.of(line)
-        ]
+        assert any(
+            Recipe.of(record["recipe"]) == recipe
+            and same_options(record["options"], options)
+            for _, recipe, options in tuning.of(line)
+        )
 
 
 def test_tuned_rows_of_a_paper_had_equally_many_tries_and_the_plain_backbone_no_fewer():

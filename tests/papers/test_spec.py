@@ -1,10 +1,12 @@
 """What a paper's file is made of: recipes made from others, tries, printed values."""
 
+import json
+
 import pytest
 
 from fgbook import papers
 from fgbook.errors import InputError
-from fgbook.papers.spec import PROFILES, Recipes, Row, Table, Tuning
+from fgbook.papers.spec import PROFILES, Recipes, Row, Table, Tuning, same_options
 from fgbook.recipe import Recipe
 
 PLAIN = Recipes(quick=Recipe(epochs=1), photo=Recipe(epochs=2), paper=Recipe(epochs=3))
@@ -80,3 +82,13 @@ def test_a_printed_value_is_that_of_the_first_table_that_has_the_row():
         assert paper.printed_text("flrdf", column) == f"{value:.1f}"
     assert paper.printed("flrdf", "cub50") is None
     assert paper.printed_text("flrdf", "cub50") == Table("", "", (), {}).missing
+
+
+def test_options_of_a_record_are_those_of_the_row_though_json_has_no_tuples():
+    for paper in map(papers.get, papers.names()):
+        for row in paper.rows:
+            recorded = json.loads(json.dumps(row.options))
+            assert same_options(recorded, row.options)
+            assert same_options(row.options, recorded)
+    assert not same_options({"sides": [0.3, 0.45]}, {"sides": (0.3, 0.4)})
+    assert not same_options({"sides": [0.3]}, {})
