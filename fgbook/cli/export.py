@@ -6,14 +6,12 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import InputError
+from ..export import ENDINGS
 from .common import Failed, examples
-from .predict import EXPORTED, check_output, key_or_folder
+from .predict import check_output, key_or_folder
 
 if TYPE_CHECKING:
     from ..export.int8 import Pictures
-
-FORMATS = dict(zip(EXPORTED, ("onnx", "torch"), strict=True))
-"""How the name of a file ends -> its format."""
 
 
 @click.command(
@@ -34,7 +32,7 @@ FORMATS = dict(zip(EXPORTED, ("onnx", "torch"), strict=True))
 @click.option(
     "--format",
     "kind",
-    type=click.Choice(list(FORMATS.values())),
+    type=click.Choice(list(ENDINGS)),
     help="onnx, for ONNX Runtime; torch, for PyTorch without this package.  [default:"
     " by the name of the file]",
 )
@@ -114,6 +112,6 @@ def format_of(kind: str | None, path: Path) -> str:
     """The format that is meant. Raises InputError where the name of the file does not
     say it, or another one, or where the file cannot stand.
     """
-    fitting = [end for end, name in FORMATS.items() if kind in (None, name)]
+    fitting = {end: name for name, end in ENDINGS.items() if kind in (None, name)}
     check_output(path, tuple(fitting))
-    return FORMATS[path.suffix]
+    return fitting[path.suffix]

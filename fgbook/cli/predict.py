@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import WRONG_INPUT, InputError, unknown
+from ..export import ENDINGS
 from .common import check_device, examples, known_records, on_device
 
 if TYPE_CHECKING:
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
 
 BATCH = 32
 """Pictures that are looked at together, while the next ones are decoded."""
-
-EXPORTED = (".onnx", ".pt2")
-"""How the names of exported models end."""
 
 WRITTEN = (".csv", ".jsonl")
 """How the names of files with predictions end."""
@@ -191,7 +189,7 @@ def load(given: str, device: str | None, explain: Path | None = None) -> Namer:
     """The model that is asked for: an exported file, a folder, or a key; `explain`: the
     folder for pictures of what it looks at.
     """
-    if Path(given).suffix in EXPORTED:
+    if Path(given).suffix in ENDINGS.values():
         if explain is not None:
             raise InputError(
                 f"{given} is an exported model, which gives classes and no maps; for"

@@ -13,15 +13,12 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from ..errors import InputError
-from . import description
+from . import ENDINGS, description
 from .noise import quiet
 
 if TYPE_CHECKING:
     import onnxruntime
     import torch
-
-SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
-"""Format -> how the names of its files end."""
 
 
 class Opened(Protocol):
@@ -81,13 +78,13 @@ def load(path: Path, threads: int = 0) -> Opened:
     """The model in an exported file. Raises InputError for a file that is damaged, or
     that `fgbook export` did not write.
     """
-    if path.suffix == SUFFIXES["onnx"]:
+    if path.suffix == ENDINGS["onnx"]:
         return OpenedOnnx(path, threads)
-    if path.suffix == SUFFIXES["torch"]:
+    if path.suffix == ENDINGS["torch"]:
         return OpenedProgram(path)
     raise InputError(
         f"{path} is no exported model: its name should end in"
-        f" {' or '.join(SUFFIXES.values())}."
+        f" {' or '.join(ENDINGS.values())}."
     )
 
 

@@ -19,6 +19,7 @@ from fgbook import files, paths
 from fgbook.data import store
 from fgbook.errors import InputError
 from fgbook.export import (
+    ENDINGS,
     check,
     description,
     int8,
@@ -89,7 +90,7 @@ def plain():
 
 
 def put(folder, content, kind="onnx"):
-    path = folder / f"model{opened.SUFFIXES[kind]}"
+    path = folder / f"model{ENDINGS[kind]}"
     path.write_bytes(content)
     return path
 
