@@ -6,7 +6,7 @@ import click
 
 from .. import paths
 from ..errors import InputError
-from .common import Commands, examples
+from .common import Commands, Failed, examples
 
 SHOWN = 50  # lines of one kind of problem
 
@@ -96,7 +96,10 @@ def data_get(name: str) -> None:
     """
     from ..data import fetch
 
-    click.echo(fetch.get(name))
+    try:
+        click.echo(fetch.get(name))
+    except fetch.NotDelivered as error:
+        raise Failed(str(error)) from error
 
 
 @data.command("path", epilog=examples('ls "$(fgbook data path cub)"'))

@@ -157,6 +157,10 @@ PARTS = {"cub50": "cub", "dogs21": "dogs"}
 """Data sets that are part of another."""
 
 
+class NotDelivered(InputError):
+    """The name is right, but no source delivers; on the command line a failure."""
+
+
 def size(name: str) -> int | None:
     """How many bytes there are to download for a data set (of the whole one, where it
     is a part); None where its authors offer nothing, or say no size.
@@ -178,9 +182,9 @@ def get(name: str, *, progress: bool = True) -> Path:
     Broken downloads go on where they stopped, in this call or the next; archives that
     somebody put into ``downloads/NAME`` of the data folder are used. Every archive is
     verified before it is unpacked. The data set's folder appears when all of it is
-    there. Raises InputError: unknown name, no source left (with the reason of each), a
-    checksum that does not fit, an archive that reaches outside its folder or is far too
-    large, a full or read-only disk.
+    there. Raises NotDelivered where no source is left (with the reason of each), and
+    InputError: unknown name, a checksum that does not fit, an archive that reaches
+    outside its folder or is far too large, a full or read-only disk.
     """
     whole = PARTS.get(name, name)
     if whole not in SOURCES:
@@ -264,7 +268,7 @@ def _fetch(archive: Archive, folder: Path, progress: bool) -> Path:
             )
         except _GivenUp as error:
             failures.append(f"{url}: {error}")
-    raise InputError(
+    raise NotDelivered(
         f"{archive.file} could not be downloaded ({'; '.join(failures)}); try again"
         f" later, or put the file into {folder}."
     )

@@ -51,8 +51,7 @@ PLAIN = METHOD.at("photo", lr=0.006)
 # The best of the whole method's tries has the same rate. At the usual one, fewer and
 # smaller regions came within three validation images of it.
 WHOLE = METHOD.at("photo", lr=0.006)
-# The best of seven of NTS-Net's eight tries, too; without `sides` it is still to be
-# tried.
+# The best of NTS-Net's eight tries, too.
 NAVIGATED = METHOD.at("photo", lr=0.006)
 
 # Six regions of which four are read, as in the original. Of its pyramid of three maps

@@ -6,6 +6,7 @@ import pytest
 
 from commandline import fgbook, refused
 from fgbook.cli import doctor
+from fgbook.data import fetch
 
 
 def test_doctor_names_versions_places_and_space(tmp_path):
@@ -75,3 +76,14 @@ def test_data_get_says_where_to_put_what_cannot_be_fetched(tmp_path):
     result = fgbook("data", "get", "cars")  # the authors' link is dead
     downloads = tmp_path / "data" / "downloads" / "cars"
     refused(result, "cars_train.tgz (sha256:", str(downloads))
+
+
+def test_data_get_without_a_network_is_a_failure_and_no_wrong_input(monkeypatch):
+    checksum = "sha256:" + 64 * "0"
+    archive = fetch.Archive("a.tgz", checksum, ("http://127.0.0.1:9/a.tgz",))
+    monkeypatch.setitem(fetch.SOURCES, "imagewoof", (archive,))
+    monkeypatch.setattr(fetch, "PAUSE", 0.0)
+    result = fgbook("data", "get", "imagewoof")
+    assert result.exit_code == 1
+    assert "could not be downloaded" in result.stderr
+    assert "Traceback" not in result.stderr
