@@ -38,13 +38,15 @@ class Range:
         return f"{lowest} and {'below' if self.below else 'at most'} {self.high:g}"
 
 
-Count = Annotated[int, Range(1)]
-WholeNumber = Annotated[int, Range(0)]  # 0: off
+LARGEST = 1e9  # nobody means more, and PyTorch overflows at far more
+
+Count = Annotated[int, Range(1, LARGEST)]
+WholeNumber = Annotated[int, Range(0, LARGEST)]  # 0: off
 Share = Annotated[float, Range(0, 1)]
 Part = Annotated[float, Range(0, 1, above=True)]  # a share that is not nothing
 Decay = Annotated[float, Range(0, 1, below=True)]  # what is kept from step to step
-Positive = Annotated[float, Range(0, above=True)]
-NotNegative = Annotated[float, Range(0)]  # 0: off
+Positive = Annotated[float, Range(0, LARGEST, above=True)]
+NotNegative = Annotated[float, Range(0, LARGEST)]  # 0: off
 Degrees = Annotated[float, Range(0, 180)]
 LossWeights = tuple[tuple[str, float], ...]  # see _check_weights
 
@@ -336,7 +338,7 @@ def _wrong_type(name: str, value: object) -> InputError:
 
 def _check_weights(value: Any) -> tuple[tuple[str, float], ...]:
     """The weights of losses, from pairs in a tuple or (a record's) list."""
-    valid = Range(0)
+    valid = Range(0, LARGEST)
     wrong = _wrong_type("loss_weights", value)
     if not isinstance(value, (tuple, list)):
         raise wrong
