@@ -18,8 +18,9 @@ its runs was published:
   over it.
 * Twelve epochs, by cost. In the tries of the plain backbone validation accuracy still
   rose in the last quarter of twelve, and no more in that of eighteen.
-* Settings are chosen on the validation images (`Paper.tuning`); then the rows train on
-  these too, and the last epoch counts. No run chooses an epoch by looking.
+* Settings are chosen on the validation images (`Paper.tuning`), each try at its best
+  epoch there; then the rows train on these too, and the last epoch counts. No reported
+  run chooses an epoch by looking.
 
 Looked at again after the plain backbone's five trainings, which stayed below the 80 %
 that were hoped for, once each and on validation: 225 pixels, twice the rate that was
