@@ -35,6 +35,24 @@ def write(
         ) from error
 
 
+def refuse_unwritable(folder: Path, asked: str) -> None:
+    """Raises InputError, beginning with what was `asked` for, where nothing can be
+    written into a folder, or the nearest one above it that is there: to be told before
+    the work and not after it.
+    """
+    places = (folder.absolute(), *folder.absolute().parents)
+    there = next(place for place in places if place.exists())
+    if not there.is_dir():
+        raise InputError(
+            f"{asked}: {there} is a file, not a folder; name another place."
+        )
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(
+            f"{asked}: {there} cannot be written; make it writable, or name another"
+            " place."
+        )
+
+
 def flush(path: Path, content: bytes) -> None:
     """Write a file to the disk itself: it is there after a power cut, and so is what a
     rename says from then on. Raises OSError, and leaves nothing.

@@ -204,7 +204,8 @@ def _download(name: str, online: str) -> dict[str, Tensor]:
         raise InputError(
             f"the pretrained weights of {name} are not in {paths.weights()} and cannot"
             f" be downloaded ({_reason(error)}); put {file} (or .pth) there, set"
-            f" FGBOOK_WEIGHTS to a folder with it{package}, or set weights=none."
+            f" FGBOOK_WEIGHTS to a folder with it{package}, or train without them (run"
+            " --set weights=none)."
         ) from None
 
     if name in KNOWN and _tensors_digest(state)[:8] != KNOWN[name]:

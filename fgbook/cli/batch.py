@@ -101,6 +101,10 @@ def batch(
         for entry in entries:
             say(key_line(entry.run, entry.state, entry.command))
         return
+    begun = {entry.run.paper for entry in entries}
+    for paper in about:
+        if paper.key not in begun:
+            say(f"{paper.key} has none of these rows at profile {profile}: left out.")
     threads = threads_each(jobs)
     paces = pace.expect(entries, known_records(), device, threads, say)
     hardware = pace.hardware(device, threads)

@@ -89,7 +89,8 @@ class Commands(click.Group):
         except InputError as error:
             raise Refused(str(error)) from error
         except KeyboardInterrupt:
-            click.echo("\nstopped; run the same command again to continue.", err=True)
+            said = "stopped; run the same command again: what trains goes on."
+            click.echo(f"\n{said}", err=True)
             ctx.exit(AGAIN if _requests else INTERRUPTED)
         except BrokenPipeError:  # the reader of our output has gone, as with `| head`
             # else Python complains once more at exit

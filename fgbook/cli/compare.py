@@ -51,8 +51,8 @@ PAPER = "compare"
     "--profile",
     default="photo",
     show_default=True,
-    help="photo (an everyday network, minutes a run) or quick (a tiny one, to see that"
-    " it works).",
+    help="photo (an everyday network, minutes a run), quick (a tiny one, to see that it"
+    " works) or paper (large pictures and networks, for a GPU).",
 )
 @over_seeds("3, at quick 1")
 @click.option(

@@ -8,8 +8,6 @@ from .. import paths
 from ..errors import InputError
 from .common import Commands, Failed, examples
 
-SHOWN = 50  # lines of one kind of problem
-
 
 @click.group(
     cls=Commands,
@@ -76,12 +74,10 @@ def as_text(value: object) -> str:
         return ", ".join(f"{name} {number}" for name, number in value.items())
     if isinstance(value, list):
         lines = []
-        for line in value[:SHOWN]:
+        for line in value:
             if isinstance(line, tuple):  # a pair of duplicates
                 line = f"{line[0]}, which is learned from, is also {line[1]}"
             lines.append(f"\n  {line}")
-        if len(value) > SHOWN:
-            lines.append(f"\n  and {len(value) - SHOWN} more")
         return "".join(lines)
     return "" if value is None else str(value)
 

@@ -124,7 +124,8 @@ def folder_line(title: str, folder: Path, variable: str, names: bool = False) ->
 
 def disk_line(folder: Path) -> str:
     """How much room there is for runs, and whether they can be written."""
-    there = next(place for place in (folder, *folder.parents) if place.is_dir())
+    there = next(place for place in (folder, *folder.parents) if place.exists())
     free = shutil.disk_usage(there).free / 2**30
-    writable = "can be written" if os.access(there, os.W_OK) else "CANNOT be written"
+    possible = there.is_dir() and os.access(there, os.W_OK)
+    writable = "can be written" if possible else "CANNOT be written"
     return f"disk: {free:.1f} GiB free for runs, {writable}"

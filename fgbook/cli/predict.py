@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..errors import WRONG_INPUT, InputError, unknown
+from ..errors import WRONG_INPUT, InputError, listed
 from ..export import ENDINGS
+from ..files import refuse_unwritable
 from .common import check_device, examples, known_records, on_device
 
 if TYPE_CHECKING:
@@ -155,25 +156,23 @@ def predict(
 
 def walked(given: Iterable[Path]) -> list[Path]:
     """The files that are asked for, each once, in the order given; of a folder, all
-    pictures below it, by name, but for what is hidden or belongs to a tool. Raises
-    InputError for what is not there.
+    pictures below it, by name, but for what is hidden or belongs to a tool. Says what
+    else is left out. Raises InputError for what is not there.
     """
-    from ..data.files import is_tools, listing
-    from ..data.store import SUFFIXES
+    from ..data.folder import pictures_below
+    from ..data.photos import counted
 
     found: dict[Path, None] = {}
     for path in given:
         if path.is_dir():
-            inside = []
-            for file in sorted(path.rglob("*")):
-                if any(map(is_tools, file.relative_to(path).parts)):
-                    continue
-                if file.is_dir():
-                    listing(file)  # one that cannot be read would go unnoticed
-                elif file.suffix.lower() in SUFFIXES and file.is_file():
-                    inside.append(file)
+            inside, left_out = pictures_below(path)
+            said = f"left out ({counted(left_out)})" if left_out else ""
             if not inside:
-                raise InputError(f"{path}: there is no picture in this folder.")
+                also = f"; {said}" if said else ""
+                raise InputError(f"{path}: there is no picture in this folder{also}.")
+            if said:
+                number = sum(map(len, left_out.values()))
+                click.echo(f"{path}: {number} {said}.", err=True)
             found.update(dict.fromkeys(inside))
         elif path.is_file():
             found[path] = None
@@ -267,16 +266,24 @@ def key_or_folder(given: str) -> str | Path:
     """What names a trained model: its folder, or the whole key of which only the first
     letters are given.
 
-    Raises InputError for letters with which no run's key begins, or several.
+    Raises InputError for letters with which no run's key begins, or several, and for
+    what is none of both.
     """
     # a run of before model.json has its record beside the weights
     for name in ("model.json", "model.safetensors"):
         if (Path(given) / name).is_file():
             return Path(given)
+    if not given:  # not the current folder: a variable of the shell that was empty
+        raise InputError("--run names no run; give a run's key or the folder of a run.")
+    if Path(given).suffix in ENDINGS.values():
+        raise InputError(
+            f"{given} is an exported model, which only predict takes; give the key or"
+            " the folder of the run."
+        )
     if Path(given).exists():
         raise InputError(
-            f"{given} holds no model; --run takes the folder of a run, with model.json"
-            " and model.safetensors, a run's key, or an exported file (.onnx, .pt2)."
+            f"{given} holds no model; --run takes a run's key, or the folder of a run,"
+            " with model.json and model.safetensors."
         )
     known = {record["key"]: record for record in known_records()}
     matching = [key for key in known if key.startswith(given)]
@@ -285,14 +292,17 @@ def key_or_folder(given: str) -> str | Path:
     if matching:
         raise InputError(
             f"{len(matching)} runs begin with {given!r}; give more letters:"
-            f" {', '.join(matching[:5])}."
+            f" {listed(matching, 5)}."
         )
     if not known:
         raise InputError(
             f"unknown run {given!r}: nothing has been run here yet; start with"
             " `fgbook run feng`."
         )
-    raise unknown("run", given, known)
+    raise InputError(
+        f"unknown run {given!r}: there is no such folder, and no key begins so;"
+        " `fgbook results` lists the keys in the column 'first run'."
+    )
 
 
 # ---- what it says
@@ -393,6 +403,7 @@ def check_output(path: Path | None, suffixes: tuple[str, ...]) -> None:
         raise InputError(f"-o {path} is a folder; name a file.")
     if not path.parent.is_dir():
         raise InputError(f"-o {path}: there is no folder {path.parent}.")
+    refuse_unwritable(path.parent, f"-o {path}")
 
 
 def write(path: Path, found: list[Named], top: int) -> None:

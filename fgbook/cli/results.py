@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .. import paths
 from .common import examples, known_records
 
 if TYPE_CHECKING:
@@ -65,6 +66,9 @@ def results(paper: str | None, verdicts: bool, as_json: bool) -> None:
     from ..evidence.judged import judged
 
     about = [papers.get(name) for name in ([paper] if paper else papers.names())]
+    if not paths.results().is_dir():
+        lacking = f"there is no folder of published records {paths.results()}"
+        click.echo(f"{lacking} (FGBOOK_RESULTS).", err=True)
     everything = known_records()
     chosen = []
     for one in about:

@@ -7,6 +7,7 @@ import click
 from click.exceptions import Exit
 
 from ..errors import AGAIN, InputError
+from ..files import refuse_unwritable
 from .common import (
     Command,
     check_device,
@@ -212,12 +213,8 @@ def check_copy(path: Path, runs: int) -> None:
             " one --row and one --seed."
         )
     if path.suffix != ".json":
-        raise InputError(f"--record {path} must end in .json.")
-    there = next(folder for folder in path.absolute().parents if folder.exists())
-    if not there.is_dir():
-        raise InputError(
-            f"--record {path}: {there} is a file, not a folder; name another place."
-        )
+        raise InputError(f"--record {path}: the name of the file must end in .json.")
+    refuse_unwritable(path.parent, f"--record {path}")
 
 
 def write_copy(record: dict, path: Path) -> None:
@@ -251,7 +248,7 @@ def tune(
     about = papers.get(paper)
     tuned = about.tuning[profile].tries if profile in about.tuning else {}
     lines = [about.row(name) for name in dict.fromkeys(rows) or tuned]
-    if not lines:
+    if not tuned:
         raise InputError(
             f"{paper} lists no tuning for profile {profile!r}; it does for:"
             f" {', '.join(about.tuning) or 'none'}."
@@ -260,7 +257,7 @@ def tune(
         if line.name not in tuned:
             raise InputError(
                 f"{paper} lists no tuning for row {line.name!r} at profile {profile!r};"
-                f" it does for: {', '.join(tuned) or 'none'}."
+                f" it does for: {', '.join(tuned)}."
             )
     dataset = one_dataset(datasets)
     check_device(device)

@@ -262,6 +262,34 @@ class _Found:
                 self.pictures.append(_Picture(file, label, part))
 
 
+def pictures_below(top: Path) -> tuple[list[Path], dict[str, list[str]]]:
+    """All pictures below a folder, by name, whatever their class; and what is left out,
+    by the reason. Linked folders are entered too, each folder once; what is hidden or a
+    tool's is passed over. Raises InputError for a folder that cannot be read.
+    """
+    pictures: list[Path] = []
+    left_out: dict[str, list[str]] = {}
+    entered = set()
+
+    def enter(place: Path) -> None:
+        real = os.path.realpath(place)
+        if real in entered:  # a link back, or a second one
+            return
+        entered.add(real)
+        for entry in files.listing(place):
+            if files.is_tools(entry.name):
+                continue
+            if files.is_folder(entry):
+                enter(Path(entry.path))
+            elif reason := _reason(entry):
+                left_out.setdefault(reason, []).append(entry.path)
+            else:
+                pictures.append(Path(entry.path))
+
+    enter(top)
+    return pictures, left_out
+
+
 def _reason(entry: os.DirEntry) -> str | None:
     """Why a file, or a link, below a class is left out; None for a picture."""
     if files.is_tools(entry.name):

@@ -64,8 +64,9 @@ def three_parts(
     for members in _by_class(files, labels):
         if len(members) < 3:
             raise InputError(
-                f"the class of {files[members[0]]} has {len(members)} picture(s); three"
-                " are needed for train, val and test."
+                f"the class of {files[members[0]]} has too few pictures,"
+                f" {len(members)} of the three that are needed for train, val and test;"
+                " add some, or take the class away."
             )
         count = min(_count(len(members), share), (len(members) - 1) // 2)
         parts[members[:count]] = "test"

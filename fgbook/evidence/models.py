@@ -127,7 +127,7 @@ def has_weights(folder: Path) -> bool:
         return False
     try:
         checkpoints.load_model(path)
-    except InputError:
+    except checkpoints.Damaged:
         records.warn(f"{path} is damaged; it is trained again.")
         return False
     return True
@@ -140,12 +140,13 @@ def check_weights(folder: Path, about: dict) -> None:
     path = folder / WEIGHTS
     if not path.is_file():
         raise InputError(
-            f"the weights of run {about['key']} are not on this machine (weights are"
-            f" not published); train it with `{train_command(about)}`."
+            f"the weights of run {about['key']} are not on this machine (there is no"
+            f" {path}, and weights are not published); train it with"
+            f" `{train_command(about)}`."
         )
     try:
         checkpoints.load_model(path)
-    except InputError as error:
+    except checkpoints.Damaged as error:
         raise InputError(
             f"{path} is damaged; train it again with `{train_command(about)}`."
         ) from error

@@ -337,6 +337,7 @@ def publishing_folder() -> Path:
             "cannot publish into the installed package; name a folder for your own"
             " published records (FGBOOK_RESULTS)."
         )
+    files.refuse_unwritable(folder, "published records (FGBOOK_RESULTS)")
     return folder
 
 

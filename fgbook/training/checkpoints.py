@@ -327,8 +327,8 @@ def load_model(path: Path) -> dict[str, Tensor]:
         weights, _ = _open(path)
     except OSError as error:
         raise InputError(
-            f"cannot read the weights {path}: {error.strerror or error}; run the"
-            " command that trains them again."
+            f"cannot read the weights {path}: {error.strerror or error}; put them back,"
+            " or make them readable."
         ) from error
     return weights
 

@@ -35,8 +35,11 @@ FOLLOWED = {
         "tests/cli/test_causal_table.py"
         "::test_a_damaged_table_is_refused_and_can_be_made_again"
     ),
+    "`fgbook results` lists the keys": (
+        "tests/cli/test_predict.py::test_a_key_that_nothing_has_is_refused"
+    ),
     # the same command again
-    "stopped; run the same command again to continue": (
+    "stopped; run the same command again": (
         "tests/cli/test_run.py::test_ctrl_c_ends_a_run_so_that_it_can_go_on"
     ),
     "{BUDGET_ENDED} {done} of": (

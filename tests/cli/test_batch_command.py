@@ -90,6 +90,14 @@ def test_a_plan_trains_nothing_and_says_what_is_there(finished, monkeypatch):
     assert len(list(runs.glob("*/record.json"))) == 2
 
 
+def test_a_plan_names_the_papers_that_have_none_of_the_rows(finished, monkeypatch):
+    words, runs, _ = finished
+    monkeypatch.setenv("FGBOOK_RUNS", str(runs))
+    result = fgbook("batch", "peng", *words, "--plan")
+    assert result.exit_code == 0, result.output
+    assert "peng has none of these rows at profile quick: left out." in result.stdout
+
+
 def test_keys_name_every_run_and_stage_of_a_plan(pictures):
     asked = ["peng", "--row", "low-high", "--dataset", f"folder:{pictures}"]
     said = fgbook("batch", *asked, "--plan", "--keys").stdout
@@ -181,7 +189,7 @@ def test_a_batch_ends_cleanly_however_it_is_ended_and_goes_on(tmp_path):
         batch.send_signal(number)
         out, error = batch.communicate(timeout=600)
         assert batch.returncode == status, error
-        assert "run the same command again to continue" in error
+        assert "run the same command again" in error
         assert "seed 0: stopped" in out
         assert not any(map(is_running, at_work))
         assert manifest(own)["ended"] == "interrupted"

@@ -127,6 +127,7 @@ for line in (
         ),
         ("tune feng --row plain --profile quik", ["'quik'"]),
         ("tune feng", ["no tuning for profile 'quick'", "photo"]),
+        ("tune feng --row plain", ["no tuning for profile 'quick'", "photo"]),
         ("tune feng --row hybird --profile photo", ["did you mean 'hybrid'"]),
         ("reproduce -p seeds 1 -p seeds 2", ["seeds two values", "'1'", "'2'"]),
         ("data check cubb", ["unknown data set 'cubb'", "'cub'"]),

@@ -48,6 +48,14 @@ def test_doctor_survives_a_driver_that_fails(nvidia_smi):
     assert doctor.gpus() == "none found (by nvidia-smi)"
 
 
+def test_doctor_says_that_runs_cannot_go_into_a_file(tmp_path, monkeypatch):
+    (tmp_path / "taken").write_text("")
+    monkeypatch.setenv("FGBOOK_RUNS", str(tmp_path / "taken"))
+    text = fgbook("doctor").stdout
+    assert "which is a FILE" in text
+    assert "CANNOT be written" in text
+
+
 def test_data_list_says_what_is_missing_and_where_it_is_looked_for(tmp_path):
     lines = fgbook("data", "list").stdout.splitlines()
     said = {line.split()[0]: line for line in lines}

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -122,7 +123,23 @@ def test_the_folder_of_a_run_that_is_not_finished_says_how_to_finish(
 
 
 def test_a_key_that_nothing_has_is_refused(with_run, images):
-    refused(fgbook("predict", images[0], "--run", "zz"), "unknown run 'zz'")
+    result = fgbook("predict", images[0], "--run", "zz")
+    refused(result, "unknown run 'zz'", "`fgbook results` lists the keys")
+    assert len(result.stderr) < 200, "the keys of hundreds of runs help nobody"
+    header, *lines = fgbook("results").stdout.splitlines()
+    place = header.index("first run")
+    assert with_run["key"] in [line[place : place + 16] for line in lines]
+    refused(fgbook("predict", images[0], "--run", ""), "--run names no run")
+
+
+def test_a_table_that_cannot_be_written_is_refused_before_any_picture_is_read(
+    with_run, images, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(predict, "answers", lambda *_, **__: pytest.fail("too late"))
+    monkeypatch.setattr(os, "access", lambda place, _: Path(place) != tmp_path)
+    words = ["predict", images[0], "--run", with_run["key"]]
+    result = fgbook(*words, "-o", str(tmp_path / "table.csv"))
+    refused(result, f"{tmp_path} cannot be written")
 
 
 def test_without_any_run_the_first_step_is_said(images):
@@ -145,6 +162,33 @@ def test_a_folder_is_walked_past_what_tools_keep_there(with_run, images, tmp_pat
     assert result.exit_code == 0, result.output
     named = result.stdout.splitlines()[0::2]
     assert named == [str(folder / "b/two.png"), str(folder / "bird.png")]
+
+
+def test_linked_folders_are_walked_once_and_what_is_left_out_is_said(
+    with_run, images, tmp_path
+):
+    away, folder = tmp_path / "away", tmp_path / "mine"
+    (away / "b").mkdir(parents=True)
+    folder.mkdir()
+    shutil.copy(images[0], away / "b" / "two.png")
+    (away / "b" / "back").symlink_to(away)
+    (folder / "a").symlink_to(away)
+    for name in ("new.heic", "notes"):
+        (folder / name).write_text("")
+    result = fgbook("predict", str(folder), "--run", with_run["key"], "--top", "1")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[0::2] == [str(folder / "a/b/two.png")]
+    assert f"{folder}: 2 left out (1: suffix .heic is not read; 1: no suffix)." in (
+        result.stderr
+    )
+
+
+def test_a_folder_of_nothing_but_phone_pictures_says_why_there_is_none(
+    with_run, tmp_path
+):
+    (tmp_path / "new.heic").write_text("")
+    result = fgbook("predict", str(tmp_path), "--run", with_run["key"])
+    refused(result, "no picture in this folder", "suffix .heic is not read")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names are bytes on Linux alone")

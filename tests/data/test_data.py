@@ -398,7 +398,14 @@ def test_what_folders_refuse(tmp_path):
     refused("only one class, 'a'", *(f for f in both if "/a/" in f))
     refused("no test folder", *(f for f in both if f.startswith("train")))
     refused(r"class\(es\) 'c' of .* no training pictures", *both, "test/c/0.png")
-    refused("three are needed", "a/0.png", "a/1.png", "b/0.png", "b/1.png", "b/2.png")
+    refused(
+        "of the three that are needed",
+        "a/0.png",
+        "a/1.png",
+        "b/0.png",
+        "b/1.png",
+        "b/2.png",
+    )
     shutil.rmtree(root)
     for file in both:
         save(root / file, 1)

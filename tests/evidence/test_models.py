@@ -237,6 +237,22 @@ def test_damaged_weights_are_refused_and_trained_again(copied, how):
     assert same_answers(runs.load_model(record["key"], "cpu")[0], record)
 
 
+def test_weights_that_cannot_be_read_are_not_trained_over(copied, monkeypatch):
+    """A disk of the network that is away for a moment must not cost a training."""
+    run, record = copied
+    read = Path.read_bytes
+
+    def away(path):
+        if path.name == models.WEIGHTS:
+            raise PermissionError(13, "Permission denied")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", away)
+    for call in (models.has_weights, lambda at: models.check_weights(at, record)):
+        with pytest.raises(InputError, match="Permission denied; put them back, or"):
+            call(run)
+
+
 def test_a_description_that_is_damaged_is_written_again(copied):
     folder, record = copied
     before = models.read(folder)

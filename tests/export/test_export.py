@@ -157,15 +157,28 @@ def test_the_description_is_plain_json_for_other_programs(plain):
     assert [side.dim_value for side in rest] == [3, SIZE, SIZE]
 
 
+def turned(path):
+    """A photograph that was taken with the camera on its side."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pixels = np.random.default_rng(3).integers(0, 256, (70, 60, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path, exif=exif)
+
+
+def transparent(path):
+    pixels = np.random.default_rng(3).integers(0, 256, (70, 60, 4), dtype=np.uint8)
+    Image.fromarray(pixels).save(path, format="PNG")
+
+
+@pytest.mark.parametrize("draw", [turned, transparent])
 def test_the_page_says_how_to_use_a_file_without_this_package(
-    plain, tmp_path, monkeypatch, capsys
+    plain, tmp_path, monkeypatch, capsys, draw
 ):
     page = (paths.REPOSITORY / "book" / "export.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", page, flags=re.S)
     assert "import fgbook" not in code
     path = put(tmp_path, plain[1]["onnx"])
-    pixels = np.random.default_rng(3).integers(0, 256, (70, 60, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "bird.jpg")
+    draw(tmp_path / "bird.jpg")
 
     square, _ = store.decode(tmp_path / "bird.jpg", SIZE + 5)
     model = opened.load(path)
