@@ -38,10 +38,12 @@ class Range:
         return f"{lowest} and {'below' if self.below else 'at most'} {self.high:g}"
 
 
-LARGEST = 1e9  # nobody means more, and PyTorch overflows at far more
+# Nobody means more, and at far more PyTorch overflows.
+MOST = 1e9
+LARGEST = 1e38
 
-Count = Annotated[int, Range(1, LARGEST)]
-WholeNumber = Annotated[int, Range(0, LARGEST)]  # 0: off
+Count = Annotated[int, Range(1, MOST)]
+WholeNumber = Annotated[int, Range(0, MOST)]  # 0: off
 Share = Annotated[float, Range(0, 1)]
 Part = Annotated[float, Range(0, 1, above=True)]  # a share that is not nothing
 Decay = Annotated[float, Range(0, 1, below=True)]  # what is kept from step to step

@@ -41,7 +41,7 @@ RECORDS = sorted((paths.REPOSITORY / "results").glob("**/*.json"))
         ("epochs", -(10**400), "epochs is -1"),
         ("lr", True, "lr must be of type float .*; got True"),
         ("lr", "0.1", "lr must be of type float .*; got '0.1'"),
-        ("lr", 1e308, "lr is 1e.308; it must be above 0 and at most 1e.09"),
+        ("lr", 1e308, "lr is 1e.308; it must be above 0 and at most 1e.38"),
         ("batch_size", 10**20, "batch_size is 10+; it must be at least 1 and at most"),
         ("loss_weights", (("image", 1e308),), "loss_weights must be of type tuple"),
         ("lr", 10**400, "lr must be of type float"),

@@ -128,8 +128,10 @@ def predict(
     2.
     """
     check_output(output, WRITTEN)
-    files = walked(pictures)
+    files, left_out = walked(pictures)
     namer = load(given, device, explain)
+    for said in left_out:
+        click.echo(said, err=True)
 
     found = []
     unreadable = False
@@ -154,15 +156,17 @@ def predict(
 # ---- which pictures
 
 
-def walked(given: Iterable[Path]) -> list[Path]:
+def walked(given: Iterable[Path]) -> tuple[list[Path], list[str]]:
     """The files that are asked for, each once, in the order given; of a folder, all
-    pictures below it, by name, but for what is hidden or belongs to a tool. Says what
-    else is left out. Raises InputError for what is not there.
+    pictures below it, by name, but for what is hidden or belongs to a tool. And a line
+    for each folder of which something else is left out. Raises InputError for what is
+    not there.
     """
     from ..data.folder import pictures_below
     from ..data.photos import counted
 
     found: dict[Path, None] = {}
+    lines = []
     for path in given:
         if path.is_dir():
             inside, left_out = pictures_below(path)
@@ -172,13 +176,13 @@ def walked(given: Iterable[Path]) -> list[Path]:
                 raise InputError(f"{path}: there is no picture in this folder{also}.")
             if said:
                 number = sum(map(len, left_out.values()))
-                click.echo(f"{path}: {number} {said}.", err=True)
+                lines.append(f"{path}: {number} {said}.")
             found.update(dict.fromkeys(inside))
         elif path.is_file():
             found[path] = None
         else:
             raise InputError(f"{path}: there is no such file.")
-    return list(found)
+    return list(found), lines
 
 
 # ---- with which model

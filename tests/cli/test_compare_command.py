@@ -152,7 +152,7 @@ def test_wrong_input_is_one_sentence(birds, tmp_path):
     samples.folder(few, ["red", "blue"], 4)
     for path in sorted((few / "blue").iterdir())[1:]:
         path.unlink()
-    refused(fgbook("compare", str(few), "--profile", "quick"), "1 picture(s)", "three")
+    refused(fgbook("compare", str(few), "--profile", "quick"), "1 of the three")
     quick = ("--profile", "quick")
     refused(fgbook("compare", str(birds), *quick, "--row", "pmgg"), "'pmg'")
     refused(fgbook("compare", str(birds), "--profile", "quik"), "'quick'")

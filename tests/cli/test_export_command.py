@@ -216,7 +216,8 @@ def test_what_cannot_be_read_is_named_and_the_others_go_on(exported, birds, tmp_
     words = ["predict", str(birds), "--run", str(folder / "model.onnx")]
     result = fgbook(*words, "-o", str(out))
     assert result.exit_code == 2
-    (line,) = result.stderr.splitlines()
+    left_out, line = result.stderr.splitlines()
+    assert left_out == f"{birds}: 1 left out (1: suffix .txt is not read)."
     assert line.startswith("Error: ")
     assert "a.jpg" in line
     assert "2 of 3 images" in result.stdout
