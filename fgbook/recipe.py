@@ -3,7 +3,8 @@
 import ast
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
+from functools import cache
 from typing import Annotated, Any, get_args, get_origin
 
 from .errors import InputError, unknown
@@ -196,25 +197,24 @@ class Recipe:
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "Recipe":
         """A recipe from a dictionary, such as a record's; lists become tuples."""
-        return cls().but(**values)
+        _check_names(values)
+        return cls(**values)
 
     def but(self, **changes: Any) -> "Recipe":
         """A copy with some fields changed; unknown names are refused."""
-        for name in changes:
-            if name not in FIELDS:
-                raise unknown("recipe field", name, FIELDS)
+        _check_names(changes)
         return replace(self, **changes)
 
     def as_dict(self) -> dict[str, Any]:
         """All fields by name."""
-        return asdict(self)
+        return dict(vars(self))
 
     def determinants(self) -> dict[str, Any]:
         """What a run's results depend on, for keys: without other ways to the same
         numbers, and without later fields while they are off.
         """
         found = {}
-        for name, value in asdict(self).items():
+        for name, value in self.as_dict().items():
             off = name in LATER and value == FIELDS[name].default
             if name not in OTHER_WAY and not off:
                 found[name] = value
@@ -222,6 +222,12 @@ class Recipe:
 
 
 FIELDS = {field.name: field for field in fields(Recipe)}
+
+
+def _check_names(names: Iterable[str]) -> None:
+    for name in names:
+        if name not in FIELDS:
+            raise unknown("recipe field", name, FIELDS)
 
 
 def check(name: str, value: Any) -> Any:
@@ -307,6 +313,7 @@ def equations(option: str, texts: Iterable[str], example: str) -> dict[str, str]
     return assignments(option, pairs)
 
 
+@cache  # asked for each field of each record
 def _rule(name: str) -> tuple[type[Any], Range | tuple[str, ...] | None]:
     """The type of a field's values, and its range or choices (None: all values)."""
     annotation: Any = FIELDS[name].type

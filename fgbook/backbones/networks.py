@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from . import late_compiler
 from .backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone
 from .geometry import Depth, Maps, geometry
 
@@ -266,7 +267,7 @@ def untrained(name: str) -> Backbone:
     """The backbone of that name with random weights, drawn from torch's global
     generator as its authors chose.
     """
-    import torchvision  # late: it takes seconds
+    torchvision = late_compiler.imported("torchvision")  # late: it takes a second
 
     known = TORCHVISION[name]
     options = {}

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from . import late_compiler
 from .backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone
 from .freezing import parameters_of_stage
 from .geometry import Depth, measure
@@ -44,7 +45,8 @@ def untrained(name: str) -> Backbone:
         channels=network.num_features,
         usual_size=settings.get("input_size", (3, 224, 224))[-1],
     )
-    _leave_out_what_is_behind(backbone)
+    if torch.is_grad_enabled():  # else nothing is to learn
+        _leave_out_what_is_behind(backbone)
     return backbone
 
 
@@ -144,7 +146,7 @@ def _chosen(network: TimmNetwork) -> list[int]:
 
 
 def _network(name: str) -> TimmNetwork:
-    import timm  # late: it takes seconds
+    timm = late_compiler.imported("timm")  # late: it takes a second
 
     name = name.removeprefix(PREFIX)
     try:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .. import paths
 from ..errors import InputError
-from . import lite0
+from . import late_compiler, lite0
 from .networks import TORCHVISION
 from .timm_networks import PREFIX
 
@@ -218,8 +218,7 @@ def _download(name: str, online: str) -> dict[str, Tensor]:
 
 
 def _from_timm(name: str) -> dict[str, Tensor]:
-    import timm
-
+    timm = late_compiler.imported("timm")
     network = timm.create_model(
         name.removeprefix(PREFIX), pretrained=True, num_classes=0
     )

@@ -182,9 +182,10 @@ def build(about: dict, folder: Path, device: str | None = None) -> Method:
 
     # of a frozen backbone with random weights only the head was kept
     torch.manual_seed(about["seed"])
-    network = methods.build(
-        about["method"], len(about["classes"]), recipe, about["options"], attributes
-    )
+    with torch.no_grad():  # nothing is to learn
+        network = methods.build(
+            about["method"], len(about["classes"]), recipe, about["options"], attributes
+        )
     put(trained_part(network), folder / WEIGHTS)
     return network.eval().to(device or devices.default_device())
 
