@@ -42,24 +42,12 @@ from ..recipe import Recipe
 from . import batches, devices, features, memory, optimiser, schedule, statistics
 from .checkpoints import Folder, State
 from .devices import Images, to_device
-from .schedule import by_class, factor, order, steps_per_epoch
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from tqdm import tqdm
 
     from ..methods.method import Method, Views
-
-__all__ = (
-    "NonFiniteLoss",
-    "Outcome",
-    "by_class",
-    "factor",
-    "fit",
-    "order",
-    "predict",
-    "steps_per_epoch",
-)
 
 # raise it when the same recipe and seed give other results, beyond rounding
 VERSION = 1
@@ -227,7 +215,7 @@ class Trainer:
         self.held_out: Images | None = None
         if self.val is not None:
             self.held_out = Images(self.val.images, self.device)
-        self.steps = steps_per_epoch(len(self.train), recipe.batch_size)
+        self.steps = schedule.steps_per_epoch(len(self.train), recipe.batch_size)
 
         # what learns; `evaluated` are the weights that validation sees
         made = optimiser.make(model, recipe)
@@ -334,7 +322,9 @@ class Trainer:
 
         # the learning rates of this step
         for group in self.optimiser.param_groups:
-            group["lr"] = group["rate"] * factor(self.recipe, number, self.steps)
+            group["lr"] = group["rate"] * schedule.factor(
+                self.recipe, number, self.steps
+            )
         # dropout, and whatever else is random in the model
         process = self.accelerator.process_index
         devices.reseed(key(self.seed, number, process), self.device)

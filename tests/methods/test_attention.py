@@ -306,9 +306,9 @@ def test_groups_of_a_class_follow_each_other_and_every_image_comes_once(
     whole = sum(count // per_class for count in counts)
     seen = []
     for epoch in range(3):
-        order = loop.by_class(labels, per_class, 5, epoch)
+        order = schedule.by_class(labels, per_class, 5, epoch)
         assert sorted(order.tolist()) == list(range(len(labels)))
-        assert torch.equal(order, loop.by_class(labels, per_class, 5, epoch))
+        assert torch.equal(order, schedule.by_class(labels, per_class, 5, epoch))
         groups = labels[order][: whole * per_class].view(-1, per_class)
         rest = labels[order][whole * per_class :].tolist()
         assert (groups == groups[:, :1]).all()
@@ -329,7 +329,7 @@ def test_groups_of_a_class_follow_each_other_and_every_image_comes_once(
         seen.append(order)
     if len(labels) > 10:
         assert not torch.equal(seen[0], seen[1])
-        assert not torch.equal(seen[0], loop.by_class(labels, per_class, 6, 0))
+        assert not torch.equal(seen[0], schedule.by_class(labels, per_class, 6, 0))
 
 
 def test_groups_and_their_images_are_in_random_order():
@@ -338,7 +338,7 @@ def test_groups_and_their_images_are_in_random_order():
     labels, epochs = torch.arange(4).repeat_interleave(4), 1200
     first, together = torch.zeros(4), torch.zeros(4, 4)
     for epoch in range(epochs):
-        order = loop.by_class(labels, 2, 0, epoch)
+        order = schedule.by_class(labels, 2, 0, epoch)
         first[labels[order[0]]] += 1
         for a, b in order.view(-1, 2).tolist():
             if a < 4:
@@ -357,14 +357,14 @@ def test_a_recipe_without_groups_keeps_its_order_and_its_key():
         [str(i) for i in range(9)],
     )
     assert torch.equal(
-        schedule.of_epoch(train.labels, RECIPE, 3, 2), loop.order(3, 2, 9)
+        schedule.of_epoch(train.labels, RECIPE, 3, 2), schedule.order(3, 2, 9)
     )
     grouped = RECIPE.but(per_class=2)
     assert "per_class" not in RECIPE.determinants()
     assert grouped.determinants()["per_class"] == 2
     assert torch.equal(
         schedule.of_epoch(train.labels, grouped, 3, 2),
-        loop.by_class(train.labels, 2, 3, 2),
+        schedule.by_class(train.labels, 2, 3, 2),
     )
     for wrong in (
         {"per_class": 1},
@@ -404,7 +404,7 @@ def test_training_sees_groups(tmp_path):
         seen.append(targets) or losses(logits, targets, criterion)
     )
     loop.fit(model, data, recipe, tmp_path / "run", device="cpu", progress=False)
-    order = loop.by_class(labels, 4, 0, 0)
+    order = schedule.by_class(labels, 4, 0, 0)
     assert [len(targets) for targets in seen] == [8, 8, 8]
     own = F.one_hot(labels[order], 3).bool()
     mixed = torch.cat(seen)

@@ -13,7 +13,7 @@ from torch import nn
 from fgbook.errors import InputError
 from fgbook.images.augment import augment
 from fgbook.recipe import Recipe
-from fgbook.training import loop
+from fgbook.training import loop, schedule
 
 BASE = Recipe(**tiny.RECIPE).but(train_on="train+val", epochs=2)
 
@@ -62,9 +62,9 @@ def test_rounds_are_those_of_a_plain_loop(tmp_path, changes):
     steps, step, average, cut = 6, 0, None, []
     for epoch in range(recipe.epochs):
         model.train()
-        for index in loop.order(3, epoch, 48).split(8):
+        for index in schedule.order(3, epoch, 48).split(8):
             for group in optimiser.param_groups:
-                factor = loop.factor(recipe, step, steps)
+                factor = schedule.factor(recipe, step, steps)
                 group["lr"] = group["rate"] * recipe.lr * factor
             views = augment(split.images[index], index, recipe, 3, epoch)
             for name in ("image", "second"):

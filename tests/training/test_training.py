@@ -35,7 +35,15 @@ from fgbook.images.augment import (
 )
 from fgbook.methods.focus import Focus
 from fgbook.recipe import LATER, Recipe
-from fgbook.training import checkpoints, devices, features, loop, memory, optimiser
+from fgbook.training import (
+    checkpoints,
+    devices,
+    features,
+    loop,
+    memory,
+    optimiser,
+    schedule,
+)
 
 BASE = Recipe(**tiny.RECIPE)
 
@@ -189,7 +197,7 @@ def test_fit_equals_a_plain_loop(tmp_path, changes):
         order = torch.randperm(len(split), generator=generator)
         for index in order.split(recipe.batch_size):
             for group, rate in zip(optimiser.param_groups, rates, strict=True):
-                group["lr"] = rate * loop.factor(recipe, step, steps)
+                group["lr"] = rate * schedule.factor(recipe, step, steps)
             images = augment(split.images[index], index, recipe, 3, epoch)
             targets = split.labels[index]
             if recipe.mixup or recipe.cutmix:
@@ -302,18 +310,18 @@ def reference_schedule(recipe: Recipe, steps: int) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    "schedule", ["constant", "step", "cosine", "cyclic", "onecycle"]
+    "course", ["constant", "step", "cosine", "cyclic", "onecycle"]
 )
 @pytest.mark.parametrize("epochs,steps", [(10, 7), (3, 2), (1, 1), (25, 4)])
-def test_schedules_are_those_of_torch(schedule, epochs, steps):
+def test_schedules_are_those_of_torch(course, epochs, steps):
     recipe = BASE.but(
-        schedule=schedule,
+        schedule=course,
         epochs=epochs,
         step_epochs=4,
         step_factor=0.3,
         cycle_epochs=2.5,
     )
-    values = [loop.factor(recipe, step, steps) for step in range(epochs * steps)]
+    values = [schedule.factor(recipe, step, steps) for step in range(epochs * steps)]
     assert values == pytest.approx(reference_schedule(recipe, steps), abs=1e-9)
 
 
@@ -323,8 +331,8 @@ def test_warm_up_multiplies():
     optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     linear = torch.optim.lr_scheduler.LinearLR(optimiser, 1 / 20, 1.0, 19)
     for step in range(80):
-        assert loop.factor(recipe, step, steps) == pytest.approx(
-            loop.factor(plain, step, steps) * optimiser.param_groups[0]["lr"]
+        assert schedule.factor(recipe, step, steps) == pytest.approx(
+            schedule.factor(plain, step, steps) * optimiser.param_groups[0]["lr"]
         )
         optimiser.step()
         linear.step()
@@ -337,11 +345,11 @@ def test_warm_up_multiplies():
 def test_epochs_take_every_image_once_but_for_a_single_one_left_over(
     images, batch, steps
 ):
-    assert loop.steps_per_epoch(images, batch) == steps
+    assert schedule.steps_per_epoch(images, batch) == steps
     for epoch in (0, 1):
-        assert sorted(loop.order(5, epoch, images).tolist()) == list(range(images))
+        assert sorted(schedule.order(5, epoch, images).tolist()) == list(range(images))
     assert images < 4 or not torch.equal(
-        loop.order(5, 0, images), loop.order(5, 1, images)
+        schedule.order(5, 0, images), schedule.order(5, 1, images)
     )
 
 
@@ -834,7 +842,7 @@ def test_a_step_reads_nothing_from_the_device(tmp_path, make, changes):
 def test_a_step_does_not_wait_for_the_gpu(tmp_path, monkeypatch, changes, resident):
     """CUDA itself refuses to wait, in all steps but an epoch's first two (tables are
     made once) and its last (the host looks after it)."""
-    usual = loop.factor
+    usual = schedule.factor
 
     def watched(recipe, step, steps):
         torch.cuda.set_sync_debug_mode(
@@ -844,7 +852,7 @@ def test_a_step_does_not_wait_for_the_gpu(tmp_path, monkeypatch, changes, reside
         return usual(recipe, step, steps)
 
     watched.steps = 0
-    monkeypatch.setattr(loop, "factor", watched)
+    monkeypatch.setattr(schedule, "factor", watched)
     if not resident:
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, 0))
     try:
@@ -1293,7 +1301,7 @@ def test_a_loss_that_is_not_finite_names_step_files_and_checkpoint(
     monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
     data, recipe = tiny.dataset(), BASE.but(rotate=0.0, jitter=0.0, batch_size=4)
     expected = 5  # the sixth batch of the first epoch
-    bad = loop.order(3, 0, 35)[4 * expected + 2].item()
+    bad = schedule.order(3, 0, 35)[4 * expected + 2].item()
     data.train.images[bad] = 255
     told = (
         rf"step {expected + 1} \(epoch 1, step {expected + 1} of 9\).*checkpoint.pt"
