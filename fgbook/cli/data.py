@@ -88,12 +88,14 @@ def data_get(name: str) -> None:
     """Download data set NAME from its authors.
 
     Resumes where it broke off, verifies checksums, and unpacks into the data folder
-    (FGBOOK_DATA). Says what to do where the authors' link is dead.
+    (FGBOOK_DATA). Says what to do where the authors' link is dead. A selection of this
+    project (cars98, imagewoof10) is made from the official set.
     """
-    from ..data import fetch
+    from ..data import fetch, selections
 
+    get = selections.make if name in selections.SELECTIONS else fetch.get
     try:
-        click.echo(fetch.get(name))
+        click.echo(get(name))
     except fetch.NotDelivered as error:
         raise Failed(str(error)) from error
 

@@ -19,8 +19,8 @@ ADVICE = (
     " model"
 )
 ADVICE_98 = (
-    "it is the project's own selection, made from Stanford Cars and not published; use"
-    " cars instead, or put it there"
+    "run `fgbook data get cars98`, which makes it from Stanford Cars' training pictures"
+    " (data set cars)"
 )
 KIT = "devkit/cars_meta.mat"
 LABELLED = "cars_test_annos_withlabels.mat"

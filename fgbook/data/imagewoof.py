@@ -13,8 +13,8 @@ ADVICE = (
     " https://github.com/fastai/imagenette there"
 )
 ADVICE_10 = (
-    "it is the project's own selection from Imagewoof and not published; use imagewoof"
-    " instead, or put it there"
+    "run `fgbook data get imagewoof10`, which makes it from Imagewoof (data set"
+    " imagewoof)"
 )
 
 

@@ -309,9 +309,7 @@ def reference_schedule(recipe: Recipe, steps: int) -> list[float]:
     return values
 
 
-@pytest.mark.parametrize(
-    "course", ["constant", "step", "cosine", "cyclic", "onecycle"]
-)
+@pytest.mark.parametrize("course", ["constant", "step", "cosine", "cyclic", "onecycle"])
 @pytest.mark.parametrize("epochs,steps", [(10, 7), (3, 2), (1, 1), (25, 4)])
 def test_schedules_are_those_of_torch(course, epochs, steps):
     recipe = BASE.but(
