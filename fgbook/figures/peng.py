@@ -82,6 +82,7 @@ def resolution_table(
         f" their 95 % interval. {setting(used)}{note}"
     )
     titles = {name: label for label, name in labels.items() if name}
+    titles.pop("probe", None)  # which sees no image at low resolution
     low = findings.of_rows(used, titles, "low_top1", plain="low", among=found)
     says = f"At low resolution: {low[0].lower()}{low[1:]}" if low else ""
     return table(lines, caption, used, illustration=quick, says=says)
@@ -109,6 +110,8 @@ def _printed_cell(about: Table, label: str, column: int) -> str:
 def _measured_cell(here: list[dict], found: list[dict], metric: str) -> str:
     if not here:
         return "not run"
+    if not all(verdicts.holds(record, metric) for record in here):
+        return "–"
     mean, interval = accuracy_cells(here, found, metric)
     return f"{mean} ({interval})"
 

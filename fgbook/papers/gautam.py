@@ -207,6 +207,9 @@ SECOND = {"part": "classifier"}
 #     method, its options, recipes
 # fmt: off
 COMPONENT_ROWS = (
+    # Our yardstick, not in the paper: what fine-tuning must beat.
+    Row("probe", "linear probe on frozen features",
+        "probe", {}, PLAIN, unstable=True),
     Row("plain", "plain backbone",
         "plain", {}, PLAIN, measures=DAMAGE + MARGIN + FOCUS),
     # One component.
@@ -474,6 +477,7 @@ PAPER = Paper(
 )
 
 MAIN = (
+    "probe",
     "plain",
     "channel",
     "spatial",

@@ -50,6 +50,8 @@ def places(sets, tmp_path, monkeypatch):
 
 
 def resolve(row, seed=0, profile="quick", **overrides):
+    if row == "probe":  # sees high resolution alone
+        overrides = {"low_side": 0} | overrides
     return runs.resolve(
         "peng",
         row,
@@ -128,6 +130,9 @@ def test_printed_effects_are_differences_of_table_1():
 def test_low_resolution_is_the_papers_share_at_every_profile():
     for row in PAPER.rows:
         for recipe in row.recipes.values():
+            if row.name == "probe":  # sees high resolution alone
+                assert recipe.low_side == 0
+                continue
             assert recipe.low_side == round(50 / 227 * recipe.image_size)
             assert math.isclose(row.options.get("low", peng.LOW), 50 / 227)
             assert recipe.resolution in (
@@ -156,7 +161,9 @@ def test_staged_and_mixed_training_take_equally_many_steps(profile):
             "low",
             "mixed",
         )
-        assert second.lr < first.lr == both.lr
+        assert first.lr == both.lr
+        # at photo the best of three rates, which need not be a low one
+        assert second.lr < first.lr or profile == "photo"
         assert (
             first.but(resolution="low")
             == PAPER.row(peng.staged(0, amount)).recipes[profile]
