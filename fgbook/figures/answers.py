@@ -11,8 +11,9 @@ from ..evidence import records
 from ..evidence.judged import Said, judged
 from ..evidence.verdicts import UNITS
 from ..papers.spec import Paper
-from .base import Shown, count, distinct, measured, signed, sources
-from .board import by_key, claim_rows, digits, effect_cells, in_words, outcomes
+from . import units
+from .base import Shown, count, distinct, measured, sources
+from .board import by_key, claim_rows, effect_cells, in_words, outcome_cell, outcomes
 from .forest import forest
 from .summary import accuracy, accuracy_cells, by_row, unchanged
 from .tables import place_of
@@ -83,7 +84,12 @@ def _opening(said: Sequence[Said]) -> str:
         )
     places = distinct(name for one in run for name in one.datasets or ())
     several = len({one.datasets for one in said}) > 1
-    verdicts = f", {count(len(said), 'verdict')}" if several else ""
+    verdicts = ""
+    if several:
+        verdicts = (
+            f", {count(len(said), 'verdict')} (one for each data set, and one for both"
+            " together)"
+        )
     return (
         f"{asked.capitalize()}{verdicts} on photographs ({html.escape(places)}):"
         f" {in_words(outcomes(said))}. The clearest:"
@@ -99,10 +105,9 @@ def _line(said: Said, rows: tuple[list[dict], list[dict]]) -> str:
     number, interval = cells
     printed = ""
     if claim.printed_effect is not None:
-        amount = signed(claim.printed_effect, digits(verdict))
-        printed = f"; printed {amount}"
-    unit = UNITS.get(claim.metric, "")
-    said_of = f"<b>{verdict.outcome}</b>: {html.escape(claim.text)}."
+        printed = f"; printed {units.amount(claim.printed_effect, claim.metric)}"
+    unit = html.escape(units.after(claim.metric))
+    said_of = f"{outcome_cell(verdict)}: {html.escape(claim.text)}."
     key = f'<a href="#{place_of(claim)}">{html.escape(claim.key)}</a>'
     where = html.escape(" and ".join(said.datasets or ()))
     return f"<li>{key} {said_of} {number} {unit} ({interval}{printed}; {where}).</li>"

@@ -4,6 +4,7 @@ shows the board is built (``book/_ext/shown.py``).
 """
 
 import html
+import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import chain
@@ -11,9 +12,10 @@ from itertools import chain
 from .. import papers
 from ..evidence import records
 from ..evidence.judged import Said, judged
-from ..evidence.verdicts import OUTCOMES, UNITS, Verdict, holds
+from ..evidence.verdicts import OUTCOMES, Verdict, holds
 from ..papers.spec import Paper
-from .base import Shown, count, measured, signed, signed_between, sources
+from . import units
+from .base import Shown, count, measured, sources, without_tags
 from .forest import scale, strip, unit
 from .summary import left_out, of_row, unchanged
 from .tables import effect_field, place_of
@@ -22,10 +24,14 @@ CHAPTERS = ("golodov", "feng", "gautam", "liang", "peng")
 """The papers in the order of the book; the comparison's questions are ours."""
 
 MEANT = {
-    "holds": "the whole interval lies on the claim's side",
-    "reversed": "it lies on the other side",
-    "no difference": "it lies within a margin that was fixed before",
-    "inconclusive": "neither; more seeds or images could tell",
+    "holds": "the whole 95 % interval lies on the claim's side, also with allowance for"
+    " all claims of the paper that are judged at once",
+    "reversed": "it lies on the other side, also with that allowance",
+    "no difference": "it contains zero, and the 90 % interval lies within a margin that"
+    " was fixed before any run: 1 point, or half of the printed effect where that is"
+    " larger. So where much is printed it means far less than that, not nothing",
+    "inconclusive": "anything else, also an interval that leaves out zero as long as"
+    " its claim is judged alone, but not among all; more seeds or images could tell",
     "not run": "not all trainings that were fixed beforehand are there",
 }
 
@@ -59,31 +65,6 @@ def authors(paper: Paper) -> str:
     return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-# ---- which chapter to read first
-
-
-def first_chapter(grouped: dict[str, list[Said]]) -> tuple[str, int, int]:
-    """The paper of whose claims the largest share is decided, how many are, of how
-    many: a reader sees there what a verdict is. Each claim counts once.
-    """
-
-    def shares(name: str) -> tuple[float, int]:
-        decided, claims = _decided(grouped[name])
-        return decided / max(claims, 1), decided
-
-    best = max(grouped, key=shares)
-    return best, *_decided(grouped[best])
-
-
-def _decided(said: Iterable[Said]) -> tuple[int, int]:
-    """How many claims are decided on a data set at least, and how many there are."""
-    by_claim: dict[str, bool] = {}
-    for one in said:
-        key = one.verdict.claim.key
-        by_claim[key] = by_claim.get(key, False) or one.is_decided
-    return sum(by_claim.values()), len(by_claim)
-
-
 # ---- the summary
 
 
@@ -102,24 +83,54 @@ def counts_table(grouped: dict[str, list[Said]]) -> Shown:
             shade = f' class="{_slug(outcome)}"' if number else ""
             cells.append(f'<td{shade} data-label="{outcome}">{number or "–"}</td>')
         lines.append(f"<tr>{''.join(cells)}</tr>")
-    total = outcomes(chain.from_iterable(grouped.values()))
+    total = totals(grouped)
     head = f'<thead><tr><th scope="col">paper</th>{heads}</tr></thead>'
     return Shown(
-        '<figure class="fgbook-counts"><figcaption>Verdicts on the claims of five'
-        f" papers: {in_words(total)}.</figcaption><table>{head}<tbody>"
+        '<figure class="fgbook-counts"><figcaption>'
+        f"{html.escape(total)}</figcaption><table>{head}<tbody>"
         f"{''.join(lines)}</tbody></table></figure>",
-        in_words(total),
+        total,
     )
 
 
-def legend() -> str:
-    """What each outcome means, as HTML."""
+def totals(grouped: dict[str, list[Said]]) -> str:
+    """How many verdicts there are, on how many claims, and which."""
+    said = list(chain.from_iterable(grouped.values()))
+    claims = {(one.paper.key, one.verdict.claim) for one in said}
+    ours = sum(claim.is_ours for _, claim in claims)
+    verdicts = count(len(said), "verdict")
+    text = f"{verdicts} on {count(len(claims), 'claim')} of {len(grouped)} papers"
+    if ours:
+        are = "is a control" if ours == 1 else "are controls"
+        text += f" ({ours} of the claims {are} of our own)"
+    text += f": {in_words(outcomes(said))}."
+    if len(said) > len(claims):
+        text += (
+            " A claim that was run on two data sets has a verdict on each, and one on"
+            " both together."
+        )
+    return text
+
+
+def meanings() -> str:
+    """What each outcome means, in one sentence as HTML."""
     words = [f"<b>{name}</b>: {meant}" for name, meant in MEANT.items()]
+    return f"{'. '.join(words)}."
+
+
+def outcomes_text() -> Shown:
+    """The same as a paragraph of a chapter."""
+    text = meanings()
+    return Shown(f'<p class="fgbook-legend">{text}</p>', without_tags(text))
+
+
+def legend() -> str:
+    """What each outcome, sign and unit means, as HTML."""
     return (
-        f'<p class="fgbook-legend">{"; ".join(words)}. A dot is the measured effect'
-        " with its 95 % interval, to the right of the line where it is on the claim's"
-        " side; a diamond is what the paper prints, a triangle if that lies beyond the"
-        " axis.</p>"
+        f'<p class="fgbook-legend">{meanings()}</p><p class="fgbook-legend">A dot is'
+        " the measured effect with its 95 % interval, to the right of the line where it"
+        " is on the claim's side; a diamond is what the paper prints, a triangle if"
+        f" that lies beyond the axis. {units.LEGEND}</p>"
     )
 
 
@@ -141,7 +152,8 @@ def board(grouped: dict[str, list[Said]], found: Sequence[dict]) -> Shown:
 
 
 HEAD = '<th scope="col">{}</th>'
-HEADS = ("claim", "outcome", "effect", "printed", "n", "data")
+SEEDS = "seeds × images"
+HEADS = ("claim", "outcome", "effect", "printed", SEEDS, "data")
 
 
 def _paper(paper: Paper, said: Sequence[Said], mine: Sequence[dict]) -> str:
@@ -202,15 +214,15 @@ def _line(said: Said, rows: tuple[list[dict], list[dict]], reach: float) -> str:
     cells = {
         "claim": f'<a href="{place}"><b>{html.escape(claim.key)}</b></a>'
         f" {html.escape(claim.text)}",
-        "outcome": f"<b>{verdict.outcome}</b>",
+        "outcome": outcome_cell(verdict),
         "effect": _effect(said, rows, reach),
         "printed": _printed(verdict),
-        "n": "–",
+        SEEDS: "–",
         "data": _data(said),
     }
     if verdict.effect and verdict.outcome != "not run":
         effect = verdict.effect
-        cells["n"] = f"{effect.seeds_text} × {effect.images}"
+        cells[SEEDS] = f"{effect.seeds_text} × {effect.images}"
     made = []
     for name, cell in cells.items():
         mark = f' class="outcome {_slug(verdict.outcome)}"' if name == "outcome" else ""
@@ -218,9 +230,12 @@ def _line(said: Said, rows: tuple[list[dict], list[dict]], reach: float) -> str:
     return f"<tr>{''.join(made)}</tr>"
 
 
-def digits(verdict: Verdict) -> int:
-    """How many decimals an effect has: points one, else three."""
-    return 1 if UNITS.get(verdict.claim.metric) == "points" else 3
+def outcome_cell(verdict: Verdict) -> str:
+    """The word, and for "no difference" what is small enough for that."""
+    word = f"<b>{verdict.outcome}</b>"
+    if verdict.outcome != "no difference":
+        return word
+    return f"{word} {units.within(verdict.claim)}"
 
 
 def effect_cells(
@@ -235,8 +250,9 @@ def effect_cells(
     field = effect_field(verdict.claim)
     if len(said.datasets or ()) > 1:
         field = field.replace("effect", "across", 1)
-    number = signed(effect.effect, digits(verdict))
-    interval = signed_between(effect.low, effect.high, digits(verdict))
+    metric = verdict.claim.metric
+    number = units.number(effect.effect, metric)
+    interval = units.interval(effect, metric)
     return (
         measured(number, field, *rows),
         measured(interval, f"{field} interval", *rows),
@@ -250,8 +266,8 @@ def _effect(said: Said, rows: tuple[list[dict], list[dict]], reach: float) -> st
     if found is None:
         return picture or "–"
     number, interval = found
-    of_unit = UNITS.get(said.verdict.claim.metric, "")
-    return f"{picture}{number} {of_unit} ({interval})"
+    of_unit = units.after(said.verdict.claim.metric)
+    return f"{picture}{number} {html.escape(of_unit)} ({interval})"
 
 
 def _printed(verdict: Verdict) -> str:
@@ -261,7 +277,7 @@ def _printed(verdict: Verdict) -> str:
         return "–"
     size = verdict.size_text
     said = f": {size}" if size else ""
-    return signed(printed, digits(verdict)) + said
+    return units.amount(printed, verdict.claim.metric) + said
 
 
 def _data(said: Said) -> str:
@@ -276,6 +292,9 @@ def _data(said: Said) -> str:
     return f'<a href="{address}">{name}</a>'
 
 
+WORDS = "What the words mean stands [there](book/index.md#words)."
+
+
 def summary_text(grouped: dict[str, list[Said]]) -> str:
     """The counts as a Markdown table, with links to the chapters' sources."""
     lines = [
@@ -287,7 +306,6 @@ def summary_text(grouped: dict[str, list[Said]]) -> str:
         cells = [str(counts.get(outcome, 0) or "–") for outcome in OUTCOMES]
         title = f"[{authors(papers.get(name))}](book/{name}.md)"
         lines.append(f"| {title} | {' | '.join(cells)} |")
-    total = outcomes(chain.from_iterable(grouped.values()))
     lines.append("")
-    lines.append(f"{count(sum(total.values()), 'verdict')}: {in_words(total)}.")
+    lines += textwrap.wrap(f"{totals(grouped)} {WORDS}", 88, break_on_hyphens=False)
     return "\n".join(lines) + "\n"

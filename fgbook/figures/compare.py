@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ..data.dataset import DataSet
+from ..evidence import families
 from ..methods import Method
 from ..papers.compare import BACKBONES, FAMILIES, PASSES, USUAL_BACKBONE
 from ..papers.spec import Paper, Row
@@ -227,16 +228,65 @@ def field_figure(paper: Paper, found: list[dict]) -> Shown:
     best = max(reached, key=lambda name: reached[name])
     dearest = max(cost, key=lambda name: cost[name])
     said = [_point(name, cost, reached) for name in dict.fromkeys((best, dearest))]
-    caption = (
-        "Accuracy over the operations of one prediction, logarithmic. Shape and colour:"
-        " family. Intervals stand in the table; most of these differences are within"
-        " them."
-    )
+    caption = f"{_shown_of(paper, among)} {setting(among)} {COST_READS}"
     return figure(
         drawn,
         f"Scatter plot of {len(rows)} methods: accuracy over operations of a"
         f" prediction. Highest and costliest: {'; '.join(said)}.",
         caption + (" Drawn birds: an illustration." if is_quick(among) else ""),
+    )
+
+
+COST_READS = (
+    "GFLOP: thousand million floating-point operations of one prediction, a"
+    " multiplication with its addition being two; the axis is logarithmic. Shape and"
+    " colour: family. Intervals stand in the table; most of these differences are"
+    " within them."
+)
+
+
+def _shown_of(paper: Paper, among: list[dict]) -> str:
+    """How many of the methods a picture has."""
+    profiles = {record["profile"] for record in among}
+    listed = [row.name for row in paper.rows if profiles & row.recipes.keys()]
+    run = by_row(among, listed)
+    said = f"Test accuracy of {count(len(run), 'method')} over their cost"
+    missing = len(listed) - len(run)
+    return (
+        f"{said}; {missing} of {len(listed)} are not run yet."
+        if missing
+        else f"{said}."
+    )
+
+
+def so_far(paper: Paper, found: list[dict]) -> Shown:
+    """Which rows have been measured on photographs, and which of these are above the
+    plain backbone, in the mean and beyond chance, from records of one data set.
+    """
+    among = unchanged(found)
+    listed = [row.name for row in paper.rows_at("photo")]
+    rows = by_row(among, listed)
+    others = [name for name in rows if name != "plain"]
+    if "plain" not in rows or not others:
+        return sentence("None of these methods has been measured here yet.")
+    level = accuracy(rows["plain"], among)[0]
+    above = [name for name in others if accuracy(rows[name], among)[0] > level]
+    judged = families.judge(paper, among)
+    held = [one.claim.better for one in judged if one.outcome == "holds"]
+    names = findings.listed([paper.row(name).title for name in others], most=99)
+    said = (
+        f"Measured here so far, beside the plain backbone, on {among[0]['dataset']}:"
+        f" {names} ({len(rows)} of {len(listed)} rows). "
+    )
+    if not above:
+        said += "None of them names more test images rightly than the plain backbone."
+    else:
+        which = findings.listed([paper.row(name).title for name in above])
+        sure = findings.listed([paper.row(name).title for name in held]) or "none"
+        said += f"In the mean above it: {which}; of these beyond chance: {sure}."
+    return Shown(
+        f'<div class="fgbook-words"><p>{said}</p>{sources(among)}</div>',
+        without_tags(said),
     )
 
 

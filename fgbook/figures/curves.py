@@ -1,15 +1,17 @@
 """Curves: panels of any measure over any setting, and how training went."""
 
+import html
 import json
 from collections.abc import Callable, Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from .. import paths
-from .base import OKABE_ITO, WIDTH, Shown, figure, styled
-from .summary import unchanged
+from .base import NOT_YET, OKABE_ITO, WIDTH, Shown, figure, measured, styled, table
+from .summary import setting, unchanged
 
 # Curve name -> {x: y}.
 Curves = dict[str, dict[float, float]]
@@ -165,3 +167,29 @@ def _image_loss(line: dict) -> float | None:
     """None for what has no image head, such as SimSiam's first stage."""
     # Oldest logs have the loss beside the epoch.
     return line["image"] if "image" in line else line["losses"].get("image")
+
+
+def losses_table(found: list[dict]) -> Shown:
+    """Each loss of a row in the first epoch and in the last, means over the records
+    that say it.
+    """
+    found = [r for r in unchanged(found) if r["train"].get("losses")]
+    if not found:
+        return NOT_YET
+    lines = []
+    for name in found[0]["train"]["losses"][0]:
+        line = {"loss": html.escape(name)}
+        for when in ("first", "last"):
+            value = loss_of(found, name, when)
+            line[f"{when} epoch, measured"] = measured(
+                f"{value:.2f}", f"losses {name} {when}", found
+            )
+        lines.append(line)
+    caption = "Training losses, means of an epoch over all trainings of the row."
+    return table(lines, f"{caption} {setting(found)}", found)
+
+
+def loss_of(found: Sequence[dict], name: str, when: str) -> float:
+    """The mean of a loss in the "first" or "last" epoch over records."""
+    place = 0 if when == "first" else -1
+    return float(np.mean([r["train"]["losses"][place][name] for r in found]))

@@ -6,8 +6,9 @@ so that they suit a light and a dark page.
 import html
 from collections.abc import Sequence
 
-from ..evidence.verdicts import UNITS, Verdict, effect_text
+from ..evidence.verdicts import UNITS, Verdict
 from ..papers.spec import Claim
+from . import units
 from .base import Shown, count
 
 WIDTH, HEIGHT = 150, 20  # of one line, in pixels
@@ -105,4 +106,5 @@ def _marks(verdict: Verdict, reach: float, middle: float) -> str:
 def _said(verdict: Verdict) -> str:
     if verdict.effect is None or verdict.outcome == "not run":
         return verdict.outcome
-    return f"{verdict.outcome}, {effect_text(verdict.effect, verdict.claim.metric)}"
+    said = units.effect_text(verdict.effect, verdict.claim.metric)
+    return f"{verdict.outcome}, {said}"

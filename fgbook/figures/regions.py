@@ -17,6 +17,7 @@ from ..methods.focus import Focus
 from ..recipe import Recipe
 from . import findings
 from .base import (
+    NOT_YET,
     OKABE_ITO,
     WIDTH,
     Shown,
@@ -40,7 +41,7 @@ REGION_STYLES = (
 )
 HITS = {
     "hit_object": "regions whose centre lies on the bird",
-    "hit_part": "regions that hold a telling part",
+    "hit_part": "regions that hold a part (on drawn birds a telling one)",
     "union_iou": "all regions together against the bird's box, IoU",
 }
 SHORT_HITS = {
@@ -84,21 +85,34 @@ def hits_table(found: list[dict]) -> Shown:
                 }
             )
     nothing = {"measure": "–", "row": "–", "regions": "not run", "random boxes": "–"}
-    caption = (
-        "Where the regions lie on the test images, with 95 % intervals over images."
-    )
-    if not all(r["dataset"].startswith("fieldguide") for r in found):
-        caption += (
-            " Photographs come without marked telling parts; there any of CUB's fifteen"
-            " parts counts."
-        )
     return table(
         lines or [nothing],
-        f"{caption} {setting(found)}",
+        f"{_hits_caption(found)} {setting(found)}",
         found,
         illustration=quick,
         says=findings.of_pairs(pairs, "the regions", "boxes at random"),
     )
+
+
+def _hits_caption(found: list[dict]) -> str:
+    """What the table's numbers are, and which of them can be compared."""
+    caption = "Where the regions lie on the test images: means over images"
+    rows = _rows(found)
+    if any(len(of_row(found, row)) > 1 for row in rows):
+        caption += " and trainings."
+    else:
+        caption += ", with 95 % intervals over these."
+    caption += (
+        " Compare within a line: how often a box at random hits depends on its size,"
+        " and rows have boxes of different sizes."
+    )
+    if any(not r["dataset"].startswith("fieldguide") for r in found):
+        caption += (
+            " A telling part is one that tells a species from its siblings. Photographs"
+            " have none marked; there any of CUB's fifteen parts counts, which is much"
+            " easier to hit."
+        )
+    return caption
 
 
 def located(found: list[dict]) -> list[dict]:
@@ -124,6 +138,33 @@ def located_cell(found: list[dict], name: str) -> str:
     about = found[0]["localisation"]
     interval = between(about[f"{name}_low"], about[f"{name}_high"], digits=2)
     return f"{cell} ({measured(interval, f'localisation {name} interval', found)})"
+
+
+def ranks_table(found: list[dict]) -> Shown:
+    """Where the first, second, ... region of a row lies, from records with ground
+    truth, beside boxes of the same size placed at random.
+    """
+    found = located(found)
+    if not found:
+        return NOT_YET
+    names = [f"hit_{of}{kind}" for of in ("object", "part") for kind in ("", "_random")]
+    heads = ("on the bird", "random box on it", "on a part", "random box on one")
+    lines = []
+    for rank in range(len(found[0]["localisation"]["hit_object_by_rank"])):
+        line: dict[str, object] = {"region": rank + 1}
+        for name, head in zip(names, heads, strict=True):
+            line[f"{head}, measured"] = _rank_cell(found, f"{name}_by_rank", rank)
+        lines.append(line)
+    caption = (
+        "Of how many test images the first, second, ... region lies with its centre on"
+        " the bird, or holds a part: shares, means over images and trainings."
+    )
+    return table(lines, f"{caption} {setting(found)}", found)
+
+
+def _rank_cell(found: list[dict], name: str, rank: int) -> str:
+    mean = float(np.mean([record["localisation"][name][rank] for record in found]))
+    return measured(f"{mean:.2f}", f"localisation {name} {rank + 1}", found)
 
 
 def hits_figure(found: list[dict]) -> Shown:

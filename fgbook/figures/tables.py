@@ -8,37 +8,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .. import papers
+from .. import methods, papers
 from ..evidence import families, verdicts
 from ..evidence.records import changes
-from ..papers.spec import PROFILES, Claim, Paper, Row, Table
+from ..papers.spec import PROFILES, Claim, Paper, Row, Table, same_options
 from ..recipe import LATER, Recipe
-from . import findings
-from .base import Shown, duration, measured, signed, signed_between, table
+from . import findings, units
+from .base import Shown, duration, measured, table
 from .summary import accuracy_cells, is_quick, left_out, of_row, setting, unchanged
-
-METRICS = {
-    "top1": "top-1 accuracy, points",
-    "low_top1": "top-1 accuracy at low resolution, points",
-    "nll": "log-probability of the true class, nats",
-    "heat_area": "area of the heat map, share of the image",
-    "heat_strength": "strength of the heat map, log2",
-    "heat_relative": "strength of the heat map against the logits, log2",
-    "iou_image": "IoU with the object's box",
-    "iou_foreground": "IoU of the foreground's box",
-    "iou_foreground_mean": "IoU of the foreground's box",
-    "maxbox_foreground": "MaxBoxAccV2 of the map",
-    "focus_energy": "share of the map in the object's box",
-    "focus_energy_backbone": "the same, before the gates",
-    "focus_part": "maximum of the map on a part",
-    "margin": "margin to the nearest other class, log2",
-    "robust": "right answers under damage, share",
-    "robust_noise": "right answers under noise, share",
-    "robust_occlusion": "right answers under occlusion, share",
-    "robust_distortion": "right answers under distortion, share",
-    "robust_change": "right answers that damage costs, share",
-}
-
 
 # ---- rows
 
@@ -175,7 +152,7 @@ def verdict_table(paper: Paper, found: list[dict]) -> Shown:
         claim = verdict.claim
         line: dict[str, object] = {"claim": _named(claim, is_whole)}
         if not usual:
-            line["metric"] = html.escape(METRICS.get(claim.metric, claim.metric))
+            line["metric"] = html.escape(units.heading(claim.metric))
         lines.append(line | _verdict_line(verdict, found))
     if usual:
         caption = "Claims, in percentage points of top-1 accuracy."
@@ -243,21 +220,18 @@ def _across_line(verdict: verdicts.Verdict, found: list[dict]) -> dict[str, obje
     """The verdict over data sets, and the effect that it comes from."""
     claim, effect = verdict.claim, verdict.effect
     line: dict[str, object] = {"verdict": f"<b>{html.escape(verdict.outcome)}</b>"}
+    if verdict.outcome == "no difference":
+        line["verdict"] = f"<b>no difference</b> {units.within(claim)}"
     if effect:
         field = effect_field(claim).replace("effect", "across", 1)
-        digits = _digits(claim)
         better = _measuring(found, claim.better, claim.metric)
         worse = _measuring(found, claim.worse, claim.worse_metric or claim.metric)
-        interval = signed_between(effect.low, effect.high, digits)
-        number = signed(effect.effect, digits)
+        interval = units.interval(effect, claim.metric)
+        number = units.number(effect.effect, claim.metric)
         line["measured"] = measured(number, field, better, worse)
         line["95 % interval"] = measured(interval, f"{field} interval", better, worse)
         line["printed size"] = verdict.size_text
     return line
-
-
-def _digits(claim: Claim) -> int:
-    return 1 if verdicts.UNITS.get(claim.metric) == "points" else 3
 
 
 # The word for how the spread between trainings was estimated, in a narrow column.
@@ -265,7 +239,7 @@ SPREADS = {"images": "–", "pooled": "pooled over {rows} rows"}
 
 
 def _verdict_line(verdict: verdicts.Verdict, found: list[dict]) -> dict[str, object]:
-    claim, digits = verdict.claim, _digits(verdict.claim)
+    claim = verdict.claim
     line: dict[str, object] = {
         "verdict": f"<b>{html.escape(verdict.outcome)}</b>",
         "measured": "–",
@@ -278,14 +252,14 @@ def _verdict_line(verdict: verdicts.Verdict, found: list[dict]) -> dict[str, obj
         "family": verdict.family,
     }
     if claim.printed_effect is not None:
-        line["printed"] = signed(claim.printed_effect, digits)
+        line["printed"] = units.number(claim.printed_effect, claim.metric)
         line["printed size"] = verdict.size_text or "–"
     if verdict.effect:
         effect, field = verdict.effect, effect_field(claim)
         better = _measuring(found, claim.better, claim.metric)
         worse = _measuring(found, claim.worse, claim.worse_metric or claim.metric)
-        interval = signed_between(effect.low, effect.high, digits)
-        number = signed(effect.effect, digits)
+        interval = units.interval(effect, claim.metric)
+        number = units.number(effect.effect, claim.metric)
         line["measured"] = measured(number, field, better, worse)
         line["95 % interval"] = measured(interval, f"{field} interval", better, worse)
         line["seeds × images"] = f"{effect.seeds_text} × {effect.images}"
@@ -389,7 +363,8 @@ def _assignments(values: dict) -> str:
 
 def tuning_table(found: list[dict]) -> Shown:
     """What was tried on validation, best first within a row: the changes to the base
-    recipe and the validation accuracy. Tuning records hold no test number.
+    recipe, the validation accuracy, and which try the row's settings are. Tuning
+    records hold no test number.
     """
 
     def best_first(record: dict) -> tuple[str, float]:
@@ -406,12 +381,33 @@ def tuning_table(found: list[dict]) -> Shown:
                 "row": html.escape(record["row"]),
                 "change": f"<code>{html.escape(change)}</code>" if change else "none",
                 "validation, %": measured(f"{score:.1f}", "val top1", [record]),
+                "the row's": "<b>chosen</b>" if _is_chosen(record) else "",
             }
         )
+    caption = f"Changes to the base recipe tried on validation images. {setting(found)}"
+    if lines:
+        numbers = ", ".join(f"{row} {len(scores)}" for row, scores in tries.items())
+        caption += f" Tries: {numbers}. Chosen: what the row has now."
     lines = lines or [{"row": "–", "change": "–", "validation, %": "not run"}]
-    return table(
-        lines,
-        f"Changes to the base recipe tried on validation images. {setting(found)}",
-        found,
-        says=findings.of_tries(tries),
-    )
+    return table(lines, caption, found, says=findings.of_tries(tries))
+
+
+def _is_chosen(record: dict) -> bool:
+    """Whether a try has the settings that its row has in the paper's file, but for the
+    validation images, on which the row may train.
+    """
+    row = papers.get(record["paper"]).row(record["row"])
+    recipe = row.recipes.get(record["profile"])
+    if recipe is None or record["method"] != row.method:
+        return False
+    full = methods.options_of(row.method)
+    if not same_options(full | record["options"], full | row.options):
+        return False
+    tried = Recipe.of(record["recipe"]).but(train_on=recipe.train_on)
+    return _settings(tried) == _settings(recipe)
+
+
+def _settings(recipe: Recipe) -> dict:
+    """What matters of a recipe; a weight of 1 is that of a loss that is not named."""
+    weights = tuple(pair for pair in recipe.loss_weights if pair[1] != 1.0)
+    return recipe.but(loss_weights=weights).determinants()

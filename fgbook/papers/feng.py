@@ -162,7 +162,8 @@ PAPER = Paper(
         ),
         Claim(
             "B4",
-            "the whole method is at least as good as NTS-Net on all three sets",
+            "the whole method is at least as good as NTS-Net (the paper: on each of"
+            " three sets; here each set is judged by itself)",
             better="hybrid",
             worse="nts-net",
             printed_effect=0.1,

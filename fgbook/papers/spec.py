@@ -101,6 +101,13 @@ class Claim:
     margin: float = 0.0
 
     @property
+    def is_ours(self) -> bool:
+        """Whether it is a control of ours beside the paper's claims; its text says
+        so.
+        """
+        return self.text.startswith("our control:")
+
+    @property
     def negligible(self) -> float | None:
         """What counts as "no difference", in the metric's unit: half the printed
         effect, but at least 1 point where the metric is in points. None where nothing

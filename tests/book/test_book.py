@@ -348,6 +348,8 @@ def validation(found: list[dict]) -> str:
 def localisation(found: list[dict], rest: str) -> str:
     name, _, interval = rest.partition(" ")
     about = [record["localisation"] for record in found]
+    if interval.isdigit():  # of the first, second, ... region
+        return f"{np.mean([one[name][int(interval) - 1] for one in about]):.2f}"
     if interval:
         return f"{about[0][f'{name}_low']:.2f} to {about[0][f'{name}_high']:.2f}"
     return f"{np.mean([one[name] for one in about]):.2f}"
@@ -371,14 +373,21 @@ def compared(better: list[dict], worse: list[dict], metrics: list[str]):
     return verdicts.compare(better, worse, metrics[0], metrics[-1], among)
 
 
+def is_share(metric: str) -> bool:
+    """Whether a metric is a share of images or of a map: its effects are in points."""
+    return metric.startswith(("robust", "focus_", "maxbox_"))
+
+
 def effect(span: dict, words: list[str]) -> str:
     metrics = [word for word in words if word != "interval"] or ["top1"]
-    in_points = metrics[0] in ("top1", "low_top1")
+    in_points = metrics[0] in ("top1", "low_top1") or is_share(metrics[0])
     scale, digits = (100.0, 1) if in_points else (1.0, 3)
     if "interval" in words:
         better, worse = of_span(span, "data-records"), of_span(span, "data-versus")
         about = compared(better, worse, metrics)
-        return f"{about.low:+.{digits}f} to {about.high:+.{digits}f}"
+        unit = 100.0 if is_share(metrics[0]) else 1.0
+        low, high = unit * about.low, unit * about.high
+        return f"{low:+.{digits}f} to {high:+.{digits}f}"
     better = scale * values(span["data-records"], metrics[0])
     worse = scale * values(span["data-versus"], metrics[-1])
     known = np.isfinite(better).all(0) & np.isfinite(worse).all(0)
@@ -388,7 +397,8 @@ def effect(span: dict, words: list[str]) -> str:
 def across(span: dict, words: list[str]) -> str:
     """The mean of the effects on several data sets, by their precision."""
     metrics = [word for word in words if word != "interval"] or ["top1"]
-    digits = 1 if metrics[0] in ("top1", "low_top1") else 3
+    unit = 100.0 if is_share(metrics[0]) else 1.0
+    digits = 1 if metrics[0] in ("top1", "low_top1") or unit > 1 else 3
     better, worse = of_span(span, "data-records"), of_span(span, "data-versus")
     effects = []
     for dataset in sorted({record["dataset"] for record in better}):
@@ -397,9 +407,16 @@ def across(span: dict, words: list[str]) -> str:
     weights = np.array([1 / (e.parts.seeds + e.parts.images) for e in effects])
     mean = np.average([e.effect for e in effects], weights=weights)
     if "interval" not in words:
-        return f"{mean:+.{digits}f}"
+        return f"{unit * mean:+.{digits}f}"
     half = families.fixed_effect(effects).parts.half()
-    return f"{mean - half:+.{digits}f} to {mean + half:+.{digits}f}"
+    low, high = unit * (mean - half), unit * (mean + half)
+    return f"{low:+.{digits}f} to {high:+.{digits}f}"
+
+
+def losses(found: list[dict], rest: str) -> str:
+    name, when = rest.rsplit(" ", 1)
+    place = {"first": 0, "last": -1}[when]
+    return f"{np.mean([r['train']['losses'][place][name] for r in found]):.2f}"
 
 
 def of_classes(field: str):
@@ -482,6 +499,7 @@ PLAIN = {
 # First word of a field -> its text from records and the words that follow.
 WITH_NAME = {
     "localisation": localisation,
+    "losses": losses,
     "classes": distances,
     "mean": mean,
     "top1": accuracy("top1"),
@@ -534,7 +552,8 @@ def fields(path: Path) -> set[str]:
 
 
 def test_the_chapter_and_its_notebook_hold_measured_numbers(book):
-    assert fields(page(book, "book/feng")) == {"top1", "effect", "localisation"}
+    said = {"top1", "effect", "localisation", "losses"}
+    assert fields(page(book, "book/feng")) == said
     assert fields(page(book, "notebooks/feng_accuracy")) >= {"top1", "effect"}
 
 

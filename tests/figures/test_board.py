@@ -3,6 +3,7 @@ records made by hand: every count, number and link.
 """
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from fgbook import papers
 from fgbook.data import fetch
 from fgbook.evidence import verdicts
 from fgbook.evidence.judged import judged
-from fgbook.figures import answers, board, repeating
+from fgbook.figures import answers, board, repeating, units
 from fgbook.papers.spec import Seeds
 
 PAPER = papers.get("gautam")
@@ -68,7 +69,7 @@ def test_a_line_says_what_was_measured_and_leads_to_its_places(found):
     assert said.verdict.outcome == "holds"
     assert f">{effect.effect:+.1f}</span> points" in cells["effect"]
     assert f">{effect.low:+.1f} to {effect.high:+.1f}</span>" in cells["effect"]
-    assert cells["n"] == "3 × 60"
+    assert cells["seeds × images"] == "3 × 60"
     assert 'href="page:book/gautam#claim-c1"' in cells["claim"]
     asked = "find=paper=gautam+row=attention|plain+data=cub50"
     assert f'href="page:book/numbers?{asked}"' in cells["data"]
@@ -95,11 +96,67 @@ def test_the_counts_are_those_of_the_board(found):
     assert f"| {' | '.join(numbers)} |" in text
 
 
-def test_the_first_chapter_is_the_one_with_most_decided(found):
-    name, decided, claims = board.first_chapter(board.judged_papers(found))
-    assert (name, claims) == ("gautam", len(PAPER.claims))
-    by_hand = [s for s in board.judged_papers(found)["gautam"] if s.is_decided]
-    assert decided == len(by_hand) >= 2
+def test_the_headline_tells_verdicts_from_claims(found, make):
+    grouped = board.judged_papers(found)
+    about = [papers.get(name) for name in board.CHAPTERS]
+    claims = sum(len(paper.claims) for paper in about)
+    ours = [c for paper in about for c in paper.claims if c.text.startswith("our ")]
+    said = board.totals(grouped)
+    assert said.startswith(f"{claims} verdicts on {claims} claims of 5 papers (")
+    assert f"({len(ours)} of the claims are controls of our own)" in said
+    assert "two data sets" not in said
+    assert said in board.counts_table(grouped).text
+    assert said in " ".join(board.summary_text(grouped).split())
+
+    there = [make("plain", seed, 0.5, dataset="cars98") for seed in range(3)]
+    there += [make("attention", seed, 0.9, dataset="cars98") for seed in range(3)]
+    said = board.totals(board.judged_papers(found + there))
+    # once more for each claim, and the mean of the one that was run on both
+    verdicts = claims + len(PAPER.claims) + 1
+    assert said.startswith(f"{verdicts} verdicts on {claims} claims of 5 papers (")
+    assert "a verdict on each, and one on both together" in said
+
+
+def test_no_difference_says_within_what(found, make):
+    """Rows that answer alike: the margin of a claim that prints nothing is a point."""
+    alike = [make("mixup", seed, 0.5) | {"row": "mixup"} for seed in range(3)]
+    judged_alike = board.judged_papers([*found[:3], *alike])["gautam"]
+    (said,) = [s for s in judged_alike if s.verdict.claim.key == "C2 mixup"]
+    equal = replace(said.verdict, outcome="no difference")
+    assert board.outcome_cell(equal) == "<b>no difference</b> within ±1 point"
+    larger = replace(equal, claim=replace(equal.claim, printed_effect=30.0))
+    assert board.outcome_cell(larger).endswith("within ±15 points")
+    assert board.outcome_cell(said.verdict) == f"<b>{said.verdict.outcome}</b>"
+
+
+def test_every_number_of_the_board_has_its_unit(make):
+    found = [
+        make(row, seed, quality, margin=quality)
+        for row, quality in {"plain": 0.3, "all": 0.9, "triplet": 0.8}.items()
+        for seed in range(3)
+    ]
+    cells = lines_of(board.board(board.judged_papers(found), found))
+    said = re.sub("<.*?>", "", cells["C4 noise"]["effect"])
+    assert re.fullmatch(
+        r"\+\d+\.\d points of right answers under noise \(\S+ to \S+\)", said
+    )
+    assert " log2 units (" in re.sub("<.*?>", "", cells["C3"]["effect"])
+    for cell in cells.values():
+        text = re.sub("<.*?>", "", cell["effect"])
+        assert re.search(r"[a-z]", text) or not re.search(r"\d", text)
+
+
+def test_all_metrics_of_claims_have_a_unit():
+    asked = {c.metric for name in papers.names() for c in papers.get(name).claims}
+    assert asked <= set(units.METRICS)
+
+
+def test_shares_are_in_points():
+    assert units.number(0.1134, "robust_occlusion") == "+11.3"
+    assert units.amount(0.1134, "robust_occlusion") == "+11.3 points"
+    assert units.amount(2.2, "top1") == "+2.2 points"
+    assert units.amount(0.3, "nll") == "+0.300 nats"
+    assert units.heading("robust_noise") == "right answers under noise, points"
 
 
 # ---- in short

@@ -10,10 +10,19 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from fgbook import figures, methods, papers
+from fgbook import figures, methods, papers, paths
 from fgbook.data.dataset import DataSet, Split
 from fgbook.errors import InputError
-from fgbook.figures import base, curves, gautam, photos, pretraining, vector
+from fgbook.figures import (
+    base,
+    curves,
+    gautam,
+    pages,
+    photos,
+    pretraining,
+    regions,
+    vector,
+)
 from fgbook.recipe import Recipe
 
 RECIPE = Recipe(image_size=48, store_size=52, backbone="small", weights="none")
@@ -371,6 +380,60 @@ def test_a_try_tells_its_options(make):
     changes = {"option_changes": {"start": 1.0}, "overrides": {"lr": 0.1}}
     tried = make("attention", 0, 0.5, metrics=metrics, **changes)
     assert "lr = 0.1, start = 1.0" in figures.tuning_table([tried]).html
+
+
+def test_the_try_that_a_row_has_taken_is_marked(make, lines):
+    """Whatever it trains on, and with a loss's usual weight written out or not."""
+    recipe = GAUTAM.row("triplet").recipes["photo"].but(train_on="train")
+    found = []
+    for seed, weights in enumerate([(("triplet", 1.0),), (("triplet", 0.3),)]):
+        tried = recipe.but(loss_weights=weights).as_dict()
+        metrics = {"val": {"top1": 0.5 + 0.1 * seed}}
+        changes = {"overrides": {"loss_weights": weights}, "metrics": metrics}
+        found.append(make("triplet", seed, 0.5, recipe=tried, **changes))
+    shown = figures.tuning_table(found)
+    marks = re.findall(r"<tr>\s*<td>triplet.*?</tr>", shown.html, re.S)
+    assert ["chosen" in mark for mark in marks] == [False, True]  # best first
+    assert "Tries: triplet 2." in shown.text
+
+
+RANKS = {
+    "hit_object_by_rank": [0.9, 0.5],
+    "hit_object_random_by_rank": [0.7, 0.6],
+    "hit_part_by_rank": [0.8, 0.4],
+    "hit_part_random_by_rank": [0.3, 0.2],
+}
+
+
+def test_where_each_region_lies_and_how_losses_fell(make, lines):
+    found = [make("plain", seed, 0.5, localisation=RANKS) for seed in range(2)]
+    losses = [{"image": 3.0}, {"image": 1.0}], [{"image": 5.0}, {"image": 2.0}]
+    for record, of_epochs in zip(found, losses, strict=True):
+        record["train"] = {**record["train"], "losses": of_epochs}
+    table = lines(regions.ranks_table(found))
+    assert list(table["2"].values()) == ["2", "0.50", "0.60", "0.40", "0.20"]
+    table = lines(curves.losses_table(found))
+    assert list(table["image"].values()) == ["image", "4.00", "1.50"]
+    assert regions.ranks_table([]).text == curves.losses_table([]).text
+
+
+def test_hits_say_what_can_be_compared(make):
+    measures = {}
+    for name in ("hit_object", "hit_object_random"):
+        measures |= {name: 0.5, f"{name}_low": 0.4, f"{name}_high": 0.6}
+    found = [make("plain", seed, 0.5, localisation=measures) for seed in range(2)]
+    one, two = (figures.hits_table(found[:n]).text for n in (1, 2))
+    assert "with 95 % intervals over these" in one
+    assert "interval" not in two
+    for said in (one, two):
+        assert "Compare within a line" in said
+        assert "any of CUB's fifteen parts" in said
+
+
+def test_the_first_lines_of_the_book_name_the_repository():
+    lines = pages.piece("clone").text.splitlines()
+    assert lines[0] == f"git clone {paths.address()}"
+    assert lines[2:] == ["make reproduce", "source .venv/bin/activate"]
 
 
 def test_numbers_that_are_read_keep_their_digits():
