@@ -45,6 +45,7 @@ SPREADS = {
     "paired": "differences within the same trainings",
     "images": "over test images only",
     "sets": "weighted mean of {rows} data sets",
+    "differ": "weighted mean of {rows} data sets that differ",
 }
 """Where the spread between trainings comes from, in a word and in words."""
 
@@ -103,10 +104,13 @@ class Verdict:
     @property
     def printed_size(self) -> str:
         """Whether the interval excludes the printed effect: "excluded", "compatible",
-        or "not printed"; empty where nothing was decided.
+        or "not printed"; empty where the interval cannot tell: without an effect, from
+        one seed, and where it is of a mean of data sets that differ.
         """
         printed = self.claim.printed_effect
         if self.effect is None or self.outcome == "not run":
+            return ""
+        if self.effect.spread in ("images", "differ"):
             return ""
         if printed is None:
             return "not printed"
@@ -132,6 +136,8 @@ class Verdict:
         if self.claim.printed_effect is None:
             return f"{said}."
         printed = amount(self.claim.printed_effect, self.claim.metric)
+        if not self.size_text:
+            return f"{said}; printed: {printed}."
         relation = "with" if self.printed_size == "compatible" else "than"
         return f"{said}; {self.size_text} {relation} the printed {printed}."
 

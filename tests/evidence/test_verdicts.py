@@ -190,6 +190,9 @@ def test_one_seed_never_decides(series):
     assert verdict.effect.low > 0
     assert verdict.p is None
     assert "one seed" in verdict.why
+    # nor does its interval, which is over images only, refute what is printed
+    assert verdict.printed_size == verdict.size_text == ""
+    assert verdict.sentence.endswith("; printed: +1.0 points.")
 
 
 def test_not_run_says_why(series):
