@@ -29,6 +29,7 @@ from ..evaluation.wilson import wilson
 from ..papers.spec import POINTS, Claim
 from ..recipe import Recipe
 from . import intervals, records
+from .current import made_by
 from .intervals import LEVEL, Parts, Spread
 
 # of the other metrics: none
@@ -333,26 +334,31 @@ def spreads_of(
     :func:`fgbook.evidence.intervals.spreads` sets apart.
     """
     everything = list(among)
+    by_key = {record["key"]: record for record in everything}
     of_kind: dict[str, dict[str, Spread]] = {}
     found = []
     for row in rows:
         kind = _kind(row[0])
         if kind not in of_kind:
             alike = [record for record in everything if _kind(record) == kind]
-            of_kind[kind] = _spreads(alike, metric)
+            of_kind[kind] = _spreads(alike, metric, by_key)
         own = intervals.own(np.array([_mean(record, metric) for record in row]))
-        found.append(of_kind[kind].get(row[0]["row"], own))
+        found.append(of_kind[kind].get(made_by(row[0], by_key), own))
     return found
 
 
-def _spreads(alike: list[dict], metric: str) -> dict[str, Spread]:
-    """Row -> spread, of the stable rows with 2 seeds or more."""
+def _spreads(
+    alike: list[dict], metric: str, by_key: dict[str, dict]
+) -> dict[str, Spread]:
+    """What made a row (:func:`fgbook.evidence.current.made_by`) -> its spread, of the
+    stable rows with 2 seeds or more. Changed rows can be there in several versions.
+    """
     means: dict[str, dict[int, float]] = {}
     for record in alike:
         if not _is_unstable(record) and holds(record, metric):
-            of_row = means.setdefault(record["row"], {})
+            of_row = means.setdefault(made_by(record, by_key), {})
             of_row[record["seed"]] = _mean(record, metric)
-    rows = {name: list(m.values()) for name, m in means.items() if len(m) > 1}
+    rows = {made: list(m.values()) for made, m in means.items() if len(m) > 1}
     spreads = intervals.spreads([np.array(values) for values in rows.values()])
     return dict(zip(rows, spreads, strict=True))
 

@@ -33,7 +33,8 @@ def left_out(found: Iterable[dict]) -> str:
 
 def of_row(found: Iterable[dict], name: str | None) -> list[dict]:
     """The records of one row, one a seed."""
-    return unchanged(record for record in found if record["row"] == name)
+    # which of them count, all records tell together
+    return [record for record in unchanged(found) if record["row"] == name]
 
 
 def by_row(found: Iterable[dict], names: Iterable[str]) -> dict[str, list[dict]]:

@@ -246,11 +246,19 @@ def test_records_of_an_earlier_recipe_are_never_compared(found, make):
     assert verdict.effect is None
 
 
+def test_a_row_on_other_pictures_loses_no_verdict(found, make):
+    """A person's own copy of the data: one row, all of its seeds."""
+    mine = {"data_fingerprint": "mine", "created": "2026-03-01T00:00:00Z"}
+    own = [make("hybrid", seed, 150, **mine) for seed in range(5)]
+    assert families.judge(FENG, found + own) == families.judge(FENG, found)
+
+
 def test_judging_loads_no_torch():
     code = (
         "import sys; from fgbook import papers; from fgbook.evidence import families;"
-        " from fgbook.evidence.current import method_version;"
+        " from fgbook.evidence.current import loop_version, method_version;"
         " families.judge(papers.get('feng'), []); method_version('focus');"
+        " loop_version();"
         " sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -240,6 +240,7 @@ def test_all_rows_of_the_paper_tell_the_spread(make, series):
         {"paper": "peng"},
         {"profile": "paper"},
         {"dataset": "cars98"},
+        {"data_fingerprint": "f1"},
         {"overrides": {"lr": 1.0}},
         {"purpose": "tuning"},
     ):
@@ -260,6 +261,23 @@ def test_all_rows_of_the_paper_tell_the_spread(make, series):
         100.0,
     )
     assert row[2] - row[0] == pytest.approx(own.half())
+
+
+def test_versions_of_a_changed_row_tell_their_own_spread(make, series):
+    """And do not stand in for each other's seeds."""
+    changed = {"overrides": {"lr": 1.0}}
+    better, worse = series("hybrid", 10, **changed), series("plain", 50, **changed)
+    before = []
+    for seed in (0, 1, 2):
+        fields = changed | {"method_version": 0}
+        before.append(make("hybrid", seed, range(30 * seed), **fields))
+    without = verdicts.compare(better, worse, among=[*better, *worse])
+    found = verdicts.compare(better, worse, among=[*before, *better, *worse])
+    # so different that it is set apart
+    assert found.parts.seeds == without.parts.seeds
+    assert (found.spread, found.rows) == ("pooled", 2)
+    first = verdicts.compare(before, worse, among=[*before, *better, *worse])
+    assert first.spread == "partly"
 
 
 def test_a_row_named_unstable_stands_for_itself(make, series, monkeypatch):

@@ -61,6 +61,17 @@ def test_records_of_earlier_recipes_are_said(found, make):
         assert then.html.replace(says, "") == now.html
 
 
+def test_a_row_on_other_pictures_changes_no_line(found, make):
+    """Although all records together say which pictures are meant, not a row's own."""
+    mine = {"data_fingerprint": "mine", "created": "2026-03-01T00:00:00Z"}
+    own = [make("attention", seed, 0.2, **mine) for seed in range(3)]
+    for draw in (figures.verdict_table, figures.accuracy_table):
+        now, then = draw(PAPER, found), draw(PAPER, found + own)
+        says = " 3 records of other pictures are left out."
+        assert says in then.html
+        assert then.html.replace(says, "") == now.html
+
+
 def test_a_table_of_some_claims_has_the_verdicts_of_all(found, lines):
     claims = tuple(claim for claim in PAPER.claims if claim.key == "C1")
     some = figures.verdict_table(replace(PAPER, claims=claims), found)
