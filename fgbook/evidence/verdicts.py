@@ -166,7 +166,7 @@ def compare(
     the two is not known (NaN) are left out. With one seed in a row the interval covers
     images only. Raises InputError if the two cannot be compared: different data, test
     images or profiles, none or two records for one seed, fewer than 2 images, a metric
-    that a record does not hold.
+    that a record does not hold, or of which its mean is not finite.
     """
     first, second = _by_seed(better), _by_seed(worse)
     if not first or not second:
@@ -199,15 +199,20 @@ def difference(
     """The same from arrays (S, N) of two rows, the numbers of seeds may differ: bool,
     true where the image is classified correctly, or float. `spreads` finds how much
     either row varies between trainings (None: from its own seeds); `paired`: both are
-    measures of the same networks, seed by seed. Raises InputError for other shapes and
-    for fewer than 2 images.
+    measures of the same networks, seed by seed. Raises InputError for other shapes, for
+    fewer than 2 images, and for bool with float: there is no unit that both have.
     """
     if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1]:
         raise InputError(
             "two arrays (seeds, images) over the same images are compared, not"
             f" {first.shape} and {second.shape}."
         )
-    right_or_wrong = first.dtype == bool and second.dtype == bool
+    right_or_wrong = first.dtype == bool
+    if right_or_wrong != (second.dtype == bool):
+        raise InputError(
+            "a metric that says right or wrong of an image cannot be compared with one"
+            " that is a number."
+        )
     scale = 100 if right_or_wrong else 1  # percentage points
     rows = [scale * row.astype(np.float64) for row in (first, second)]
     known = np.isfinite(rows[0]).all(0) & np.isfinite(rows[1]).all(0)
@@ -356,18 +361,27 @@ def _spreads(
     means: dict[str, dict[int, float]] = {}
     for record in alike:
         if not _is_unstable(record) and holds(record, metric):
-            of_row = means.setdefault(made_by(record, by_key), {})
-            of_row[record["seed"]] = _mean(record, metric)
+            mean = _mean(record, metric)
+            if np.isfinite(mean):
+                of_row = means.setdefault(made_by(record, by_key), {})
+                of_row[record["seed"]] = mean
     rows = {made: list(m.values()) for made, m in means.items() if len(m) > 1}
     spreads = intervals.spreads([np.array(values) for values in rows.values()])
     return dict(zip(rows, spreads, strict=True))
 
 
 def _mean(record: dict, metric: str) -> float:
-    """Over the images for which it is known, in the unit of effects."""
+    """In the unit of effects, see :func:`_known_mean`."""
     values = per_image(record, metric)
-    scale = 100 if values.dtype == bool else 1
-    return scale * float(np.nanmean(values.astype(np.float64)))
+    return (100 if values.dtype == bool else 1) * _known_mean(values)
+
+
+def _known_mean(values: NDArray) -> float:
+    """Over the images (N,) for which a metric is known; not finite where one is
+    infinite or none is known.
+    """
+    known = values[~np.isnan(values)].astype(np.float64)
+    return float(known.mean()) if known.size else float("nan")
 
 
 # What rows must share, beside the changes that a person made, to share a spread.
@@ -623,6 +637,12 @@ def _stacked(found: list[dict], metric: str, labels: NDArray) -> NDArray:
             raise InputError(
                 f"record {record['key']} and another one cannot be compared: their"
                 " test images differ."
+            )
+        # images that are not known are left out later, which would hide such a failure
+        if not np.isfinite(_known_mean(value)):
+            raise InputError(
+                f"record {record['key']} has no finite mean of {metric!r} over its test"
+                " images; delete it, or run its row again."
             )
         values.append(value)
     return np.stack(values)
