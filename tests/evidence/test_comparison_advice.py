@@ -302,6 +302,44 @@ def test_a_choice_is_gone_on_with_for_the_same_rows(tmp_path):
     assert budget.remembered(tmp_path, list(SECONDS)) is None
 
 
+def test_the_margin_that_came_before_the_runs_is_kept(tmp_path):
+    choice = budget.choose(SECONDS, 400.0)
+    begun = budget.with_margin(choice, 2.0, made=False)
+    assert begun.margin == 2.0
+    # nobody has seen a result yet
+    assert budget.with_margin(begun, 3.0, made=False).margin == 3.0
+    assert budget.with_margin(begun, 10.0, made=True) == begun
+    # of runs that other calls made nobody knows for which margin
+    assert budget.with_margin(choice, 2.0, made=True).margin is None
+    budget.remember(tmp_path, begun)
+    assert budget.remembered(tmp_path, list(SECONDS)) == begun
+
+
+def test_a_choice_of_before_margins_were_kept_is_gone_on_with(tmp_path):
+    choice = budget.choose(SECONDS, 400.0)
+    kept = {"rows": choice.rows, "left_out": choice.left_out}
+    records.write_json(tmp_path / budget.FILE, kept)
+    assert budget.remembered(tmp_path, list(SECONDS)) == choice
+
+
+@pytest.mark.parametrize(
+    ("begun", "says"),
+    [
+        (2.0, "The rule, fixed before the runs: of the methods"),
+        (
+            1.0,
+            "The rule (begun with a margin of 1 point; 2 was asked for after runs were"
+            " made): of the methods",
+        ),
+        (None, "The rule (its margin came after some of the runs): of the methods"),
+    ],
+)
+def test_the_rule_says_when_its_margin_was_fixed(begun, says):
+    rule = advice.rule(2.0, begun)
+    assert rule.startswith(says)
+    assert "at most 2 points worse" in rule
+
+
 # ---- the report
 
 
@@ -325,7 +363,14 @@ def test_the_report_can_be_sorted_and_says_what_came_out(make, tmp_path, monkeyp
             monkeypatch.setattr(entry, "found", lambda record=record: [record])
             entries.append(entry)
     comparison = compared.Comparison(
-        PAPER, entries, 2.0, "folder:/a <b>", ["the plan"], ["cal"], tmp_path
+        PAPER,
+        entries,
+        2.0,
+        "folder:/a <b>",
+        ["the plan"],
+        ["cal"],
+        tmp_path,
+        begun_with=2.0,
     )
     extra = comparison.extra(over=True)
     page = samples.Page(extra.html)
