@@ -49,16 +49,6 @@ def is_quick(found: Iterable[dict]) -> bool:
     return any(record["profile"] == "quick" for record in found)
 
 
-def shared_seeds(first: Iterable[dict], second: Iterable[dict]) -> set[int]:
-    """The seeds that both rows were run with: only these can be compared."""
-    return {record["seed"] for record in first} & {record["seed"] for record in second}
-
-
-def with_seeds(found: Iterable[dict], seeds: set[int]) -> list[dict]:
-    """The records of those seeds."""
-    return [record for record in found if record["seed"] in seeds]
-
-
 # ---- conditions
 
 

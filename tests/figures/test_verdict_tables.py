@@ -1,5 +1,5 @@
 """Tables of verdicts: what their columns say, that the family is the paper's whatever
-is shown, and claims on several data sets."""
+is shown."""
 
 from dataclasses import replace
 
@@ -95,28 +95,3 @@ def test_questions_are_a_family_of_their_own(found):
     question = Claim("Q", "our own", "attention", "mixup")
     asked = replace(PAPER, claims=(question,))
     assert "judged at once" not in figures.verdict_table(asked, found).html
-
-
-def test_claims_on_two_data_sets_have_their_mean(found, make, lines):
-    rows = {"plain": 0.4, "attention": 0.8}
-    there = [
-        make(row, seed, quality, dataset="cars98")
-        for row, quality in rows.items()
-        for seed in range(3)
-    ]
-    shown = figures.across_table(PAPER, found + there)
-    cells = line_of(lines, shown, "C1")
-    judged = {
-        "cub50": families.judge(PAPER, found),
-        "cars98": families.judge(PAPER, there),
-    }
-    verdict = next(v for v in families.across(judged) if v.claim.key == "C1")
-    assert cells["verdict"] == verdict.outcome
-    assert cells["on cub50"] == judged["cub50"][0].outcome
-    assert cells["measured"] == f"{verdict.effect.effect:+.1f}"
-    # each number names its records
-    assert 'data-field="across interval"' in shown.html
-
-
-def test_one_data_set_has_no_mean(found):
-    assert "not run on several" in figures.across_table(PAPER, found).html
