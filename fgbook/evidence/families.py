@@ -13,7 +13,8 @@ Both make of each claim's own p-value, the smallest alpha at which its interval 
 out the border, the p-value that it has in the family.
 
 A family is the claims that have a p-value when it is judged; a row that is finished
-later can change the adjusted verdicts of others.
+later can change the adjusted verdicts of others. "No difference", from the 90 %
+interval of a claim alone, is not adjusted.
 
 A claim that was measured on several data sets gets one more verdict, from the
 fixed-effect mean of the differences: each counts by the inverse of its variance. That

@@ -7,8 +7,10 @@ where several claims are judged at once in :mod:`fgbook.evidence.families`.
 Assumptions
 -----------
 * Seeds are a random sample of trainings, test images one of images.
-* Rows are trained independently. That both use the same seed numbers is nominal: the
-  networks differ, so a pair has hardly more in common than any two runs.
+* Rows count as trained independently. That both use the same seed numbers is nominal:
+  the networks differ, so a pair has hardly more in common than any two runs. For rows
+  of stages this is an approximation: those that go on from one first stage share its
+  networks, seed by seed. Their difference then varies rather less than is assumed.
 * The rows of one paper, data set and profile vary alike between trainings, unless
   tests of equal spreads say no or the paper's file names a row unstable. What was used
   is told.
