@@ -30,6 +30,7 @@ from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtr
 
 from fgbook.evidence import families, intervals
 from fgbook.evidence.intervals import Parts, Spread
@@ -159,16 +160,8 @@ def spreads(means: NDArray, pooling: bool) -> list[Spread]:
 @lru_cache
 def critical(degrees: int) -> float:
     """The p-value of a claim alone that is 0.05 among ROWS with one baseline."""
-    low, high = 1e-4, 0.05
-    shares = np.full(ROWS, 0.5)
-    for _ in range(20):
-        middle = (low * high) ** 0.5
-        deviation = Parts(1.0, degrees, 0.0, 1).deviation(np.array([middle]))
-        if families.dunnett(deviation, shares, degrees)[0] < 0.05:
-            low = middle
-        else:
-            high = middle
-    return low
+    deviation = families.critical([0.5] * ROWS, degrees)
+    return float(2 * stdtr(degrees, -deviation))
 
 
 def studied(

@@ -60,7 +60,8 @@ PAPER = "compare"
     type=Amount(),
     default=2.0,
     show_default=True,
-    help="A difference in accuracy that would not matter to you, in points.",
+    help="A difference in accuracy that would not matter to you, in points; the report"
+    " says so where it was given after runs were made.",
 )
 @several_at_once
 @on_device
@@ -116,8 +117,10 @@ def compare(
             free = 60 * budget_minutes * (1 - budget.KEPT_BACK)
             free = jobs * (free - (time.monotonic() - began))
         choice = budget.choose(seconds, free)
-        if not only_plan:
-            budget.remember(place, choice)
+    made = any(entry.record is not None for entry in everything)
+    choice = budget.with_margin(choice, margin, made)
+    if not only_plan:
+        budget.remember(place, choice)
     entries = budget.in_order(everything, choice)
     for line in plan(entries, paces, jobs, pace.in_words(hardware)):
         say(line)
@@ -129,7 +132,15 @@ def compare(
 
     end = None if budget_minutes is None else began + 60 * budget_minutes
     about_it = compared.Comparison(
-        about, entries, margin, dataset, said + fit, choice.left_out, place, device
+        about,
+        entries,
+        margin,
+        dataset,
+        said + fit,
+        choice.left_out,
+        place,
+        device,
+        choice.margin,
     )
     story = report.Story(typed(), report.now(), hardware, jobs, place=place)
     teller = telling.Teller(entries, story, extra=about_it.extra)
@@ -232,7 +243,6 @@ def choice_in_words(
 
 def tell(comparison: "Comparison") -> None:
     """The table and the advice."""
-    from ..evidence import advice
     from ..evidence.batch import compared
 
     lines = compared.told(comparison)
@@ -241,4 +251,4 @@ def tell(comparison: "Comparison") -> None:
     say(aligned(lines))
     say(compared.caption(comparison))
     say(f"{compared.standing(comparison)}{comparison.advice().sentence}")
-    say(advice.rule(comparison.margin))
+    say(comparison.rule())

@@ -29,16 +29,8 @@ COLUMNS = (
     "changes",
 )
 
-# Records that agree in these, and in their recipe, differ by seed only.
-SAME = (
-    "paper",
-    "row",
-    "profile",
-    "dataset",
-    "options",
-    "weights",
-    "data_fingerprint",
-)
+# Records that agree in these, and in what made them, differ by seed only.
+SAME = ("paper", "row", "profile", "dataset", "data_fingerprint")
 
 
 @click.command(
@@ -97,22 +89,20 @@ def without_folder(record: dict) -> dict:
 
 
 def table(found: list[dict]) -> str:
-    """Records as a table, a line for each row, recipe and data set: mean over seeds and
-    its 95 % interval, as the book has them.
+    """Records as a table, a line for each row, recipe, version and data set: mean over
+    seeds and its 95 % interval, as the book has them.
     """
-    from ..evidence.current import counted
+    from ..evidence.current import counted, made_by
     from ..evidence.verdicts import accuracies
-    from ..recipe import Recipe
 
     if not found:
         return "no results yet; make some with `fgbook run feng`."
     kept = counted(found).records
-    groups: dict[str, list[dict]] = {}
+    by_key = {record["key"]: record for record in found}
+    groups: dict[tuple, list[dict]] = {}
     for record in kept:
-        same = {name: record[name] for name in SAME}
-        # older records lack the fields that came later
-        same["recipe"] = Recipe.of(record["recipe"]).determinants()
-        groups.setdefault(json.dumps(same, sort_keys=True), []).append(record)
+        same = (*(record[name] for name in SAME), made_by(record, by_key))
+        groups.setdefault(same, []).append(record)
     found_out = accuracies(groups.values(), "top1", kept)
     lines = map(table_line, groups.values(), found_out)
     text = aligned([COLUMNS, *lines])

@@ -12,8 +12,8 @@ A method is *good enough* where its intervals against all other methods lie abov
 one is (comparisons with the best, from intervals round every method in turn: Edwards
 and Hsu, J. Am. Stat. Assoc. 1983; two-sided ones, which are wider than needed). Of
 these the cheapest is recommended: the fewest operations to predict an image, where 5 %
-more count as equal, and then the shortest training. The margin is a person's, and is
-fixed before the runs.
+more count as equal, and then the shortest training. The margin is a person's, to be
+fixed before the runs; where it came later the rule says so.
 
 Where none is good enough nothing is decided, and this is what is said.
 """
@@ -246,14 +246,29 @@ def _why(found: Found, against: Mapping[str, Mapping[str, Difference]]) -> str:
     )
 
 
-def rule(margin: float) -> str:
-    """How the advice is found, in words."""
+def rule(margin: float, begun_with: float | None) -> str:
+    """How the advice is found, in words; `begun_with`: the margin that was fixed before
+    the runs, None where some were there already.
+    """
+    fixed = _fixed_when(margin, begun_with)
     return (
-        f"The rule, fixed before the runs: of the methods that are shown to be at most"
-        f" {margin:g} points worse than the best, whichever that is (intervals against"
-        " all others, which hold together with 95 %), the cheapest: the fewest"
-        " operations to predict an image, 5 % more counting as equal, then the"
-        " shortest training."
+        f"The rule{fixed}: of the methods that are shown to be at most {margin:g}"
+        " points worse than the best, whichever that is (intervals against all others,"
+        " which hold together with 95 %), the cheapest: the fewest operations to"
+        " predict an image, 5 % more counting as equal, then the shortest training."
+    )
+
+
+def _fixed_when(margin: float, begun_with: float | None) -> str:
+    """When the margin was fixed, as it stands behind "The rule"."""
+    if begun_with is None:
+        return " (its margin came after some of the runs)"
+    if begun_with == margin:
+        return ", fixed before the runs"
+    points = "point" if begun_with == 1 else "points"
+    return (
+        f" (begun with a margin of {begun_with:g} {points}; {margin:g} was asked for"
+        " after runs were made)"
     )
 
 

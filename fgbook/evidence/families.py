@@ -12,8 +12,17 @@ the family:
 Both make of each claim's own p-value, the smallest alpha at which its interval leaves
 out the border, the p-value that it has in the family.
 
+A family is the claims that have a p-value when it is judged; a row that is finished
+later can change the adjusted verdicts of others. "No difference", from the 90 %
+interval of a claim alone, is not adjusted.
+
 A claim that was measured on several data sets gets one more verdict, from the
-fixed-effect mean of the differences: each counts by the inverse of its variance.
+fixed-effect mean of the differences: each counts by the inverse of its variance. That
+mean answers for all sets only where they share one effect. Where Cochran's Q
+(Biometrics 1954) says that they do not, it decides nothing: the claim has the outcome
+that it has on each set, if that is the same on all of them (what holds on every set
+holds on all: an intersection-union test, which needs no further correction), else it is
+inconclusive.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +36,7 @@ from .. import papers
 from ..papers.spec import Claim, Paper
 from .current import counted
 from .intervals import LEVEL, Parts
-from .verdicts import Effect, Verdict, decided, in_family, verdict
+from .verdicts import Effect, Verdict, decided, in_family, p_text, verdict
 
 # ---- a paper's claims
 
@@ -209,27 +218,69 @@ def _grid(
 # ---- one claim on several data sets
 
 
+DIFFER = 0.05  # a smaller p-value of Cochran's Q: the sets do not share one effect
+
+
 def across(judged: Mapping[str, Sequence[Verdict]]) -> list[Verdict]:
     """One verdict for each claim that was decided on two data sets or more, from the
     verdicts on each (data set -> verdicts of one paper and profile). Together these are
     a family.
+    """
+    by_claim = on_each(judged)
+    combined = []
+    for claim, singles in by_claim.items():
+        effects = [one.effect for one in singles.values() if one.effect]
+        combined.append(decided(claim, fixed_effect(effects)))
+    # those whose sets differ are judged with the others: what the family is should not
+    # depend on what came out
+    return [_with_singles(one, by_claim[one.claim]) for one in together(combined)]
+
+
+def on_each(
+    judged: Mapping[str, Sequence[Verdict]],
+) -> dict[Claim, dict[str, Verdict]]:
+    """Claim -> data set -> verdict, of the sets on which that claim was decided with a
+    p-value; of the claims for which these are two or more.
     """
     by_claim: dict[Claim, dict[str, Verdict]] = {}
     for dataset, verdicts in judged.items():
         for found in verdicts:
             if found.p is not None:
                 by_claim.setdefault(found.claim, {})[dataset] = found
-    combined = []
-    for claim, on_each in by_claim.items():
-        if len(on_each) > 1:
-            effects = [one.effect for one in on_each.values() if one.effect]
-            combined.append(decided(claim, fixed_effect(effects)))
-    several = []
-    for one in together(combined):
-        each = by_claim[one.claim].items()
-        said = ", ".join(f"{dataset}: {single.outcome}" for dataset, single in each)
-        several.append(replace(one, why=f"{one.why} ({said})"))
-    return several
+    return {claim: each for claim, each in by_claim.items() if len(each) > 1}
+
+
+def _with_singles(mean: Verdict, singles: Mapping[str, Verdict]) -> Verdict:
+    """The verdict over several data sets, from that on the mean and those on each."""
+    said = ", ".join(f"{dataset}: {one.outcome}" for dataset, one in singles.items())
+    q, p = heterogeneity([one.effect for one in singles.values() if one.effect])
+    if mean.effect is None or p >= DIFFER:
+        return replace(mean, why=f"{mean.why} ({said})")
+    sign = "" if p < 0.001 else "= "
+    why = f"the data sets differ (Q = {q:.1f}, p {sign}{p_text(p)}; {said})"
+    about = replace(mean.effect, spread="differ")
+    if len({one.outcome for one in singles.values()}) == 1:
+        # as clear as where it is least so
+        least = max(singles.values(), key=lambda one: one.p_family or 0.0)
+        return replace(least, effect=about, why=why)
+    undecided = "inconclusive"
+    return Verdict(mean.claim, undecided, about, why, undecided, family=mean.family)
+
+
+def heterogeneity(effects: Sequence[Effect]) -> tuple[float, float]:
+    """Cochran's Q of independent effects, and its p-value, of the chi-square
+    distribution with one degree less than there are effects: whether they could all be
+    the same but for chance.
+
+    The variances are estimated, from few seeds, so that equal sets are said to differ a
+    little more often than one time in twenty; that only makes the verdict more careful.
+    """
+    from scipy.special import chdtrc
+
+    values = np.array([e.effect for e in effects])
+    weights = 1 / np.array([e.parts.seeds + e.parts.images for e in effects])
+    q = float((weights * (values - np.average(values, weights=weights)) ** 2).sum())
+    return q, float(chdtrc(len(effects) - 1, q))
 
 
 def fixed_effect(effects: Sequence[Effect]) -> Effect:

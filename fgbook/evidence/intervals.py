@@ -10,8 +10,8 @@ The value of a row on test image i in the training with seed s is
 with S seeds and N images as crossed random effects, since both would be others in
 another study: the seed moves all images at once, an image is easy or hard for all
 seeds. An interval over images alone (as in McNemar's test) or over seeds alone leaves
-out the other. Two rows are trained independently: that they share seed *numbers* means
-nothing. They share the images.
+out the other. Two rows count as trained independently: that they share seed *numbers*
+means nothing. They share the images.
 
 The interval
 ------------

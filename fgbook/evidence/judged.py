@@ -15,7 +15,7 @@ class Said(NamedTuple):
 
     paper: Paper
     profile: str | None
-    datasets: tuple[str, ...] | None  # more than one: the mean over them
+    datasets: tuple[str, ...] | None  # more than one: all of them together
     verdict: Verdict
 
     @property
@@ -46,5 +46,6 @@ def judged(about: Sequence[Paper], found: Sequence[dict]) -> Iterator[Said]:
                 by_dataset[dataset] = families.judge(paper, here)
                 for verdict in by_dataset[dataset]:
                     yield Said(paper, profile, (dataset,), verdict)
+            used = families.on_each(by_dataset)
             for verdict in families.across(by_dataset):
-                yield Said(paper, profile, tuple(by_dataset), verdict)
+                yield Said(paper, profile, tuple(used[verdict.claim]), verdict)

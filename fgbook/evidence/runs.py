@@ -332,6 +332,8 @@ def _record(
         "row": run.row,
         "method": run.method,
         "method_version": methods.METHODS[run.method].VERSION,
+        "loop_version": loop.VERSION,
+        "measures_version": measures.VERSION,
         "options": run.options,
         "profile": run.profile,
         "dataset": run.dataset,

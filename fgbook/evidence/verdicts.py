@@ -7,8 +7,10 @@ where several claims are judged at once in :mod:`fgbook.evidence.families`.
 Assumptions
 -----------
 * Seeds are a random sample of trainings, test images one of images.
-* Rows are trained independently. That both use the same seed numbers is nominal: the
-  networks differ, so a pair has hardly more in common than any two runs.
+* Rows count as trained independently. That both use the same seed numbers is nominal:
+  the networks differ, so a pair has hardly more in common than any two runs. For rows
+  of stages this is an approximation: those that go on from one first stage share its
+  networks, seed by seed. Their difference then varies rather less than is assumed.
 * The rows of one paper, data set and profile vary alike between trainings, unless
   tests of equal spreads say no or the paper's file names a row unstable. What was used
   is told.
@@ -29,6 +31,7 @@ from ..evaluation.wilson import wilson
 from ..papers.spec import POINTS, Claim
 from ..recipe import Recipe
 from . import intervals, records
+from .current import made_by
 from .intervals import LEVEL, Parts, Spread
 
 # of the other metrics: none
@@ -45,6 +48,7 @@ SPREADS = {
     "paired": "differences within the same trainings",
     "images": "over test images only",
     "sets": "weighted mean of {rows} data sets",
+    "differ": "weighted mean of {rows} data sets that differ",
 }
 """Where the spread between trainings comes from, in a word and in words."""
 
@@ -103,10 +107,13 @@ class Verdict:
     @property
     def printed_size(self) -> str:
         """Whether the interval excludes the printed effect: "excluded", "compatible",
-        or "not printed"; empty where nothing was decided.
+        or "not printed"; empty where the interval cannot tell: without an effect, from
+        one seed, and where it is of a mean of data sets that differ.
         """
         printed = self.claim.printed_effect
         if self.effect is None or self.outcome == "not run":
+            return ""
+        if self.effect.spread in ("images", "differ"):
             return ""
         if printed is None:
             return "not printed"
@@ -132,6 +139,8 @@ class Verdict:
         if self.claim.printed_effect is None:
             return f"{said}."
         printed = amount(self.claim.printed_effect, self.claim.metric)
+        if not self.size_text:
+            return f"{said}; printed: {printed}."
         relation = "with" if self.printed_size == "compatible" else "than"
         return f"{said}; {self.size_text} {relation} the printed {printed}."
 
@@ -159,7 +168,7 @@ def compare(
     the two is not known (NaN) are left out. With one seed in a row the interval covers
     images only. Raises InputError if the two cannot be compared: different data, test
     images or profiles, none or two records for one seed, fewer than 2 images, a metric
-    that a record does not hold.
+    that a record does not hold, or of which its mean is not finite.
     """
     first, second = _by_seed(better), _by_seed(worse)
     if not first or not second:
@@ -192,15 +201,20 @@ def difference(
     """The same from arrays (S, N) of two rows, the numbers of seeds may differ: bool,
     true where the image is classified correctly, or float. `spreads` finds how much
     either row varies between trainings (None: from its own seeds); `paired`: both are
-    measures of the same networks, seed by seed. Raises InputError for other shapes and
-    for fewer than 2 images.
+    measures of the same networks, seed by seed. Raises InputError for other shapes, for
+    fewer than 2 images, and for bool with float: there is no unit that both have.
     """
     if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1]:
         raise InputError(
             "two arrays (seeds, images) over the same images are compared, not"
             f" {first.shape} and {second.shape}."
         )
-    right_or_wrong = first.dtype == bool and second.dtype == bool
+    right_or_wrong = first.dtype == bool
+    if right_or_wrong != (second.dtype == bool):
+        raise InputError(
+            "a metric that says right or wrong of an image cannot be compared with one"
+            " that is a number."
+        )
     scale = 100 if right_or_wrong else 1  # percentage points
     rows = [scale * row.astype(np.float64) for row in (first, second)]
     known = np.isfinite(rows[0]).all(0) & np.isfinite(rows[1]).all(0)
@@ -327,35 +341,49 @@ def spreads_of(
     :func:`fgbook.evidence.intervals.spreads` sets apart.
     """
     everything = list(among)
+    by_key = {record["key"]: record for record in everything}
     of_kind: dict[str, dict[str, Spread]] = {}
     found = []
     for row in rows:
         kind = _kind(row[0])
         if kind not in of_kind:
             alike = [record for record in everything if _kind(record) == kind]
-            of_kind[kind] = _spreads(alike, metric)
+            of_kind[kind] = _spreads(alike, metric, by_key)
         own = intervals.own(np.array([_mean(record, metric) for record in row]))
-        found.append(of_kind[kind].get(row[0]["row"], own))
+        found.append(of_kind[kind].get(made_by(row[0], by_key), own))
     return found
 
 
-def _spreads(alike: list[dict], metric: str) -> dict[str, Spread]:
-    """Row -> spread, of the stable rows with 2 seeds or more."""
+def _spreads(
+    alike: list[dict], metric: str, by_key: dict[str, dict]
+) -> dict[str, Spread]:
+    """What made a row (:func:`fgbook.evidence.current.made_by`) -> its spread, of the
+    stable rows with 2 seeds or more. Changed rows can be there in several versions.
+    """
     means: dict[str, dict[int, float]] = {}
     for record in alike:
         if not _is_unstable(record) and holds(record, metric):
-            of_row = means.setdefault(record["row"], {})
-            of_row[record["seed"]] = _mean(record, metric)
-    rows = {name: list(m.values()) for name, m in means.items() if len(m) > 1}
+            mean = _mean(record, metric)
+            if np.isfinite(mean):
+                of_row = means.setdefault(made_by(record, by_key), {})
+                of_row[record["seed"]] = mean
+    rows = {made: list(m.values()) for made, m in means.items() if len(m) > 1}
     spreads = intervals.spreads([np.array(values) for values in rows.values()])
     return dict(zip(rows, spreads, strict=True))
 
 
 def _mean(record: dict, metric: str) -> float:
-    """Over the images for which it is known, in the unit of effects."""
+    """In the unit of effects, see :func:`_known_mean`."""
     values = per_image(record, metric)
-    scale = 100 if values.dtype == bool else 1
-    return scale * float(np.nanmean(values.astype(np.float64)))
+    return (100 if values.dtype == bool else 1) * _known_mean(values)
+
+
+def _known_mean(values: NDArray) -> float:
+    """Over the images (N,) for which a metric is known; not finite where one is
+    infinite or none is known.
+    """
+    known = values[~np.isnan(values)].astype(np.float64)
+    return float(known.mean()) if known.size else float("nan")
 
 
 # What rows must share, beside the changes that a person made, to share a spread.
@@ -611,6 +639,12 @@ def _stacked(found: list[dict], metric: str, labels: NDArray) -> NDArray:
             raise InputError(
                 f"record {record['key']} and another one cannot be compared: their"
                 " test images differ."
+            )
+        # images that are not known are left out later, which would hide such a failure
+        if not np.isfinite(_known_mean(value)):
+            raise InputError(
+                f"record {record['key']} has no finite mean of {metric!r} over its test"
+                " images; delete it, or run its row again."
             )
         values.append(value)
     return np.stack(values)

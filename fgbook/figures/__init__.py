@@ -24,7 +24,6 @@ from .regions import (
 from .summary import accuracy, setting
 from .tables import (
     accuracy_table,
-    across_table,
     printed_table,
     recipe_table,
     tuning_table,
@@ -36,7 +35,6 @@ __all__ = [
     "Shown",
     "accuracy",
     "accuracy_table",
-    "across_table",
     "attention_figure",
     "curves_figure",
     "effects_figure",

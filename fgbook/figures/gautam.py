@@ -46,9 +46,7 @@ from .summary import (
     measured_where,
     of_row,
     setting,
-    shared_seeds,
     unchanged,
-    with_seeds,
 )
 from .tables import recipe_table
 
@@ -401,15 +399,11 @@ def cost_table(
 # ---- C4: damage and few images
 
 
-def damaged(
-    found: list[dict], row: str, seeds: set[int] | None = None
-) -> dict[str, NDArray] | None:
+def damaged(found: list[dict], row: str) -> dict[str, NDArray] | None:
     """Answers of a row on damaged images: {"clean": (S, n), kind: (5, S, n)} bool, by
     seed; None where no record of it holds them.
     """
     holding = _holding(found, row, "damaged")
-    if seeds is not None:
-        holding = with_seeds(holding, seeds)
     if not holding:
         return None
     answers = []
@@ -430,25 +424,23 @@ class RelativeError:
 
 
 def corruption_error(found: list[dict], row: str) -> RelativeError | None:
-    """The mean corruption error of a row over the seeds that it shares with the plain
+    """The mean corruption error of a row, over all seeds of it and of the plain
     backbone; None without such, or where that makes no error on a kind of damage.
     """
-    ours = _holding(found, row, "damaged")
-    plain = _holding(found, "plain", "damaged")
-    seeds = shared_seeds(ours, plain)
-    answers, of_plain = damaged(found, row, seeds), damaged(found, "plain", seeds)
+    answers, of_plain = damaged(found, row), damaged(found, "plain")
     if answers is None or of_plain is None:
         return None
     for kind, right in of_plain.items():
         if kind != "clean" and right.all():
             return None  # nothing to divide by
-    error = robustness.mean_corruption_error(_flat(answers), _flat(of_plain))
-    return RelativeError(error, with_seeds(ours, seeds), with_seeds(plain, seeds))
+    error = robustness.mean_corruption_error(_of_image(answers), _of_image(of_plain))
+    ours, plain = (_holding(found, name, "damaged") for name in (row, "plain"))
+    return RelativeError(error, ours, plain)
 
 
-def _flat(answers: dict[str, NDArray]) -> dict[str, NDArray]:
-    """Seeds and images as one axis: (..., S, n) -> (..., S n)."""
-    return {k: right.reshape(*right.shape[:-2], -1) for k, right in answers.items()}
+def _of_image(answers: dict[str, NDArray]) -> dict[str, NDArray]:
+    """Share of the seeds that are right: (..., S, n) -> (..., n)."""
+    return {kind: right.mean(-2) for kind, right in answers.items()}
 
 
 def damage_table(paper: Paper, found: list[dict]) -> Shown:

@@ -33,7 +33,8 @@ def left_out(found: Iterable[dict]) -> str:
 
 def of_row(found: Iterable[dict], name: str | None) -> list[dict]:
     """The records of one row, one a seed."""
-    return unchanged(record for record in found if record["row"] == name)
+    # which of them count, all records tell together
+    return [record for record in unchanged(found) if record["row"] == name]
 
 
 def by_row(found: Iterable[dict], names: Iterable[str]) -> dict[str, list[dict]]:
@@ -46,16 +47,6 @@ def by_row(found: Iterable[dict], names: Iterable[str]) -> dict[str, list[dict]]
 def is_quick(found: Iterable[dict]) -> bool:
     """Whether a table of these records illustrates and must not decide."""
     return any(record["profile"] == "quick" for record in found)
-
-
-def shared_seeds(first: Iterable[dict], second: Iterable[dict]) -> set[int]:
-    """The seeds that both rows were run with: only these can be compared."""
-    return {record["seed"] for record in first} & {record["seed"] for record in second}
-
-
-def with_seeds(found: Iterable[dict], seeds: set[int]) -> list[dict]:
-    """The records of those seeds."""
-    return [record for record in found if record["seed"] in seeds]
 
 
 # ---- conditions

@@ -181,59 +181,6 @@ def _narrow(lines: list[dict]) -> list[dict]:
     return [{k: v for k, v in line.items() if k not in empty} for line in lines]
 
 
-def across_table(paper: Paper, found: list[dict]) -> Shown:
-    """:func:`verdict_table` of the claims that were decided on several data sets, from
-    records of one profile on all of them: the mean of the effects, weighted by their
-    precision.
-    """
-    found = unchanged(found)
-    judged = {}
-    for dataset in dict.fromkeys(record["dataset"] for record in found):
-        here = [record for record in found if record["dataset"] == dataset]
-        judged[dataset] = families.judge(paper, here)
-    lines = []
-    combined = families.across(judged)
-    for verdict in combined:
-        claim = verdict.claim
-        line: dict[str, object] = {
-            "claim": f"<b>{claim.key}</b> {html.escape(claim.text)}"
-        }
-        for dataset, single in judged.items():
-            line[f"on {dataset}"] = _outcome_on(single, claim)
-        lines.append(line | _across_line(verdict, found))
-    nothing = {"claim": "–", "verdict": "not run on several data sets"}
-    return table(
-        lines or [nothing],
-        "Claims on several data sets: the mean of the effects, each weighted by the"
-        f" inverse of its variance, with its 95 % interval. {setting(found)}",
-        found,
-        says=findings.of_verdicts(combined),
-    )
-
-
-def _outcome_on(judged: list[verdicts.Verdict], claim: Claim) -> str:
-    (found,) = [verdict for verdict in judged if verdict.claim == claim]
-    return html.escape(found.outcome)
-
-
-def _across_line(verdict: verdicts.Verdict, found: list[dict]) -> dict[str, object]:
-    """The verdict over data sets, and the effect that it comes from."""
-    claim, effect = verdict.claim, verdict.effect
-    line: dict[str, object] = {"verdict": f"<b>{html.escape(verdict.outcome)}</b>"}
-    if verdict.outcome == "no difference":
-        line["verdict"] = f"<b>no difference</b> {units.within(claim)}"
-    if effect:
-        field = effect_field(claim).replace("effect", "across", 1)
-        better = _measuring(found, claim.better, claim.metric)
-        worse = _measuring(found, claim.worse, claim.worse_metric or claim.metric)
-        interval = units.interval(effect, claim.metric)
-        number = units.number(effect.effect, claim.metric)
-        line["measured"] = measured(number, field, better, worse)
-        line["95 % interval"] = measured(interval, f"{field} interval", better, worse)
-        line["printed size"] = verdict.size_text
-    return line
-
-
 # The word for how the spread between trainings was estimated, in a narrow column.
 SPREADS = {"images": "–", "pooled": "pooled over {rows} rows"}
 

@@ -292,7 +292,7 @@ def test_fields_of_records_are_listed():
     section = read("book/reproduce.md").split("## What a record holds")[1]
     for row in cells(section.split("\n## ")[0]):
         listed |= set(re.findall(r"`(\w+)`", row[0]))
-    used = {"option_changes", "sha256"}
+    used = {"option_changes", "sha256", "loop_version", "measures_version"}
     for path in (ROOT / "results").rglob("*.json"):
         used |= set(json.loads(path.read_text(encoding="utf-8")))
     assert used <= listed

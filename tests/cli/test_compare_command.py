@@ -142,6 +142,25 @@ def test_a_budget_says_what_it_leaves_out_and_the_choice_is_kept(
     assert "3 runs: 2 done, 1 to do" in whole
 
 
+def test_a_margin_that_comes_after_the_runs_is_not_called_fixed_before(
+    finished, birds, monkeypatch
+):
+    runs, _ = finished
+    monkeypatch.setenv("FGBOOK_RUNS", str(runs))
+    words = ["compare", str(birds), *WORDS]
+    later = fgbook(*words, "--margin", "10")
+    assert later.exit_code == 0, later.output
+    says = "begun with a margin of 2 points; 10 was asked for after runs were made"
+    assert says in later.stdout
+    assert "fixed before the runs" not in later.stdout
+    page = Path(later.output.partition("report: ")[2].splitlines()[0])
+    assert says in samples.Page(page.read_text()).said
+    assert says in json.loads(page.with_name("manifest.json").read_text())["rule"]
+    # the first one is not forgotten
+    again = fgbook(*words)
+    assert "The rule, fixed before the runs: " in again.stdout
+
+
 def test_wrong_input_is_one_sentence(birds, tmp_path):
     refused(fgbook("compare", str(tmp_path / "nowhere")), "is not a folder", "class")
     refused(fgbook("compare", "cub5O"), "'cub50'")

@@ -119,6 +119,35 @@ def test_changed_options_have_a_line_of_their_own(tmp_path):
     assert "m=4" not in said["70.0"]
 
 
+def test_versions_of_a_changed_row_have_lines_of_their_own(tmp_path):
+    published = tmp_path / "results"
+    changed = {"options": {"m": 4}, "option_changes": {"m": 4}}
+    for version, top1 in ((1, 0.5), (2, 0.8)):
+        for seed in (0, 1):
+            made = changed | {"method_version": version}
+            save(published, "hybrid", seed, top1, **made)
+    result = fgbook("results")
+    assert result.exit_code == 0, result.output
+    _, *found = result.stdout.splitlines()
+    said = sorted(line.split()[5:7] for line in found)
+    assert said == [["2", "50.0"], ["2", "80.0"]]
+
+
+def test_stages_after_versions_of_another_have_lines_of_their_own(tmp_path):
+    published = tmp_path / "results"
+    changed = {"overrides": {"lr": 1.0}}
+    for version, top1 in ((1, 0.5), (2, 0.8)):
+        for seed in (0, 1):
+            made = changed | {"method_version": version}
+            first = save(published, "plain", seed, 0.6, **made)
+            stage = changed | {"after": first["key"]}
+            save(published, "image", seed, top1, **stage)
+    result = fgbook("results")
+    assert result.exit_code == 0, result.output
+    found = [line.split() for line in result.stdout.splitlines() if " image " in line]
+    assert sorted(line[5:7] for line in found) == [["2", "50.0"], ["2", "80.0"]]
+
+
 @pytest.fixture
 def both(tmp_path) -> Path:
     """Published records of two rows of a claim, quick ones and photographs."""
@@ -186,6 +215,14 @@ def test_records_that_do_not_count_are_counted(both):
         " are left out."
     )
     assert judged()["B1", "photo"]["effect"]["effect"] == pytest.approx(10)
+    for words in (("results",), ("results", "--verdicts")):
+        assert fgbook(*words).stdout.rstrip().endswith(says)
+
+
+def test_a_run_on_other_pictures_is_left_out(both):
+    save(both, "image", 0, 0.1, "photo", "cub50", data_fingerprint="mine")
+    assert judged()["B1", "photo"]["effect"]["effect"] == pytest.approx(10)
+    says = "1 record of other pictures is left out."
     for words in (("results",), ("results", "--verdicts")):
         assert fgbook(*words).stdout.rstrip().endswith(says)
 

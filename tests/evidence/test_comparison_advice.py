@@ -135,6 +135,57 @@ def test_a_row_that_is_the_same_in_every_training_is_compared_among_the_others(m
     assert advice.joint_level(effects, (own, 3)) == pytest.approx(1 - 0.05 / 3)
 
 
+def test_joint_intervals_are_dunnetts_and_no_wider(make):
+    """Against scipy's multivariate t, of which Bonferroni's bound is but a bound."""
+    others = ["pmg", "cal", "dcl", "mmal", "flrdf", "cross-x", "api-net"]
+    found = {"plain": make("plain", [800, 820, 790])}
+    for number, row in enumerate(others):
+        errors = 700 + 10 * number
+        found[row] = make(row, [errors, errors + 20, errors + 15])
+    among = [record for some in found.values() for record in some]
+    effects = {
+        row: verdicts.compare(found[row], found["plain"], among=among) for row in others
+    }
+    (spread,) = verdicts.spreads_of([found["plain"]], "top1", among)
+    assert spread.rows == 8
+    level = advice.joint_level(list(effects.values()), (spread, 3))
+    correlation = np.full((7, 7), 0.5)
+    np.fill_diagonal(correlation, 1)
+    law = stats.multivariate_t(np.zeros(7), correlation, df=spread.degrees, seed=0)
+
+    def error(level: float) -> float:
+        """How often one of seven such intervals misses."""
+        corner = np.full(7, stats.t.isf((1 - level) / 2, spread.degrees))
+        return 1 - float(law.cdf(corner, lower_limit=-corner, maxpts=60_000))
+
+    assert error(level) == pytest.approx(0.05, abs=2e-3)
+    assert error(1 - 0.05 / 7) < 0.04
+    for row, joint in advice.differences(found, "plain", others).items():
+        assert (joint.low, joint.high) == effects[row].interval(level)
+
+
+def test_of_two_joint_intervals_of_a_pair_the_wider_one_counts(make):
+    """Rows of different numbers of seeds are differently careful as controls."""
+    found = {
+        "plain": make("plain", [800, 820, 790]),
+        "pmg": make("pmg", [700, 720, 715, 705, 710, 725, 712]),
+        "cal": make("cal", [770, 760]),
+    }
+
+    def width(one: advice.Difference) -> float:
+        return one.high - one.low
+
+    against = advice.pairs(found)
+    for first, second in (("plain", "pmg"), ("plain", "cal"), ("pmg", "cal")):
+        both = []
+        for control, row in ((first, second), (second, first)):
+            others = [name for name in found if name != control]
+            both.append(width(advice.differences(found, control, others)[row]))
+        assert max(both) > 1.001 * min(both)
+        assert width(against[first][second]) == pytest.approx(max(both))
+        assert against[second][first] == against[first][second].turned()
+
+
 # ---- the table
 
 
@@ -302,6 +353,44 @@ def test_a_choice_is_gone_on_with_for_the_same_rows(tmp_path):
     assert budget.remembered(tmp_path, list(SECONDS)) is None
 
 
+def test_the_margin_that_came_before_the_runs_is_kept(tmp_path):
+    choice = budget.choose(SECONDS, 400.0)
+    begun = budget.with_margin(choice, 2.0, made=False)
+    assert begun.margin == 2.0
+    # nobody has seen a result yet
+    assert budget.with_margin(begun, 3.0, made=False).margin == 3.0
+    assert budget.with_margin(begun, 10.0, made=True) == begun
+    # of runs that other calls made nobody knows for which margin
+    assert budget.with_margin(choice, 2.0, made=True).margin is None
+    budget.remember(tmp_path, begun)
+    assert budget.remembered(tmp_path, list(SECONDS)) == begun
+
+
+def test_a_choice_of_before_margins_were_kept_is_gone_on_with(tmp_path):
+    choice = budget.choose(SECONDS, 400.0)
+    kept = {"rows": choice.rows, "left_out": choice.left_out}
+    records.write_json(tmp_path / budget.FILE, kept)
+    assert budget.remembered(tmp_path, list(SECONDS)) == choice
+
+
+@pytest.mark.parametrize(
+    ("begun", "says"),
+    [
+        (2.0, "The rule, fixed before the runs: of the methods"),
+        (
+            1.0,
+            "The rule (begun with a margin of 1 point; 2 was asked for after runs were"
+            " made): of the methods",
+        ),
+        (None, "The rule (its margin came after some of the runs): of the methods"),
+    ],
+)
+def test_the_rule_says_when_its_margin_was_fixed(begun, says):
+    rule = advice.rule(2.0, begun)
+    assert rule.startswith(says)
+    assert "at most 2 points worse" in rule
+
+
 # ---- the report
 
 
@@ -325,7 +414,14 @@ def test_the_report_can_be_sorted_and_says_what_came_out(make, tmp_path, monkeyp
             monkeypatch.setattr(entry, "found", lambda record=record: [record])
             entries.append(entry)
     comparison = compared.Comparison(
-        PAPER, entries, 2.0, "folder:/a <b>", ["the plan"], ["cal"], tmp_path
+        PAPER,
+        entries,
+        2.0,
+        "folder:/a <b>",
+        ["the plan"],
+        ["cal"],
+        tmp_path,
+        begun_with=2.0,
     )
     extra = comparison.extra(over=True)
     page = samples.Page(extra.html)

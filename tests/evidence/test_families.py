@@ -11,6 +11,7 @@ from scipy import stats
 
 from fgbook import papers
 from fgbook.evidence import families, intervals, records, verdicts
+from fgbook.evidence.judged import judged as judged_by
 from fgbook.papers.spec import Claim, Seeds
 
 # ---- families
@@ -245,11 +246,19 @@ def test_records_of_an_earlier_recipe_are_never_compared(found, make):
     assert verdict.effect is None
 
 
+def test_a_row_on_other_pictures_loses_no_verdict(found, make):
+    """A person's own copy of the data: one row, all of its seeds."""
+    mine = {"data_fingerprint": "mine", "created": "2026-03-01T00:00:00Z"}
+    own = [make("hybrid", seed, 150, **mine) for seed in range(5)]
+    assert families.judge(FENG, found + own) == families.judge(FENG, found)
+
+
 def test_judging_loads_no_torch():
     code = (
         "import sys; from fgbook import papers; from fgbook.evidence import families;"
-        " from fgbook.evidence.current import method_version;"
+        " from fgbook.evidence.current import loop_version, method_version;"
         " families.judge(papers.get('feng'), []); method_version('focus');"
+        " loop_version();"
         " sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
@@ -298,3 +307,90 @@ def test_only_claims_that_were_decided_on_several_sets_are_combined(found, make)
     assert combined.effect.effect < max(e.effect for e in single)
     assert "cub50: holds" in combined.why
     assert "cars98:" in combined.why
+
+
+def on_sets(**effects: tuple[float, float]) -> dict[str, list[verdicts.Verdict]]:
+    """Data set -> the verdict on one claim there, from effect and standard error."""
+    judged = {}
+    for dataset, (effect, error) in effects.items():
+        square = 5 / 2 * error**2
+        found = [verdict_of("image", effect, 30, square)]
+        judged[dataset] = families.together(found)
+    return judged
+
+
+def test_sets_that_contradict_each_other_decide_nothing():
+    judged = on_sets(cub50=(-4.0, 1.0), cars98=(5.0, 1.5))
+    assert [v[0].outcome for v in judged.values()] == ["reversed", "holds"]
+    (combined,) = families.across(judged)
+    # by hand: (-4 - 5)^2 / (1^2 + 1.5^2)
+    assert "the data sets differ (Q = 24.9, p < 0.001; " in combined.why
+    assert "cub50: reversed, cars98: holds)" in combined.why
+    assert combined.outcome == combined.alone == "inconclusive"
+    assert combined.p is combined.p_family is None
+    # shown, but not for what all sets share
+    single = [v[0].effect for v in judged.values()]
+    assert combined.effect.effect == families.fixed_effect(single).effect
+    assert "weighted mean of 2 data sets that differ" in combined.sentence
+
+
+def test_where_sets_differ_a_mean_beyond_zero_decides_nothing():
+    judged = on_sets(cub50=(4.0, 0.5), cars98=(0.5, 1.2))
+    (combined,) = families.across(judged)
+    assert combined.effect.low > 0
+    assert "cub50: holds, cars98: inconclusive" in combined.why
+    assert combined.outcome == "inconclusive"
+
+
+def test_where_sets_differ_a_claim_that_holds_on_each_holds():
+    judged = on_sets(cub50=(40.0, 1.0), cars98=(60.0, 2.0))
+    (combined,) = families.across(judged)
+    assert "the data sets differ (Q = 80.0, p < 0.001; " in combined.why
+    assert combined.outcome == combined.alone == "holds"
+    # of an intersection-union test the largest
+    assert combined.p == max(v[0].p for v in judged.values())
+
+
+def test_sets_that_agree_are_judged_by_their_mean():
+    judged = on_sets(cub50=(2.0, 1.1), cars98=(2.2, 1.1))
+    assert {v[0].outcome for v in judged.values()} == {"inconclusive"}
+    (combined,) = families.across(judged)
+    assert combined.outcome == "holds"
+    assert combined.why == (
+        "the whole interval lies above 0 (cub50: inconclusive, cars98: inconclusive)"
+    )
+
+
+def test_q_is_a_weighted_sum_of_squares():
+    """Against the same by loops, and scipy's chi-square."""
+    judged = on_sets(a=(1.0, 0.7), b=(2.5, 1.0), c=(-0.5, 0.4))
+    effects = [v[0].effect for v in judged.values()]
+    mean = families.fixed_effect(effects).effect
+    q = 0.0
+    for effect, error in ((1.0, 0.7), (2.5, 1.0), (-0.5, 0.4)):
+        q += ((effect - mean) / error) ** 2
+    assert families.heterogeneity(effects) == pytest.approx((q, stats.chi2.sf(q, 2)))
+
+
+def test_what_printed_size_means_is_not_said_of_a_mean_of_sets_that_differ():
+    judged = on_sets(cub50=(40.0, 1.0), cars98=(60.0, 2.0))
+    printed = {
+        name: [replace(v, claim=replace(v.claim, printed_effect=30.0)) for v in found]
+        for name, found in judged.items()
+    }
+    (combined,) = families.across(printed)
+    assert combined.printed_size == combined.size_text == ""
+    assert combined.sentence.endswith("; printed: +30.0 points.")
+
+
+def test_a_combined_verdict_names_the_sets_that_it_uses(found, make):
+    """Of three sets the last has not all rows of the claim."""
+    everything = list(found)
+    for dataset, rows in (("cars98", ("plain", "image")), ("dogs10", ("plain",))):
+        for row in rows:
+            for seed in range(5):
+                everything.append(make(row, seed, 45 + seed % 2, dataset=dataset))
+    said = [s for s in judged_by([FENG], everything) if len(s.datasets or ()) > 1]
+    assert [(s.verdict.claim.key, s.datasets) for s in said] == [
+        ("B1", ("cars98", "cub50"))
+    ]

@@ -18,9 +18,10 @@ from safetensors.torch import load_file
 import samples
 from fgbook import papers, paths
 from fgbook.errors import InputError
-from fgbook.evidence import records, runs, tuning
+from fgbook.evidence import measures, records, runs, tuning
 from fgbook.papers.spec import Row, Tuning
 from fgbook.recipe import Recipe
+from fgbook.training import loop
 
 SMALL = {
     "image_size": 32,
@@ -80,6 +81,9 @@ def test_a_record_holds_what_is_needed_to_trust_and_repeat_it(pictures):
         "created",
     ):
         assert name in record
+    # of the code that is part of its key
+    assert record["loop_version"] == loop.VERSION
+    assert record["measures_version"] == measures.VERSION
     assert record["metrics"]["test"]["n"] == 12
     assert record["metrics"]["val"]["n"] == 8
     predictions = records.load_predictions(record)

@@ -190,6 +190,9 @@ def test_one_seed_never_decides(series):
     assert verdict.effect.low > 0
     assert verdict.p is None
     assert "one seed" in verdict.why
+    # nor does its interval, which is over images only, refute what is printed
+    assert verdict.printed_size == verdict.size_text == ""
+    assert verdict.sentence.endswith("; printed: +1.0 points.")
 
 
 def test_not_run_says_why(series):
@@ -237,10 +240,12 @@ def test_all_rows_of_the_paper_tell_the_spread(make, series):
         {"paper": "peng"},
         {"profile": "paper"},
         {"dataset": "cars98"},
+        {"data_fingerprint": "f1"},
         {"overrides": {"lr": 1.0}},
         {"purpose": "tuning"},
     ):
-        foreign += [make("other", s, range(50 * s), **fields) for s in (0, 1, 2)]
+        # alike, or they would be set apart whatever they are of
+        foreign += [make("other", s, range(40 + 2 * s), **fields) for s in (0, 1, 2)]
     alone = [make("single", 0, range(90))]  # one seed tells nothing
 
     among = [*better, *worse, *other, *foreign, *alone]
@@ -257,6 +262,23 @@ def test_all_rows_of_the_paper_tell_the_spread(make, series):
         100.0,
     )
     assert row[2] - row[0] == pytest.approx(own.half())
+
+
+def test_versions_of_a_changed_row_tell_their_own_spread(make, series):
+    """And do not stand in for each other's seeds."""
+    changed = {"overrides": {"lr": 1.0}}
+    better, worse = series("hybrid", 10, **changed), series("plain", 50, **changed)
+    before = []
+    for seed in (0, 1, 2):
+        fields = changed | {"method_version": 0}
+        before.append(make("hybrid", seed, range(30 * seed), **fields))
+    without = verdicts.compare(better, worse, among=[*better, *worse])
+    found = verdicts.compare(better, worse, among=[*before, *better, *worse])
+    # so different that it is set apart
+    assert found.parts.seeds == without.parts.seeds
+    assert (found.spread, found.rows) == ("pooled", 2)
+    first = verdicts.compare(before, worse, among=[*before, *better, *worse])
+    assert first.spread == "partly"
 
 
 def test_a_row_named_unstable_stands_for_itself(make, series, monkeypatch):
@@ -487,6 +509,64 @@ def test_other_metrics_are_compared_image_by_image(make, tmp_path):
         ).outcome
         == "reversed"
     )
+
+
+@pytest.fixture
+def with_loss(make, tmp_path):
+    """with_loss(row, losses): a record for each list of losses of the test images."""
+
+    def some(row: str, losses) -> list[dict]:
+        found = []
+        for seed, values in enumerate(losses):
+            record = make(row, seed, range(20 + seed))
+            kept = records.load_predictions(record)
+            kept |= {"nll": np.asarray(values, np.float32)}
+            found.append(records.save(record, kept, tmp_path / f"{row}-{seed}.json"))
+        return found
+
+    return some
+
+
+def losses(seeds: int, mean: float) -> list:
+    random = np.random.default_rng(int(10 * mean))
+    return [random.gamma(2.0, mean / 2, 120) for _ in range(seeds)]
+
+
+@pytest.mark.parametrize("broken", [np.inf, np.nan])
+def test_a_training_that_came_to_no_numbers_is_named_not_judged(with_loss, broken):
+    one = losses(3, 0.4)
+    if np.isnan(broken):
+        one[1][:] = broken  # of some images unknown is usual, of all is not
+    else:
+        one[1][7] = broken
+    better, worse = with_loss("hybrid", one), with_loss("plain", losses(3, 0.9))
+    says = f"record {better[1]['key']} has no finite mean of 'nll'"
+    with pytest.raises(InputError, match=says):
+        verdicts.compare(better, worse, "nll")
+    with pytest.raises(InputError, match=says):
+        verdicts.compare(worse, better, "nll")
+
+
+def test_nor_does_it_tell_how_much_others_vary(with_loss):
+    better, worse = (
+        with_loss("hybrid", losses(3, 0.4)),
+        with_loss("plain", losses(3, 2)),
+    )
+    broken = losses(3, 1.0)
+    broken[0][3], broken[1][:] = np.inf, np.nan
+    among = [*better, *worse, *with_loss("image", broken)]
+    found = verdicts.compare(better, worse, "nll", among=among)
+    assert found == verdicts.compare(better, worse, "nll", among=[*better, *worse])
+    assert np.isfinite(found.low)
+
+
+def test_right_or_wrong_is_not_compared_with_a_number():
+    """One of them would count in points, the other in its own unit."""
+    right = np.ones((3, 9), bool)
+    for pair in ((right, right.astype(float)), (right.astype(float), right)):
+        for paired in (False, True):
+            with pytest.raises(InputError, match="right or wrong"):
+                verdicts.difference(*pair, paired=paired)
 
 
 def test_a_margin_turns_better_into_no_worse(series):

@@ -1,5 +1,5 @@
 """Tables of verdicts: what their columns say, that the family is the paper's whatever
-is shown, and claims on several data sets."""
+is shown."""
 
 from dataclasses import replace
 
@@ -61,6 +61,17 @@ def test_records_of_earlier_recipes_are_said(found, make):
         assert then.html.replace(says, "") == now.html
 
 
+def test_a_row_on_other_pictures_changes_no_line(found, make):
+    """Although all records together say which pictures are meant, not a row's own."""
+    mine = {"data_fingerprint": "mine", "created": "2026-03-01T00:00:00Z"}
+    own = [make("attention", seed, 0.2, **mine) for seed in range(3)]
+    for draw in (figures.verdict_table, figures.accuracy_table):
+        now, then = draw(PAPER, found), draw(PAPER, found + own)
+        says = " 3 records of other pictures are left out."
+        assert says in then.html
+        assert then.html.replace(says, "") == now.html
+
+
 def test_a_table_of_some_claims_has_the_verdicts_of_all(found, lines):
     claims = tuple(claim for claim in PAPER.claims if claim.key == "C1")
     some = figures.verdict_table(replace(PAPER, claims=claims), found)
@@ -84,28 +95,3 @@ def test_questions_are_a_family_of_their_own(found):
     question = Claim("Q", "our own", "attention", "mixup")
     asked = replace(PAPER, claims=(question,))
     assert "judged at once" not in figures.verdict_table(asked, found).html
-
-
-def test_claims_on_two_data_sets_have_their_mean(found, make, lines):
-    rows = {"plain": 0.4, "attention": 0.8}
-    there = [
-        make(row, seed, quality, dataset="cars98")
-        for row, quality in rows.items()
-        for seed in range(3)
-    ]
-    shown = figures.across_table(PAPER, found + there)
-    cells = line_of(lines, shown, "C1")
-    judged = {
-        "cub50": families.judge(PAPER, found),
-        "cars98": families.judge(PAPER, there),
-    }
-    verdict = next(v for v in families.across(judged) if v.claim.key == "C1")
-    assert cells["verdict"] == verdict.outcome
-    assert cells["on cub50"] == judged["cub50"][0].outcome
-    assert cells["measured"] == f"{verdict.effect.effect:+.1f}"
-    # each number names its records
-    assert 'data-field="across interval"' in shown.html
-
-
-def test_one_data_set_has_no_mean(found):
-    assert "not run on several" in figures.across_table(PAPER, found).html

@@ -3,7 +3,7 @@ Costs decide, and never results.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock
@@ -27,10 +27,12 @@ FILE = "choice.json"
 
 @dataclass(frozen=True)
 class Choice:
-    """Rows, each list in the order in which they are run."""
+    """Rows, each list in the order in which they are run, and the margin."""
 
     rows: list[str]
     left_out: list[str]
+    # points, fixed before any run was made; None: runs were there before
+    margin: float | None = None
 
 
 def costs(entries: Sequence[Entry]) -> dict[str, float]:
@@ -73,13 +75,20 @@ def choose(seconds: Mapping[str, float], budget: float | None) -> Choice:
     return Choice(rows, left_out)
 
 
+def with_margin(choice: Choice, margin: float, made: bool) -> Choice:
+    """With the margin that is asked for, as long as no run is `made`: one that is given
+    later could be chosen by the results.
+    """
+    return choice if made else replace(choice, margin=margin)
+
+
 def remembered(folder: Path, rows: Sequence[str]) -> Choice | None:
     """What an earlier call with the same words chose of `rows`: it is gone on with,
     although by now other rows would fit.
     """
     try:
         kept = records.read_json(folder / FILE)
-        found = Choice(kept["rows"], kept["left_out"])
+        found = Choice(kept["rows"], kept["left_out"], kept.get("margin"))
     except (OSError, ValueError, KeyError):
         return None
     same = sorted([*found.rows, *found.left_out]) == sorted(rows)

@@ -64,6 +64,8 @@ class Comparison:
     left_out: Sequence[str]  # rows that do not fit into the budget
     place: Path
     device: str | None = None
+    # the margin that was fixed before the runs; None: some were there already
+    begun_with: float | None = None
 
     def found(self) -> dict[str, list[dict]]:
         """Row -> records, so far."""
@@ -80,6 +82,10 @@ class Comparison:
     def advice(self) -> Advice:
         """What to use, so far."""
         return advice.advise(self.found(), self.margin)
+
+    def rule(self) -> str:
+        """How the advice is found, and when its margin was fixed."""
+        return advice.rule(self.margin, self.begun_with)
 
     def left(self) -> int:
         """Runs without a record."""
@@ -111,9 +117,10 @@ class Comparison:
         return {
             "dataset": self.dataset,
             "margin": self.margin,
+            "margin_begun_with": self.begun_with,
             "plan": list(self.said),
             "left_out": list(self.left_out),
-            "rule": advice.rule(self.margin),
+            "rule": self.rule(),
             "advice": asdict(advised) if advised else None,
             "rows": [
                 asdict(line) | {"milliseconds": times.get(line.row)} for line in lines
@@ -165,7 +172,7 @@ def _advice(advised: Advice, comparison: Comparison) -> str:
     so_far = standing(comparison)
     return (
         f'<div class="{kind}"><p><strong>{_text(so_far + advised.sentence)}</strong>'
-        f"</p><p>{_text(advice.rule(comparison.margin))}</p></div>\n"
+        f"</p><p>{_text(comparison.rule())}</p></div>\n"
     )
 
 
