@@ -122,7 +122,8 @@ def part(recipes: Recipes, eighths: int, first: int = ALL) -> Recipes:
 HIGH = Recipes(quick=QUICK_RECIPE, photo=PHOTO_RECIPE, paper=PAPER_RECIPE)
 PROBE = HIGH.but(low_side=0)
 LOW_ONLY = HIGH.but(resolution="low")
-MIXED = as_long_as_two_stages(HIGH.but(resolution="mixed"))
+# at photo the best of three rates on validation
+MIXED = as_long_as_two_stages(HIGH.but(resolution="mixed")).at("photo", lr=0.004)
 THEN_HIGH = second_stage(HIGH)
 THEN_LOW = second_stage(LOW_ONLY)
 
