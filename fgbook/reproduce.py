@@ -60,6 +60,8 @@ JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
 DATA_SETS = ("dataset", "birds")
 # Those that list rows, as "feng/plain".
 NETWORKS = ("networks", "exports", "photograph", "shortcut")
+# Whose rows a notebook takes where its name does not begin with the paper's.
+PAPER_OF = {"comparison": "compare", "tutorial": "feng"}
 LEAST = {"seeds": 1, "budget_minutes": 0}  # 0 minutes: no budget
 
 
@@ -248,8 +250,15 @@ def _existing(notebook: Path, name: str, value: Any) -> Any:
     if name in DATA_SETS:
         return _existing_data(value)
     for part in value.split(","):
-        _check_part(notebook.stem.split("_")[0], name, part.strip())
+        _check_part(paper_of(notebook), name, part.strip())
     return value
+
+
+def paper_of(notebook: Path) -> str:
+    """The key of the paper whose rows a notebook takes, or what else its name begins
+    with.
+    """
+    return PAPER_OF.get(notebook.stem, notebook.stem.split("_")[0])
 
 
 def _check_part(paper: str, name: str, part: str) -> None:

@@ -45,8 +45,8 @@ def change(
     for scene in in_page:
         if not 0 <= scene < count:
             raise InputError(
-                f"birds: there is no scene {scene}; {count} are drawn, so take numbers"
-                f" from 0 to {count - 1}, or draw more scenes."
+                f"there is no scene {scene} to play with; {count} are drawn, so take"
+                f" numbers from 0 to {count - 1}, or draw more scenes."
             )
     birds = []
     for scene, label in enumerate(pairs.labels.tolist()):
