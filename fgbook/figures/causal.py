@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..evaluation import causal
-from ..evaluation.blame import positive
 from ..evaluation.causal import EDITS, Experiment, Scores
 from ..evidence import intervals
 from ..explain import Explanation
+from ..images.light import lit
 from ..methods import Method
 from .base import (
     NOT_YET,
@@ -33,7 +33,7 @@ from .base import (
 )
 from .base import count as counted
 from .curves import LOOKS, legend_above
-from .photos import DUSK, photo
+from .photos import photo
 
 Found = dict[str, list[Scores]]
 """Name of a network -> what was found of it, one a training."""
@@ -420,13 +420,6 @@ def _maps_of(
         axes.set_visible(True)
         photo(axes, lit(pairs.images[i, 0].float() / 255, each[i]))
         titled(axes, name)
-
-
-def lit(image: Tensor, attention: Tensor) -> Tensor:
-    """The image (3, S, S), dimmed where the map (S, S) over its pixels is low."""
-    light = positive(attention[None])[0]
-    light = light / light.max()
-    return image * (DUSK + (1 - DUSK) * light)
 
 
 # ---- shortcuts

@@ -4,16 +4,16 @@ where those look that cut regions out.
 
 import html
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from ..data.dataset import DataSet
+from ..errors import InputError
 from ..evidence import families
+from ..explain import boxes_of
 from ..methods import Method
 from ..papers.compare import BACKBONES, FAMILIES, PASSES, USUAL_BACKBONE
 from ..papers.spec import Paper, Row
@@ -330,14 +330,6 @@ def spaced(places: list[float], least: float) -> list[float]:
 # ---- where they look
 
 
-def boxes_of(model: Method, images: Tensor) -> Tensor:
-    """The boxes (B, K, 4) that a method cuts out of images, best or coarsest first."""
-    looking: Any = model
-    if hasattr(looking, "regions"):
-        return looking.regions(images)
-    return torch.stack(list(looking.locate(images).values()), 1)
-
-
 def looks_figure(
     models: Mapping[str, Method], data: DataSet, recipe: Recipe, count: int = 8
 ) -> Shown:
@@ -351,7 +343,10 @@ def looks_figure(
         grid = drawn.subplots(len(models), len(index), squeeze=False)
         for (name, model), line in zip(models.items(), grid, strict=True):
             images = seen(data.test, index, recipe, model)
-            boxes = boxes_of(model.eval(), images)[:, : len(REGION_STYLES)].cpu()
+            found = boxes_of(model.eval(), images)
+            if found is None:
+                raise InputError(f"{name} cuts out no boxes to draw; leave it out.")
+            boxes = found[:, : len(REGION_STYLES)].cpu()
             line[0].set_ylabel(name, fontsize=9)
             for axes, image, of_image in zip(line, images, boxes, strict=True):
                 photo(axes, image)

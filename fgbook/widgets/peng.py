@@ -12,9 +12,9 @@ from .. import explain
 from ..data.dataset import DataSet
 from ..evaluation import heatmaps
 from ..figures.base import OKABE_ITO
-from ..figures.causal import lit
 from ..figures.photos import class_names, seen, spread
 from ..images.augment import degrade
+from ..images.light import lit
 from ..methods import Method
 from ..recipe import Recipe
 from .piece import Choice, Frame, Piece

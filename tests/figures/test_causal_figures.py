@@ -221,11 +221,3 @@ def test_effects_are_drawn_for_each_change(scores):
     for k, name in enumerate(causal.EDITS):
         mean = float(scores.effects[:, k].nanmean())
         assert shown.html.count(f"{name} {mean:.2f}") >= 2
-
-
-def test_light_falls_where_a_map_is_high():
-    image, one = torch.ones(3, 4, 4), torch.zeros(4, 4)
-    one[1, 2], one[0, 0] = 5.0, -5.0
-    light = drawn.lit(image, one)[0]
-    assert light[1, 2] == 1
-    assert light[0, 0] == light[3, 3] == drawn.DUSK
