@@ -31,7 +31,11 @@ HERE = "tests/cli/test_advice.py"
 # A part of each sentence -> the test that follows the advice: its file and name.
 FOLLOWED = {
     # the causal table
-    "does not hold what was published": (
+    "`fgbook causal --run KEY --publish`": (
+        "tests/cli/test_causal_command.py"
+        "::test_edited_parts_that_were_damaged_are_made_again_as_is_said"
+    ),
+    "`fgbook causal --table`": (
         "tests/cli/test_causal_table.py"
         "::test_a_damaged_table_is_refused_and_can_be_made_again"
     ),
