@@ -124,7 +124,6 @@ def load(
             parts=torch.from_numpy(arrays[f"{split}_parts"]),
             part_boxes=torch.from_numpy(arrays[f"{split}_part_boxes"]),
             masks=torch.from_numpy(arrays[f"{split}_masks"]),
-            attributes=table.values[label],
         )
     words, known = tables.one_hot(table.values)
     name = "fieldguide" if pool == "target" else f"fieldguide-{pool}"
@@ -136,7 +135,6 @@ def load(
         train=splits["train"],
         val=splits["val"],
         test=splits["test"],
-        genus=table.genus,
         class_attributes=known,
         attribute_names=words,
     )
