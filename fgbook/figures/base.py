@@ -121,14 +121,17 @@ def figure(drawn: Figure, alt: str, caption: str) -> Shown:
     )
 
 
-def shortened(alt: str, longest: int = 300) -> str:
+LONGEST = 300  # characters of a figure's name
+
+
+def shortened(alt: str) -> str:
     """As many of its sentences, or else of its words, as fit."""
-    if len(alt) <= longest:
+    if len(alt) <= LONGEST:
         return alt
-    start = alt[: longest - 1]
+    start = alt[: LONGEST - 1]
     for end in (". ", "; ", ", ", " "):
         before, found, _ = start.rpartition(end)
-        if found and len(before) > longest / 4:
+        if found and len(before) > LONGEST / 4:
             return before + ("." if end == ". " else " …")
     return start + "…"
 

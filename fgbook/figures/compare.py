@@ -76,7 +76,6 @@ def field_table(
     paper: Paper,
     found: list[dict],
     times: Mapping[str, float],
-    printed: str = "cub",
 ) -> Shown:
     """One line a method: family, what its own paper prints and on which network,
     accuracy with its 95 % interval, and what it cost, for records of one profile and
@@ -94,7 +93,7 @@ def field_table(
             continue
         line = {"method": html.escape(row.title), "family": family(row.name)}
         if not quick:
-            line["printed, %"] = _printed(paper, row, printed)
+            line["printed, %"] = _printed(paper, row)
         of_this = of_row(among, row.name)
         lines.append(line | _measured(of_this, among, times.get(row.name)))
     caption = (
@@ -153,9 +152,9 @@ def in_short(paper: Paper, found: list[dict]) -> Shown:
     )
 
 
-def _printed(paper: Paper, row: Row, dataset: str) -> str:
-    """As "87.8 (ResNet-50)"."""
-    value = paper.printed(row.name, dataset)
+def _printed(paper: Paper, row: Row) -> str:
+    """On CUB, as "87.8 (ResNet-50)"."""
+    value = paper.printed(row.name, "cub")
     if value is None:
         return "–"
     return f"{value:.1f} ({BACKBONES.get(row.name, USUAL_BACKBONE)})"

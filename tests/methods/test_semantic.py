@@ -367,14 +367,16 @@ def test_the_words_figure_shows_what_the_model_gives_most(birds):
         known, standardised(birds.class_attributes)[birds.test.labels[index]]
     )
 
-    shown = pretraining.words_figure(model, birds, RECIPE, count=2, words=3)
+    shown = pretraining.words_figure(model, birds, RECIPE, count=2)
     alt = samples.words(shown)
     heard, known, _ = pretraining.said(
         model, birds, RECIPE, figures.spread(birds.test, 2)
     )
     for i, place in enumerate(figures.spread(birds.test, 2).tolist()):
         values = heard[i].tolist()
-        best = sorted(range(len(values)), key=lambda a: -values[a])[:3]
+        best = sorted(range(len(values)), key=lambda a: -values[a])[
+            : pretraining.SUREST
+        ]
         words = ", ".join(
             f"{birds.attribute_names[a]} ({values[a]:.2f}, class"
             f" {known[i, a].item():.2f})"
