@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 from click.exceptions import Exit
 
-from ..errors import AGAIN, InputError, unfinished
+from ..errors import AGAIN, InputError, count, unfinished
 from .common import (
     Failed,
     check_device,
@@ -191,7 +191,7 @@ def plan(
     """A line for each row and data set, with its seeds; and a total."""
     from ..evidence.batch.budget import START_SECONDS
     from ..evidence.batch.grid import kinds
-    from ..evidence.estimate import count, duration
+    from ..evidence.estimate import duration
 
     lines = []
     for (paper, row, dataset), same in kinds(entries).items():

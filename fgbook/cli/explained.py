@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import InputError
+from ..errors import InputError, count
 
 if TYPE_CHECKING:
     import numpy as np
@@ -69,8 +69,6 @@ class Explainer:
 
     def said(self) -> str:
         """What was saved, in a line."""
-        from ..evidence.estimate import count
-
         if not self.saved:
             return f"{self.folder}: no picture"
         return f"{self.folder}: {count(self.saved, 'picture')}, lit by {self.name}"

@@ -12,6 +12,7 @@ import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
+from ..errors import count  # noqa: F401 (for board.py and answers.py)
 from ..evidence import sortable
 from .vector import INK, svg
 
@@ -188,7 +189,7 @@ def sources(found: Sequence[dict]) -> str:
     for record in found:
         key = html.escape(record["key"])
         command = html.escape(record["command"])
-        about = f'data-record="{key}" data-of="{html.escape(_described(record))}"'
+        about = f'data-record="{key}" data-of="{html.escape(described(record))}"'
         lines.append(
             f"<li {about}>record <code>{key}</code>: <code>{command}</code></li>"
         )
@@ -196,7 +197,7 @@ def sources(found: Sequence[dict]) -> str:
     return f"<details><summary>{title}</summary><ul>{''.join(lines)}</ul></details>"
 
 
-def _described(record: dict) -> str:
+def described(record: dict) -> str:
     """What a number's source says of a record besides its key and command."""
     profile, dataset = record.get("profile", ""), record.get("dataset", "")
     about = f"{record.get('paper', '')} {record.get('row', '')}, {profile}, {dataset}"
@@ -230,11 +231,6 @@ def _keys(found: Sequence[dict]) -> str:
 
 
 # ---- numbers and lists as text
-
-
-def count(number: int, noun: str) -> str:
-    """As "1 seed", "3 seeds"."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def distinct(values: Iterable[object]) -> str:

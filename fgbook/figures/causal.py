@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..errors import count as counted
 from ..evaluation import causal
 from ..evaluation.causal import EDITS, Experiment, Scores
 from ..evidence import intervals
@@ -31,7 +32,6 @@ from .base import (
     styled,
     table,
 )
-from .base import count as counted
 from .curves import LOOKS, legend_above
 from .photos import photo
 

@@ -6,9 +6,10 @@ import html
 from collections.abc import Sequence
 from itertools import pairwise
 
+from ..errors import count as counted
+from ..errors import enumerated
 from ..evaluation.causal import Scores
 from .base import NOT_YET, Shown, between, measured, sources, table, without_tags
-from .base import count as counted
 from .causal import (
     NOTE,
     REACTIONS,
@@ -397,17 +398,12 @@ def dose(found: Table, network: str) -> Shown:
             ever = f"it {way}s with every step"
         whole = difference(values[0], values[-1], (spreads[0], spreads[-1]))
         said.append(
-            f"{words}: {_listed([one.text() for one in means])}; {ever}, beyond its"
+            f"{words}: {enumerated(one.text() for one in means)}; {ever}, beyond its"
             f" interval in {clear} of {len(steps)}; from the least to the most by"
             f" {whole.signed()}."
         )
-    names = _listed([str(share) for share in shares])
+    names = enumerated(map(str, shares))
     return _points(f"{network}, trained with {names} % planted:", said)
-
-
-def _listed(texts: Sequence[str]) -> str:
-    """As "a, b and c"."""
-    return f"{', '.join(texts[:-1])} and {texts[-1]}"
 
 
 def noticing(found: Table, network: str) -> Shown:

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..data.dataset import DataSet
-from ..errors import InputError
+from ..errors import InputError, count
 from ..evidence import families
 from ..explain import boxes_of
 from ..methods import Method
@@ -24,7 +24,6 @@ from .base import (
     QUICK_NOTE,
     WIDTH,
     Shown,
-    count,
     duration,
     figure,
     sentence,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .. import explain
 from ..data.dataset import DataSet
+from ..errors import count as counted
 from ..evaluation import heatmaps
 from ..evidence import verdicts
 from ..methods import Method
@@ -25,9 +26,6 @@ from .base import (
     signed_between,
     styled,
     table,
-)
-from .base import (
-    count as counted,
 )
 from .photos import bare, device_of, photo, spread
 from .summary import image_mean, is_quick, of_row, setting, unchanged
