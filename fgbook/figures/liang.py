@@ -36,11 +36,9 @@ MAPS = {
 # fmt: on
 # Boxes that know nothing of the image.
 CONSTANT = {"centre": "middle square, half the area", "whole": "whole image"}
-# Row -> patches a side.
+# Row -> patches a side; and how many are shown.
 PATCHES = {"foreground": "not looked at", "n1": "1", "n2": "2", "flrdf": "4", "n8": "8"}
-
-
-SHUFFLED = (1, 2, 4, 8)  # patches a side, as they are shown
+SHUFFLED = (1, 2, 4, 8)
 
 
 # ---- Table 3
