@@ -1,5 +1,6 @@
 """What a person is told when the input is wrong: one sentence that names the thing,
-what was expected and what to do.
+what was expected and what to do. And the words for numbers and lists that sentences
+are made of.
 """
 
 from collections.abc import Iterable
@@ -35,6 +36,19 @@ def listed(names: Iterable[object], limit: int) -> str:
     texts = [str(name) for name in names]
     shown = ", ".join(texts[:limit])
     return shown if len(texts) <= limit else f"{shown} and {len(texts) - limit} more"
+
+
+def enumerated(texts: Iterable[str]) -> str:
+    """As "a, b and c"."""
+    every = list(texts)
+    if len(every) < 2:
+        return "".join(every)
+    return f"{', '.join(every[:-1])} and {every[-1]}"
+
+
+def count(number: int, noun: str) -> str:
+    """As "1 seed", "3 seeds"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def unknown(kind: str, name: object, valid: Iterable[str]) -> InputError:

@@ -27,7 +27,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -43,6 +42,7 @@ from tqdm import tqdm
 from . import papers, paths, tryout
 from .errors import BUDGET_ENDED, InputError, unknown
 from .evidence import records
+from .evidence.batch import end_with
 from .papers.spec import PROFILES
 
 # Time limit of one cell of a published notebook: an order above the slowest one on two
@@ -60,6 +60,8 @@ JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
 DATA_SETS = ("dataset", "birds")
 # Those that list rows, as "feng/plain".
 NETWORKS = ("networks", "exports", "photograph", "shortcut")
+# Whose rows a notebook takes where its name does not begin with the paper's.
+PAPER_OF = {"comparison": "compare", "tutorial": "feng"}
 LEAST = {"seeds": 1, "budget_minutes": 0}  # 0 minutes: no budget
 
 
@@ -248,8 +250,15 @@ def _existing(notebook: Path, name: str, value: Any) -> Any:
     if name in DATA_SETS:
         return _existing_data(value)
     for part in value.split(","):
-        _check_part(notebook.stem.split("_")[0], name, part.strip())
+        _check_part(paper_of(notebook), name, part.strip())
     return value
+
+
+def paper_of(notebook: Path) -> str:
+    """The key of the paper whose rows a notebook takes, or what else its name begins
+    with.
+    """
+    return PAPER_OF.get(notebook.stem, notebook.stem.split("_")[0])
 
 
 def _check_part(paper: str, name: str, part: str) -> None:
@@ -550,7 +559,7 @@ def _environment(threads: str) -> dict[str, str]:
     # the kernel chooses the one that puts figures into the notebook
     told.pop("MPLBACKEND", None)
     # kernels import the very package whose hash is in the key
-    if (paths.REPOSITORY / "pyproject.toml").is_file():
+    if paths.in_clone():
         there = told.get("PYTHONPATH")
         ours = str(paths.REPOSITORY)
         told["PYTHONPATH"] = os.pathsep.join([ours, there] if there else [ours])
@@ -677,13 +686,7 @@ def _child(spec: dict) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         # papermill then ends its kernel; also where a shell had SIGINT ignored
         signal.signal(number, signal.default_int_handler)
-
-    def watch() -> None:
-        while os.getppid() == spec["parent"]:
-            time.sleep(0.5)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    threading.Thread(target=watch, daemon=True).start()
+    end_with(spec["parent"], signal.SIGINT)
     import papermill
 
     papermill.execute_notebook(

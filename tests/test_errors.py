@@ -1,6 +1,8 @@
 """What a person is told about a name that does not exist."""
 
-from fgbook.errors import listed, unknown
+import pytest
+
+from fgbook.errors import count, enumerated, listed, unknown
 
 
 def test_the_nearest_names_come_first():
@@ -15,3 +17,16 @@ def test_long_lists_are_cut_and_say_so():
 
 def test_a_list_that_fits_is_whole():
     assert listed(["a", "b"], 2) == "a, b"
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [("", ""), ("a", "a"), ("ab", "a and b"), ("abc", "a, b and c")],
+)
+def test_a_list_in_words(texts, said):
+    assert enumerated(texts) == said
+
+
+def test_how_many_of_a_thing():
+    said = [count(number, "seed") for number in (0, 1, 2, 1234)]
+    assert said == ["0 seeds", "1 seed", "2 seeds", "1,234 seeds"]

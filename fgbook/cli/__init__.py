@@ -7,13 +7,12 @@ answer at once.
 import os
 import signal
 import threading
-import time
 import warnings
 
 import click
 
 from .. import __version__
-from ..evidence.batch import PARENT
+from ..evidence.batch import PARENT, end_with
 from . import (
     batch,
     causal,
@@ -90,15 +89,8 @@ def _end_with_parent() -> None:
     more, however it ended.
     """
     parent = os.environ.pop(PARENT, None)
-    if parent is None:
-        return
-
-    def watch() -> None:
-        while os.getppid() == int(parent):
-            time.sleep(0.5)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, daemon=True).start()
+    if parent is not None:
+        end_with(int(parent))
 
 
 def _say(message: Warning | str, *_: object, **__: object) -> None:

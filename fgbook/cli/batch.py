@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 from click.exceptions import Exit
 
-from ..errors import AGAIN, InputError, unfinished
+from ..errors import AGAIN, InputError, count, unfinished
 from .common import (
     Failed,
     check_device,
@@ -99,17 +99,18 @@ def batch(
     entries = grid.grid(about, profile, rows, datasets, numbers)
     if keys:
         for entry in entries:
-            say(key_line(entry.run, entry.state, entry.command))
+            click.echo(key_line(entry.run, entry.state, entry.command))
         return
     begun = {entry.run.paper for entry in entries}
     for paper in about:
         if paper.key not in begun:
-            say(f"{paper.key} has none of these rows at profile {profile}: left out.")
+            none = f"{paper.key} has none of these rows at profile {profile}"
+            click.echo(f"{none}: left out.")
     threads = threads_each(jobs)
-    paces = pace.expect(entries, known_records(), device, threads, say)
+    paces = pace.expect(entries, known_records(), device, threads, click.echo)
     hardware = pace.hardware(device, threads)
     for line in plan(entries, paces, jobs, pace.in_words(hardware)):
-        say(line)
+        click.echo(line)
     if only_plan:
         return
 
@@ -145,19 +146,13 @@ def finish(entries: list["Entry"]) -> None:
     """Say what failed, and end with the status of the whole."""
     failed = [entry for entry in entries if entry.state == "failed"]
     for entry in failed:
-        say(f"failed: {entry.title}: {entry.why}\n    log: {entry.log}")
+        click.echo(f"failed: {entry.title}: {entry.why}\n    log: {entry.log}")
     if state(entries) == "stopped":
         done = sum(entry.record is not None for entry in entries)
         click.echo(unfinished(done, len(entries)), err=True)
         raise Exit(AGAIN)
     if failed:
         raise Failed(f"{len(failed)} of {len(entries)} runs failed; see above.")
-
-
-def say(line: str) -> None:
-    """Print at once, also into a pipe."""
-    click.echo(line)
-    sys.stdout.flush()
 
 
 def typed() -> str:
@@ -196,7 +191,7 @@ def plan(
     """A line for each row and data set, with its seeds; and a total."""
     from ..evidence.batch.budget import START_SECONDS
     from ..evidence.batch.grid import kinds
-    from ..evidence.estimate import count, duration
+    from ..evidence.estimate import duration
 
     lines = []
     for (paper, row, dataset), same in kinds(entries).items():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import InputError
-from .batch import carry_out, finish, plan, say, threads_each, typed
+from .batch import carry_out, finish, plan, threads_each, typed
 from .common import (
     Amount,
     check_device,
@@ -105,9 +105,9 @@ def compare(
     hardware = pace.hardware(device, threads)
     said = pictures_in_words(everything[0].run)
     for line in said:
-        say(line)
+        click.echo(line)
     # measured here: what another machine took decides badly what fits
-    paces = pace.expect(everything, [], device, threads, say)
+    paces = pace.expect(everything, [], device, threads, click.echo)
 
     seconds = budget.costs(everything)
     choice = budget.remembered(place, list(seconds))
@@ -123,10 +123,10 @@ def compare(
         budget.remember(place, choice)
     entries = budget.in_order(everything, choice)
     for line in plan(entries, paces, jobs, pace.in_words(hardware)):
-        say(line)
+        click.echo(line)
     fit = choice_in_words(choice, seconds, jobs, budget_minutes)
     for line in fit:
-        say(line)
+        click.echo(line)
     if only_plan:
         return
 
@@ -248,7 +248,7 @@ def tell(comparison: "Comparison") -> None:
     lines = compared.told(comparison)
     if not lines:
         return
-    say(aligned(lines))
-    say(compared.caption(comparison))
-    say(f"{compared.standing(comparison)}{comparison.advice().sentence}")
-    say(comparison.rule())
+    click.echo(aligned(lines))
+    click.echo(compared.caption(comparison))
+    click.echo(f"{compared.standing(comparison)}{comparison.advice().sentence}")
+    click.echo(comparison.rule())

@@ -85,11 +85,12 @@ def as_text(value: object) -> str:
 @data.command("get", epilog=examples("fgbook data get cub", "fgbook data get aircraft"))
 @click.argument("name")
 def data_get(name: str) -> None:
-    """Download data set NAME from its authors.
+    """Download data set NAME from its authors, and print the folder of its pictures.
 
     Resumes where it broke off, verifies checksums, and unpacks into the data folder
-    (FGBOOK_DATA). Says what to do where the authors' link is dead. A selection of this
-    project (cars98, imagewoof10) is made from the official set.
+    (FGBOOK_DATA). What is there already, under any name that it is looked for by, is
+    not fetched again. Says what to do where the authors' link is dead. A selection of
+    this project (cars98, imagewoof10) is made from the official set.
     """
     from ..data import fetch, selections
 

@@ -3,9 +3,9 @@
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ..errors import InputError
+from ..errors import InputError, count
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,9 +18,6 @@ MAPS = ("own attention", "rollout", "CAM", "Grad-CAM", "own boxes", "own regions
 """The explanations that may light a picture, the first that a model has; occlusion,
 which every model has, where it has none of these.
 """
-
-DIM = 1 / 8
-"""What is left of the light where a map is lowest."""
 
 
 class Explainer:
@@ -51,7 +48,7 @@ class Explainer:
         """
         import torch
 
-        from ..explain import offered
+        from ..explain import boxes_of, offered
 
         views = self.views(pixels)  # (B, 3, S, S) in [0, 1]
         with torch.no_grad():
@@ -63,32 +60,18 @@ class Explainer:
             self.explain = explanations[self.name]
         maps = self.explain(views, classes).detach()
 
-        boxes = self._boxes(views)
+        with torch.no_grad():
+            boxes = boxes_of(self.model, views)
         for i, file in enumerate(files):
             self.saved += 1
-            marked = boxes[i] if boxes is not None else ()
+            marked = boxes[i].tolist() if boxes is not None else []
             self._write(file, drawn(views[i], maps[i], marked))
 
     def said(self) -> str:
         """What was saved, in a line."""
-        from ..evidence.estimate import count
-
         if not self.saved:
             return f"{self.folder}: no picture"
         return f"{self.folder}: {count(self.saved, 'picture')}, lit by {self.name}"
-
-    def _boxes(self, views: "Tensor") -> "np.ndarray | None":
-        """The model's regions or boxes (B, m, 4) xyxy, where it has some."""
-        import torch
-
-        model: Any = self.model
-        with torch.no_grad():
-            if hasattr(model, "regions"):
-                return model.regions(views).cpu().numpy()
-            if hasattr(model, "locate"):
-                found = list(model.locate(views).values())
-                return torch.stack(found, 1).cpu().numpy()
-        return None
 
     def _write(self, file: Path, content: bytes) -> None:
         from .. import files
@@ -98,25 +81,23 @@ class Explainer:
         files.write(path, content, "name another folder for these pictures")
 
 
-def drawn(view: "Tensor", light: "Tensor", boxes: "Sequence[np.ndarray]") -> bytes:
-    """A PNG: the picture (3, S, S), dimmed where the map (h, w) is low, with boxes
-    (m, 4) xyxy.
+def drawn(
+    view: "Tensor", explanation: "Tensor", boxes: Sequence[Sequence[float]]
+) -> bytes:
+    """A PNG: the picture (3, S, S), dimmed where the map (h, w) of an explanation is
+    low, with boxes (m, 4) xyxy.
     """
-    import torch.nn.functional as F
     from PIL import Image, ImageDraw
 
-    side = view.shape[-1]
-    # an even map stays dark
-    low, high = light.min(), light.max()
-    share = (light - low) / (high - low).clamp(min=1e-9)
-    share = F.interpolate(share[None, None].float(), (side, side), mode="bilinear")[0]
-    lit = view * (DIM + (1 - DIM) * share)
-    pixels = (255 * lit.clamp(0, 1)).round().byte().permute(1, 2, 0).cpu().numpy()
+    from ..images.light import lit
+
+    shown = lit(view, explanation).clamp(0, 1)
+    pixels = (255 * shown).round().byte().permute(1, 2, 0).cpu().numpy()
 
     picture = Image.fromarray(pixels)
     pen = ImageDraw.Draw(picture)
     for box in boxes:
-        left, top, right, bottom = (round(float(x)) for x in box)
+        left, top, right, bottom = (round(x) for x in box)
         # white beside black, so that it stands off every ground
         pen.rectangle(
             (left, top, max(left, right - 1), max(top, bottom - 1)), None, "white"

@@ -35,17 +35,15 @@ def folder(name: str = "aircraft") -> Path:
 
 
 def photos(name: str = "aircraft") -> Photos:
-    """The variant level, in its official layout; genus is the family of each variant.
+    """The variant level, in its official layout.
 
     Raises InputError for missing or contradictory lists.
     """
     root = folder(name)
     classes = _lines(root / "variants.txt")
-    families = _lines(root / "families.txt")
     boxes = dict(_pairs(root / "images_box.txt"))
 
     pictures, labels, splits = [], [], []
-    family: dict[str, str] = {}
     for part in SPLITS:
         listed = root / f"images_variant_{part}.txt"
         for picture, variant in _pairs(listed):
@@ -56,18 +54,15 @@ def photos(name: str = "aircraft") -> Photos:
             pictures.append(picture)
             labels.append(classes.index(variant))
             splits.append(part)
-        family.update(_pairs(root / f"images_family_{part}.txt"))
 
     corners = np.zeros((len(pictures), 4))
-    genus = [0] * len(classes)
     for i, picture in enumerate(pictures):
         try:
             corners[i] = [float(number) for number in boxes[picture].split()]
-            genus[labels[i]] = families.index(family[picture])
         except (KeyError, ValueError) as error:
             raise InputError(
-                f"aircraft: the lists in {root} say nothing usable of the box or family"
-                f" of {picture}.jpg ({error})."
+                f"aircraft: the lists in {root} say nothing usable of the box of"
+                f" {picture}.jpg ({error})."
             ) from error
     corners[:, :2] -= 1  # counted from 1, both ends included
     return Photos(
@@ -78,7 +73,6 @@ def photos(name: str = "aircraft") -> Photos:
         np.array(labels, np.int64),
         np.array(splits),
         boxes=corners,
-        genus=genus,
         official=OFFICIAL,
         trim=BANNER,
     )

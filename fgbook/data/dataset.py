@@ -43,7 +43,6 @@ class Split:
     # are fewer than P
     part_boxes: Tensor | None = None
     masks: Tensor | None = None  # (N, S, S) uint8, 1 on the object
-    attributes: Tensor | None = None  # (N, A) float32
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -58,7 +57,6 @@ class Split:
             parts=_rows(self.parts, index),
             part_boxes=_rows(self.part_boxes, index),
             masks=_rows(self.masks, index),
-            attributes=_rows(self.attributes, index),
         )
 
 
@@ -79,7 +77,6 @@ class DataSet:
     train: Split
     val: Split
     test: Split
-    genus: list[int] = field(default_factory=list)  # of each class, where there is one
     # (C, A) float32 in [0, 1]: how far each attribute is a class's; what people say,
     # not seen in these images
     class_attributes: Tensor | None = None
@@ -128,7 +125,6 @@ def concatenate(a: Split, b: Split) -> Split:
         parts=_both(a.parts, b.parts),
         part_boxes=_both(a.part_boxes, b.part_boxes),
         masks=_both(a.masks, b.masks),
-        attributes=_both(a.attributes, b.attributes),
     )
 
 

@@ -8,6 +8,7 @@ which with a gigabyte from a slow server may never end; and its ``Untar`` has no
 of size and follows links.
 """
 
+import contextlib
 import gzip
 import lzma
 import os
@@ -27,6 +28,7 @@ from tqdm.auto import tqdm
 
 from .. import paths
 from ..errors import InputError, unknown
+from . import path as path_of
 
 TRIES = 5  # in a row without a single new byte, before a source is given up
 PATIENCE = (10, 60)  # seconds to connect, and to wait for more
@@ -174,39 +176,46 @@ def size(name: str) -> int | None:
     return total or None
 
 
-def get(name: str, *, progress: bool = True) -> Path:
-    """Download a data set into the data folder and unpack it there; the folder it then
-    is in. One that is there already is left alone, be it the whole or the part that is
-    asked for.
+def get(name: str) -> Path:
+    """Download a data set into the data folder and unpack it there; the folder that its
+    pictures are then read from. One that is there already is left alone, wherever its
+    loader finds it, be it the whole or the part that is asked for.
 
     Broken downloads go on where they stopped, in this call or the next; archives that
     somebody put into ``downloads/NAME`` of the data folder are used. Every archive is
     verified before it is unpacked. The data set's folder appears when all of it is
     there. Raises NotDelivered where no source is left (with the reason of each), and
-    InputError: unknown name, a checksum that does not fit, an archive that reaches
-    outside its folder or is far too large, a full or read-only disk.
+    InputError: unknown name, a folder in its place that holds something else or less, a
+    checksum that does not fit, an archive that reaches outside its folder or is far too
+    large, a full or read-only disk.
     """
     whole = PARTS.get(name, name)
     if whole not in SOURCES:
         raise unknown("data set that can be downloaded", name, [*SOURCES, *PARTS])
-    if (paths.data() / name).is_dir():
-        return paths.data() / name
+    with contextlib.suppress(InputError):  # where its loader does not find it whole
+        return path_of(name)
     final = paths.data() / whole
+    if final.exists():
+        raise InputError(
+            f"{final} is there, but not all of data set {whole} in it (`fgbook data"
+            f" check {name}` says what is missing); complete it, or move it away and"
+            " give the same command again."
+        )
     keep = paths.data() / "downloads" / whole
     try:
         keep.mkdir(parents=True, exist_ok=True)
         with _turn(keep.with_suffix(".lock"), whole):
-            if not final.exists():
-                _get(whole, keep, final, progress)
+            if not final.exists():  # another process may have been faster
+                _get(whole, keep, final)
     except OSError as error:
         raise InputError(
             f"cannot write in {paths.data()} ({error.strerror or error}); make room, or"
             " set FGBOOK_DATA to a folder that can be written."
         ) from error
-    return final
+    return path_of(name)
 
 
-def _get(name: str, keep: Path, final: Path, progress: bool) -> None:
+def _get(name: str, keep: Path, final: Path) -> None:
     """Fetch a data set's archives into `keep`, and unpack them as `final`."""
     archives = SOURCES[name]
     missing = []
@@ -220,7 +229,7 @@ def _get(name: str, keep: Path, final: Path, progress: bool) -> None:
             f" which verifies and unpacks them: {', '.join(missing)}."
         )
 
-    files = [_fetch(archive, keep, progress) for archive in archives]
+    files = [_fetch(archive, keep) for archive in archives]
     _unpack_all(files, final)
     # what somebody put there stays
     if all(archive.urls for archive in archives):
@@ -245,7 +254,7 @@ def _turn(path: Path, name: str) -> AcquireReturnProxy:
 # Downloading
 
 
-def _fetch(archive: Archive, folder: Path, progress: bool) -> Path:
+def _fetch(archive: Archive, folder: Path) -> Path:
     """An archive in `folder`, verified; downloaded from the first source that delivers
     it.
     """
@@ -261,7 +270,7 @@ def _fetch(archive: Archive, folder: Path, progress: bool) -> Path:
     failures = []
     for url in archive.urls:
         try:
-            return _from_source(archive, url, folder, progress)
+            return _from_source(archive, url, folder)
         except ValueError:  # pooch's, for a wrong checksum
             failures.append(
                 f"{url}: what it sends has not the checksum {archive.checksum}"
@@ -274,7 +283,7 @@ def _fetch(archive: Archive, folder: Path, progress: bool) -> Path:
     )
 
 
-def _from_source(archive: Archive, url: str, folder: Path, progress: bool) -> Path:
+def _from_source(archive: Archive, url: str, folder: Path) -> Path:
     """An archive from one source, verified. Raises ValueError for a wrong checksum,
     _GivenUp for a source that does not deliver.
     """
@@ -286,7 +295,7 @@ def _from_source(archive: Archive, url: str, folder: Path, progress: bool) -> Pa
         return Path(found)
 
     part = folder / f"{archive.file}.part"
-    download = _Download(part, archive.size, progress)
+    download = _Download(part, archive.size)
     try:
         return attempt()
     except ValueError:
@@ -306,11 +315,10 @@ class _Download:
     process, and moves it to where pooch verifies it.
     """
 
-    def __init__(self, part: Path, size: int | None, progress: bool):
+    def __init__(self, part: Path, size: int | None):
         self.part = part
         self.limit = size or MAX_DOWNLOAD
         self.exact = size is not None
-        self.progress = progress
         self.resumed = False
 
     def __call__(
@@ -389,7 +397,6 @@ class _Download:
             unit_scale=True,
             leave=False,
             mininterval=1,
-            disable=not self.progress,
         )
         have = start
         with open(self.part, "ab" if start else "wb") as file, bar:

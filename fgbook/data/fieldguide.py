@@ -124,7 +124,6 @@ def load(
             parts=torch.from_numpy(arrays[f"{split}_parts"]),
             part_boxes=torch.from_numpy(arrays[f"{split}_part_boxes"]),
             masks=torch.from_numpy(arrays[f"{split}_masks"]),
-            attributes=table.values[label],
         )
     words, known = tables.one_hot(table.values)
     name = "fieldguide" if pool == "target" else f"fieldguide-{pool}"
@@ -136,7 +135,6 @@ def load(
         train=splits["train"],
         val=splits["val"],
         test=splits["test"],
-        genus=table.genus,
         class_attributes=known,
         attribute_names=words,
     )
@@ -197,13 +195,12 @@ PAPER = (0.93, 0.91, 0.86)
 def plate(
     species: int = 20,
     size: int = 224,
-    pool: str = "target",
     paper: tuple[float, float, float] = PAPER,
 ) -> Tensor:
     """(species, 3, S, S) uint8: the species as a field guide prints them, in profile on
     paper, siblings at one scale.
     """
-    table = tables.table(pool, species)
+    table = tables.table("target", species)
     zero = torch.zeros(species)
     middle, scale = _framed(table)
 
@@ -228,11 +225,11 @@ def plate(
     return torch.cat(images)
 
 
-def telling_areas(species: int = 20, pool: str = "target") -> Tensor:
+def telling_areas(species: int) -> Tensor:
     """(species, 2, 4) xyxy in shares of a plate's side: where each bird differs from
     its siblings, in the order of ``describe``.
     """
-    table = tables.table(pool, species)
+    table = tables.table("target", species)
     zero = torch.zeros(species)
     middle, scale = _framed(table)
     areas = Bird(table.values, Pose(zero, zero, zero)).areas()  # (species, 13, 4)

@@ -47,7 +47,6 @@ class Photos:
     # (N, A) in [0, 1]; their means by class are DataSet.class_attributes
     attributes: np.ndarray | None = None
     attribute_names: list[str] = field(default_factory=list)  # A
-    genus: list[int] = field(default_factory=list)  # of each class
     # what its authors count: "classes", "train" (with our val), "val", "test"
     official: dict[str, int] = field(default_factory=dict)
     trim: int = 0  # rows to cut at the bottom
@@ -191,9 +190,6 @@ def load(photos: Photos, size: int) -> DataSet:
     labels = torch.from_numpy(photos.labels)
     boxes = _scaled_boxes(photos.boxes, origin, scale, size)
     parts = _scaled_parts(photos.parts, origin, scale)
-    attributes = None
-    if photos.attributes is not None:
-        attributes = torch.from_numpy(photos.attributes.astype(np.float32))
 
     splits = {}
     start = 0
@@ -205,7 +201,6 @@ def load(photos: Photos, size: int) -> DataSet:
             files=photos.files[start:end],
             boxes=None if boxes is None else boxes[start:end],
             parts=None if parts is None else parts[start:end],
-            attributes=None if attributes is None else attributes[start:end],
         )
         start = end
     return DataSet(
@@ -216,7 +211,6 @@ def load(photos: Photos, size: int) -> DataSet:
         train=splits["train"],
         val=splits["val"],
         test=splits["test"],
-        genus=photos.genus,
         class_attributes=_class_attributes(photos),
         attribute_names=photos.attribute_names,
     )

@@ -183,7 +183,6 @@ class Table:
     """N species of one pool."""
 
     names: list[str]
-    genus: list[int]  # of each species, 0, 1, ...
     values: Tensor  # (N, A) float32, ATTRIBUTES
     # (N, 4, A) float32: all siblings of the genus, the species itself among them
     siblings: Tensor
@@ -282,19 +281,17 @@ def table(pool: str, count: int) -> Table:
             f" {limit()} is possible."
         )
     names: list[str] = []
-    genus: list[int] = []
     values, siblings, differ = [], [], []
-    for place, group in enumerate(_genera(pool)):
+    for group in _genera(pool):
         kin = group.siblings()
         contrasts = [LOCAL.index(group.first[0]), LOCAL.index(group.second[0])]
         for i in range(min(SIBLINGS, count - len(names))):  # none, once there are all
             names.append(group.name(i))
-            genus.append(place)
             values.append(kin[i])
             siblings.append(kin)
             differ.append(contrasts)
     return Table(
-        names, genus, torch.tensor(values), torch.tensor(siblings), torch.tensor(differ)
+        names, torch.tensor(values), torch.tensor(siblings), torch.tensor(differ)
     )
 
 

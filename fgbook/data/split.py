@@ -21,18 +21,16 @@ def rank(file: str) -> str:
     return hashlib.sha256(unicodedata.normalize("NFC", file).encode()).hexdigest()
 
 
-def validation(
-    files: list[str], labels: np.ndarray, share: float = SHARE
-) -> np.ndarray:
+def validation(files: list[str], labels: np.ndarray) -> np.ndarray:
     """Which training pictures (N names, N labels) become the validation part: (N,)
     bool.
 
-    Of each class's n pictures the round(share * n) with the smallest :func:`rank`, at
+    Of each class's n pictures the round(SHARE * n) with the smallest :func:`rank`, at
     least one, but never the only one.
     """
     chosen = np.zeros(len(files), bool)
     for members in _by_class(files, labels):
-        count = min(_count(len(members), share), len(members) - 1)
+        count = min(_count(len(members), SHARE), len(members) - 1)
         chosen[members[:count]] = True
     return chosen
 
@@ -50,13 +48,11 @@ def cut_validation(
     return splits
 
 
-def three_parts(
-    files: list[str], labels: np.ndarray, share: float = SHARE
-) -> np.ndarray:
+def three_parts(files: list[str], labels: np.ndarray) -> np.ndarray:
     """Test, validation and training parts for pictures without any split: (N,) of
     "train", "val", "test".
 
-    Of each class's n pictures the round(share * n) with the smallest :func:`rank` are
+    Of each class's n pictures the round(SHARE * n) with the smallest :func:`rank` are
     the test part, as many that follow are the validation part, at least one each.
     Raises InputError for a class of fewer than three pictures.
     """
@@ -68,7 +64,7 @@ def three_parts(
                 f" {len(members)} of the three that are needed for train, val and test;"
                 " add some, or take the class away."
             )
-        count = min(_count(len(members), share), (len(members) - 1) // 2)
+        count = min(_count(len(members), SHARE), (len(members) - 1) // 2)
         parts[members[:count]] = "test"
         parts[members[count : 2 * count]] = "val"
     return parts

@@ -97,8 +97,6 @@ def squares(
     trim: int = 0,
     boxes: np.ndarray | None = None,
     digests: list[str] | None = None,
-    folder: Path | None = None,
-    progress: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """All pictures squashed to `size` x `size` pixels, and the size that each had.
 
@@ -108,11 +106,10 @@ def squares(
     were cut, or what is outside its box (`boxes` (N, 4) int64 xyxy). See
     :func:`decode`.
 
-    The result is kept in `folder` (default: :func:`fgbook.paths.store`) under `name`,
-    `size` and `fingerprint`; the caller's fingerprint must change whenever the files
-    do. Raises InputError for a file that cannot be decoded, for one whose content is no
-    longer that of `digests` (see :func:`digest`), which the fingerprint was made of,
-    and for a folder that cannot be written.
+    The result is kept under `name`, `size` and `fingerprint`; the caller's fingerprint
+    must change whenever the files do. Raises InputError for a file that cannot be
+    decoded, for one whose content is no longer that of `digests` (see :func:`digest`),
+    which the fingerprint was made of, and for a folder that cannot be written.
     """
     no_boxes = [None] * len(files)
     rows = zip(
@@ -142,7 +139,7 @@ def squares(
             desc=f"decode {name} at {size} px",
             leave=False,
             mininterval=1,
-            disable=not progress or len(files) < 500,
+            disable=len(files) < 500,
         )
         header = {
             "descr": "|u1",
@@ -162,12 +159,12 @@ def squares(
 
     import torch
 
-    arrays = entry(f"{name}-{size}", fingerprint, write, folder)
+    arrays = entry(f"{name}-{size}", fingerprint, write)
     return torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["sizes"])
 
 
 def cached_arrays(
-    name: str, build: Callable[[], dict[str, np.ndarray]], *, folder: Path | None = None
+    name: str, build: Callable[[], dict[str, np.ndarray]]
 ) -> dict[str, np.ndarray]:
     """The arrays that `build` makes, kept under `name`, which must say everything that
     determines them. Memory-mapped, copy on write.
@@ -177,7 +174,7 @@ def cached_arrays(
         for key, array in build().items():
             np.save(target / f"{key}.npy", array, allow_pickle=False)
 
-    return entry(name, hashlib.sha256(name.encode()).hexdigest(), write, folder)
+    return entry(name, hashlib.sha256(name.encode()).hexdigest(), write)
 
 
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # how such a file begins
@@ -374,17 +371,15 @@ def _rgb(image: Image.Image, path: Path) -> Image.Image:
 
 
 def entry(
-    name: str,
-    fingerprint: str,
-    write: Callable[[Path], None],
-    folder: Path | None = None,
+    name: str, fingerprint: str, write: Callable[[Path], None]
 ) -> dict[str, np.ndarray]:
-    """The arrays of an entry, memory-mapped, copy on write; where there is none, or a
-    damaged one, `write` makes its files in a temporary folder first.
+    """The arrays of an entry of :func:`fgbook.paths.store`, memory-mapped, copy on
+    write; where there is none, or a damaged one, `write` makes its files in a temporary
+    folder first.
 
     Raises InputError for a folder that cannot be written, and what `write` raises.
     """
-    place = folder or paths.store()
+    place = paths.store()
     name = paths.file_name(name)
     final = place / f"{name}-{fingerprint[:16]}"
     found = _open(final, fingerprint)
@@ -470,14 +465,17 @@ def _map(path: Path) -> np.ndarray:
         return np.load(path)
 
 
-def _sample(path: Path, blocks: int = 64, length: int = 4096) -> int:
+BLOCKS, LENGTH = 64, 4096  # of a sample; in bytes
+
+
+def _sample(path: Path) -> int:
     """A checksum of blocks spread evenly over the file, from beginning to end: finds
     lost and overwritten stretches in no time.
     """
     size = path.stat().st_size
     checksum = 0
     with open(path, "rb") as file:
-        for i in range(blocks):
-            file.seek(max(0, size - length) * i // (blocks - 1))
-            checksum = zlib.crc32(file.read(length), checksum)
+        for i in range(BLOCKS):
+            file.seek(max(0, size - LENGTH) * i // (BLOCKS - 1))
+            checksum = zlib.crc32(file.read(LENGTH), checksum)
     return checksum

@@ -340,9 +340,16 @@ def _read(path: Path) -> list[dict]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path} does not hold what was published ({error}); restore it, or delete"
-            " it and make its lines again with `fgbook causal --table`."
+            f" it and make its lines again with {_remade(path.stem)}."
         ) from error
     return found
+
+
+def _remade(name: str) -> str:
+    """What makes the lines of the file of that name."""
+    if name == PARTS:
+        return "`fgbook causal --run KEY --publish`, of a run on cub50"
+    return "`fgbook causal --table`"
 
 
 # ---- numbers of scenes as JSON

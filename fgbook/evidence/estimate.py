@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .. import methods
 from ..data.dataset import DataSet, Split
-from ..errors import InputError
+from ..errors import InputError, count
 from ..evaluation import cost
 from ..methods import Method
 from ..recipe import Recipe
@@ -337,11 +337,6 @@ def epochs_done(run: runs.Run) -> int | None:
         return None
     log = run.folder / "log.jsonl"  # a line an epoch
     return log.read_bytes().count(b"\n") if log.is_file() else 0
-
-
-def count(number: int, name: str) -> str:
-    """``count(2, "run")`` is "2 runs"."""
-    return f"{number:,} {name}" + ("s" if number != 1 else "")
 
 
 def duration(seconds: float) -> str:

@@ -82,17 +82,18 @@ def write_atomically(path: Path, content: bytes) -> None:
     by the next one; of two that may write the same file at once the caller holds a
     lock. Raises InputError as :func:`fgbook.files.write`.
     """
-    instead = f"choose another folder{_setting(path)}"
-    files.write(path, content, instead, path.with_name(f"{path.name}.tmp"))
+    files.write(path, content, _instead(path), path.with_name(f"{path.name}.tmp"))
 
 
-def _setting(path: Path) -> str:
-    """Which variable names the folder that a file is in, where one does."""
+def _instead(path: Path) -> str:
+    """What a person can do where a file cannot be written: which variable names the
+    folder that it is in, where one does.
+    """
     places = {"FGBOOK_RESULTS": paths.results(), "FGBOOK_RUNS": paths.runs()}
     for name, place in places.items():
         if path.is_relative_to(place):
-            return f" ({name})"
-    return ""
+            return f"choose another folder ({name})"
+    return "choose another folder"
 
 
 def write_json(path: Path, content: dict) -> dict:
@@ -401,7 +402,9 @@ def write_manifest(path: Path, parameters: dict, records: list[dict]) -> None:
         "hardware": hardware(),
         **commit(),
     }
-    write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
+    text = json.dumps(content, indent=1) + "\n"
+    # no lock is held: two notebooks at once need a temporary name each
+    files.write(path, text.encode(), _instead(path))
 
 
 def versions() -> dict[str, str]:

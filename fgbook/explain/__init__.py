@@ -17,14 +17,14 @@ from ..images.enlarge import enlarge
 from .cam import cam
 from .grad_cam import grad_cam
 from .integrated import integrated_gradients
-from .occlusion import CHUNK, GREY, occlusion
-from .offered import Explanation, coverage, offered
+from .occlusion import GREY, occlusion
+from .offered import Explanation, boxes_of, coverage, offered
 from .rollout import rolled, rollout
 
 __all__ = [
-    "CHUNK",
     "GREY",
     "Explanation",
+    "boxes_of",
     "cam",
     "coverage",
     "enlarge",

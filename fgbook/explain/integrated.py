@@ -25,7 +25,6 @@ def integrated_gradients(
     classes: Tensor | None = None,
     *,
     steps: int = STEPS,
-    grey: float = GREY,
 ) -> Tensor:
     """Values of the pixels of images (B, 3, H, W) for a class, (B, H, W); negative ones
     speak against it.
@@ -43,12 +42,12 @@ def integrated_gradients(
         with torch.no_grad():
             classes = logits_of(model, images).argmax(1)
 
-    way = images - grey
+    way = images - GREY
     total = torch.zeros_like(images)
     for step in range(steps):
         share = (step + 0.5) / steps
         with torch.enable_grad():
-            seen = (grey + share * way).detach().requires_grad_()
+            seen = (GREY + share * way).detach().requires_grad_()
             logits = logits_of(model, seen)
             score = logits.gather(1, chosen(classes, logits)[:, None]).sum()
             gradient = None

@@ -59,14 +59,13 @@ def occlusion(
     patch: int,
     stride: int = 1,
     *,
-    grey: float = GREY,
     chunk: int | None = None,
 ) -> Tensor:
     """How much the logits move when a patch is greyed out: images (B, 3, H, W), float
     in [0, 1] -> maps (B, H, W), float32, not negative.
 
     The value of a pixel is ||logits(I) - logits(I')||^2, where in I' the square of
-    `patch` pixels (odd) centred at that pixel is `grey`, cut off at the border of the
+    `patch` pixels (odd) centred at that pixel is GREY, cut off at the border of the
     image (Peng et al. 2016, section 3; before normalisation). At stride s every s-th
     row and column is evaluated, the others lie on straight lines between (beyond the
     outermost: equal to it).
@@ -109,7 +108,7 @@ def occlusion(
         place = number % places
         down = _near(rows[place // len(columns)], height, patch, halves)
         across = _near(columns[place % len(columns)], width, patch, halves)
-        copies = _occluded(pixels, maps, image, down, across, grey, halves)
+        copies = _occluded(pixels, maps, image, down, across, halves)
         moved = halves.end(copies) - logits[image]  # (K, C)
         values.append(moved.square().sum(1))
 
@@ -255,7 +254,6 @@ def _occluded(
     image: Tensor,
     down: Near,
     across: Near,
-    grey: float,
     halves: Halves,
 ) -> Tensor:
     """Early maps (K, h, w, n) of K occluded copies: those of the untouched images, with
@@ -268,7 +266,7 @@ def _occluded(
     crops = pixels[image[:, None, None], *_pairs(down.pixels, across.pixels)]
     patch_down, patch_across = _pairs(down.hidden, across.hidden)
     hidden = (patch_down & patch_across)[..., None]
-    seen = halves.begin(torch.where(hidden, grey, crops))
+    seen = halves.begin(torch.where(hidden, GREY, crops))
 
     copies = maps[image]  # indexing copies
     each = torch.arange(len(image), device=image.device)[:, None, None]

@@ -173,6 +173,17 @@ def _odd(side: float) -> int:
     return 2 * round((side - 1) / 2) + 1
 
 
+def boxes_of(model: Any, images: Tensor) -> Tensor | None:
+    """The boxes (B, K, 4) xyxy that a model cuts out of images, best or coarsest first;
+    None where it cuts out none.
+    """
+    if hasattr(model, "regions"):
+        return model.regions(images)
+    if hasattr(model, "locate"):
+        return torch.stack(list(model.locate(images).values()), 1)
+    return None
+
+
 def coverage(boxes: Tensor, size: int) -> Tensor:
     """How many of the boxes (B, m, 4) xyxy cover each pixel of images of `size` pixels,
     in parts where they cover it in part: (B, size, size).

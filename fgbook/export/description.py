@@ -3,7 +3,6 @@ picture becomes the model's input, and which training made the weights.
 """
 
 import json
-from typing import Any
 
 from .. import __version__
 from ..errors import InputError
@@ -36,8 +35,8 @@ KEPT = (
 NEEDED = {"classes": list, "preprocessing": dict, "key": str, "command": str}
 
 
-def describe(about: dict, **more: Any) -> dict:
-    """The description of a model, from what its model.json says; `more` is added."""
+def describe(about: dict) -> dict:
+    """The description of a model, from what its model.json says."""
     recipe = about["recipe"]
     kept = {name: about[name] for name in KEPT if name in about}
     return {
@@ -54,7 +53,6 @@ def describe(about: dict, **more: Any) -> dict:
             "range": [0, 1],  # mean and deviation are subtracted inside
             "layout": "NCHW",
         },
-        **more,
     }
 
 

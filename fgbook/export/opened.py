@@ -74,12 +74,12 @@ class OpenedProgram:
             return self.module(torch.from_numpy(images)).numpy()
 
 
-def load(path: Path, threads: int = 0) -> Opened:
+def load(path: Path) -> Opened:
     """The model in an exported file. Raises InputError for a file that is damaged, or
     that `fgbook export` did not write.
     """
     if path.suffix == ENDINGS["onnx"]:
-        return OpenedOnnx(path, threads)
+        return OpenedOnnx(path)
     if path.suffix == ENDINGS["torch"]:
         return OpenedProgram(path)
     raise InputError(

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from itertools import chain
 
 from .. import papers
+from ..errors import count
 from ..evidence import records
 from ..evidence.judged import Said, judged
 from ..evidence.verdicts import UNITS
 from ..papers.spec import Paper
 from . import units
-from .base import Shown, count, distinct, measured, sources
+from .base import Shown, distinct, measured, sources
 from .board import by_key, claim_rows, effect_cells, in_words, outcome_cell, outcomes
 from .forest import forest
 from .summary import accuracy, accuracy_cells, by_row, unchanged

@@ -121,14 +121,17 @@ def figure(drawn: Figure, alt: str, caption: str) -> Shown:
     )
 
 
-def shortened(alt: str, longest: int = 300) -> str:
+LONGEST = 300  # characters of a figure's name
+
+
+def shortened(alt: str) -> str:
     """As many of its sentences, or else of its words, as fit."""
-    if len(alt) <= longest:
+    if len(alt) <= LONGEST:
         return alt
-    start = alt[: longest - 1]
+    start = alt[: LONGEST - 1]
     for end in (". ", "; ", ", ", " "):
         before, found, _ = start.rpartition(end)
-        if found and len(before) > longest / 4:
+        if found and len(before) > LONGEST / 4:
             return before + ("." if end == ". " else " …")
     return start + "…"
 
@@ -185,7 +188,7 @@ def sources(found: Sequence[dict]) -> str:
     for record in found:
         key = html.escape(record["key"])
         command = html.escape(record["command"])
-        about = f'data-record="{key}" data-of="{html.escape(_described(record))}"'
+        about = f'data-record="{key}" data-of="{html.escape(described(record))}"'
         lines.append(
             f"<li {about}>record <code>{key}</code>: <code>{command}</code></li>"
         )
@@ -193,7 +196,7 @@ def sources(found: Sequence[dict]) -> str:
     return f"<details><summary>{title}</summary><ul>{''.join(lines)}</ul></details>"
 
 
-def _described(record: dict) -> str:
+def described(record: dict) -> str:
     """What a number's source says of a record besides its key and command."""
     profile, dataset = record.get("profile", ""), record.get("dataset", "")
     about = f"{record.get('paper', '')} {record.get('row', '')}, {profile}, {dataset}"
@@ -227,11 +230,6 @@ def _keys(found: Sequence[dict]) -> str:
 
 
 # ---- numbers and lists as text
-
-
-def count(number: int, noun: str) -> str:
-    """As "1 seed", "3 seeds"."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def distinct(values: Iterable[object]) -> str:

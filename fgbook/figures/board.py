@@ -10,12 +10,13 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 
 from .. import papers
+from ..errors import count, enumerated
 from ..evidence import records
 from ..evidence.judged import Said, judged
 from ..evidence.verdicts import OUTCOMES, Verdict, holds
 from ..papers.spec import Paper
 from . import units
-from .base import Shown, count, measured, sources, without_tags
+from .base import Shown, measured, sources, without_tags
 from .forest import scale, strip, unit
 from .summary import left_out, of_row, unchanged
 from .tables import effect_field, place_of
@@ -62,7 +63,7 @@ def in_words(counts: dict[str, int]) -> str:
 def authors(paper: Paper) -> str:
     """The last names: "Feng, Fu and Zhao"."""
     names = [name.split()[-1] for name in paper.authors.split(", ")]
-    return f"{', '.join(names[:-1])} and {names[-1]}"
+    return enumerated(names)
 
 
 # ---- the summary

@@ -12,11 +12,12 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..errors import count as counted
 from ..evaluation import causal
-from ..evaluation.blame import positive
 from ..evaluation.causal import EDITS, Experiment, Scores
 from ..evidence import intervals
 from ..explain import Explanation
+from ..images.light import lit
 from ..methods import Method
 from .base import (
     NOT_YET,
@@ -31,9 +32,8 @@ from .base import (
     styled,
     table,
 )
-from .base import count as counted
 from .curves import LOOKS, legend_above
-from .photos import DUSK, photo
+from .photos import photo
 
 Found = dict[str, list[Scores]]
 """Name of a network -> what was found of it, one a training."""
@@ -134,16 +134,14 @@ def _apart(values: NDArray) -> NDArray:
     return np.where(there, values - values[there].mean(), 0) / there.mean()
 
 
-def estimates(
-    cells: Sequence[Sequence[Tensor]], lowest: float = 0.0, highest: float = 1.0
-) -> list[Estimate]:
-    """:func:`estimate` of several networks. How much trainings vary is estimated of all
-    of them together, where they do not refuse it; and that counts for those of one
-    training too, where it has ENOUGH degrees of freedom.
+def estimates(cells: Sequence[Sequence[Tensor]], lowest: float = 0.0) -> list[Estimate]:
+    """:func:`estimate` of several networks, of numbers up to 1. How much trainings vary
+    is estimated of all of them together, where they do not refuse it; and that counts
+    for those of one training too, where it has ENOUGH degrees of freedom.
     """
     spreads = spreads_of(cells)
     return [
-        estimate(cell, lowest, highest, spread)
+        estimate(cell, lowest, spread=spread)
         for cell, spread in zip(cells, spreads, strict=True)
     ]
 
@@ -208,12 +206,25 @@ def of_maps(found: Sequence[Scores], name: str, measure: str) -> Estimate:
     return estimate([_maps(scores, name)[measure] for scores in found], lowest)
 
 
-def beyond(
-    found: Sequence[Scores], name: str, measure: str, other: str = "bird"
-) -> Estimate:
-    """What an explanation has more of a measure than a control, on the same scenes."""
-    more = [_maps(one, name)[measure] - one.controls[other][measure] for one in found]
+def beyond(found: Sequence[Scores], name: str) -> Estimate:
+    """How much more of an explanation, or of a control, is on the cause than of the
+    bird's mask, on the same scenes.
+    """
+    more = [
+        _maps(one, name)["energy"] - one.controls["bird"]["energy"] for one in found
+    ]
     return estimate(more, lowest=-1.0)
+
+
+def more_ground(least: Sequence[Scores], most: Sequence[Scores], name: str) -> Estimate:
+    """How much more of a map lies on the background in some trainings than in others
+    (each a row of its own: that two share a seed says nothing about networks that
+    differ).
+    """
+    before, after = (
+        [one.maps[name]["ground"] for one in each] for each in (least, most)
+    )
+    return difference(before, after, spreads_of([before, after]))
 
 
 def _maps(scores: Scores, name: str) -> dict[str, Tensor]:
@@ -223,7 +234,7 @@ def _maps(scores: Scores, name: str) -> dict[str, Tensor]:
 # ---- tables
 
 
-def network_table(found: Found, records: Sequence[dict] = ()) -> Shown:
+def network_table(found: Found) -> Shown:
     """Question 1: does the prediction follow?"""
     lines = []
     for name, of_one in found.items():
@@ -239,7 +250,6 @@ def network_table(found: Found, records: Sequence[dict] = ()) -> Shown:
         " which a change that tells nothing moves the prediction. In brackets, with"
         f" 95 % confidence, what other scenes{_or_trainings(found)} could give."
         f" {_setting(found)}",
-        records,
         illustration=True,
     )
 
@@ -281,7 +291,7 @@ def _line(network: str, title: str, found: Sequence[Scores], name: str) -> dict:
     line: dict[str, object] = {"network": network, "map": title}
     for measure, column in MEASURES.items():
         line[column] = of_maps(found, name, measure).text()
-    more = "–" if name == "bird" else beyond(found, name, "energy").signed()
+    more = "–" if name == "bird" else beyond(found, name).signed()
     line["more than the bird"] = more
     line["pictures"] = of_maps(found, name, "energy").count
     return line
@@ -299,33 +309,6 @@ def _setting(found: Found) -> str:
     seeds = max(map(len, found.values()))
     scenes = len(next(iter(found.values()))[0].network["right"])
     return f"{counted(scenes, 'scene')}, {counted(seeds, 'training')} a network.{NOTE}"
-
-
-# ---- the finding in words
-
-
-def finding(found: Found) -> Shown:
-    """What the numbers of this run say of the first network's explanations, as a few
-    plain sentences.
-    """
-    network, of_one = next(iter(found.items()))
-    follows = of_network(of_one, "follows")
-    said = [
-        f"{network}: where it is right and the telling attribute is made the sibling's,"
-        f" it names the sibling in {follows.text()} of the cases."
-    ]
-    groups: dict[str, list[str]] = {"more": [], "less": [], "unclear": []}
-    for name in of_one[0].maps:
-        more = beyond(of_one, name, "energy")
-        which = "more" if more.low > 0 else "less" if more.high < 0 else "unclear"
-        groups[which].append(name)
-    words = {
-        "more": "More of the map on the cause than of the bird's mask",
-        "less": "Less than of the bird's mask",
-        "unclear": "Not told apart from the bird's mask",
-    }
-    said += [f"{words[k]}: {', '.join(names)}." for k, names in groups.items() if names]
-    return sentence(" ".join(said))
 
 
 # ---- pictures
@@ -422,13 +405,6 @@ def _maps_of(
         titled(axes, name)
 
 
-def lit(image: Tensor, attention: Tensor) -> Tensor:
-    """The image (3, S, S), dimmed where the map (S, S) over its pixels is low."""
-    light = positive(attention[None])[0]
-    light = light / light.max()
-    return image * (DUSK + (1 - DUSK) * light)
-
-
 # ---- shortcuts
 
 
@@ -489,9 +465,9 @@ def shortcut_finding(found: dict[float, list[Scores]]) -> Shown:
     least, most = found[min(found)], found[max(found)]
     groups: dict[str, list[str]] = {"notice it": [], "do not, that we can tell": []}
     for name in least[0].maps:
-        pairs = zip(most, least, strict=True)
-        more = [a.maps[name]["ground"] - b.maps[name]["ground"] for a, b in pairs]
-        change = estimate(more, lowest=-1.0)
+        if name not in most[0].maps:
+            continue
+        change = more_ground(least, most, name)
         which = "notice it" if change.low > 0 else "do not, that we can tell"
         groups[which].append(f"{name} {change.signed()}")
     said = [

@@ -6,9 +6,10 @@ import html
 from collections.abc import Sequence
 from itertools import pairwise
 
+from ..errors import count as counted
+from ..errors import enumerated
 from ..evaluation.causal import Scores
 from .base import NOT_YET, Shown, between, measured, sources, table, without_tags
-from .base import count as counted
 from .causal import (
     NOTE,
     REACTIONS,
@@ -16,6 +17,7 @@ from .causal import (
     Found,
     difference,
     estimates,
+    more_ground,
     of_maps,
     of_network,
     of_networks,
@@ -39,9 +41,9 @@ TITLES = {
 }
 
 
-def of_share(found: Table, share: int) -> Found:
-    """Network -> its trainings with that planted share, where there are any."""
-    return {network: each for (network, one), each in found.items() if one == share}
+def untouched(found: Table) -> Found:
+    """Network -> its trainings without a planted shortcut, where there are any."""
+    return {network: each for (network, share), each in found.items() if share == 0}
 
 
 # ---- tables
@@ -63,7 +65,7 @@ def _cell(one: Estimate, field: str, lines: Sequence[dict]) -> str:
 
 def reactions_table(found: Table, lines: Sequence[dict] = ()) -> Shown:
     """What moves the prediction of each network that was trained without a shortcut."""
-    networks = of_share(found, 0)
+    networks = untouched(found)
     if not networks:
         return NOT_YET
     columns = {
@@ -91,7 +93,7 @@ def measure_table(found: Table, measure: str, lines: Sequence[dict] = ()) -> Sho
     """A measure of each explanation of each network that was trained without a
     shortcut, beside what the edges and the bird's mask score on the same causes.
     """
-    networks = of_share(found, 0)
+    networks = untouched(found)
     if not networks:
         return NOT_YET
     everything = list(networks.values())
@@ -236,7 +238,7 @@ def in_short(found: Table, network: str, lines: Sequence[dict] = ()) -> Shown:
     """The chapter's answer in three sentences: who points at the cause, and what the
     shortcut does to one network.
     """
-    networks = of_share(found, 0)
+    networks = untouched(found)
     if not networks:
         return NOT_YET
     beating = []
@@ -282,27 +284,17 @@ def _mean(found: Sequence[Scores], reaction: str, lines: Sequence[dict]) -> str:
 def _noticed(least: Sequence[Scores], most: Sequence[Scores]) -> str:
     """Which explanations notice the shortcut, as a sentence."""
     names = [name for name in least[0].maps if name in most[0].maps]
-    seen = [name for name in names if _more_ground(least, most, name).low > 0]
+    seen = [name for name in names if more_ground(least, most, name).low > 0]
     if not seen:
         return "No explanation clearly has more of itself there."
     return f"More of itself is then there of {', '.join(seen)}."
-
-
-def _more_ground(
-    least: Sequence[Scores], most: Sequence[Scores], name: str
-) -> Estimate:
-    """How much more of a map lies on the background."""
-    before, after = (
-        [one.maps[name]["ground"] for one in each] for each in (least, most)
-    )
-    return difference(before, after, spreads_of([before, after]))
 
 
 def finding(found: Table) -> Shown:
     """What the general explanations point at, over all networks without a shortcut, as
     a few plain sentences.
     """
-    networks = of_share(found, 0)
+    networks = untouched(found)
     if not networks:
         return NOT_YET
     follows = [of_network(each, "follows").mean for each in networks.values()]
@@ -328,7 +320,7 @@ def finding(found: Table) -> Shown:
 
 def own_finding(found: Table) -> Shown:
     """The same of what networks show of themselves."""
-    networks = of_share(found, 0)
+    networks = untouched(found)
     names = [name for each in networks.values() for name in each[0].maps]
     own = [name for name in dict.fromkeys(names) if name not in GENERAL]
     if not own:
@@ -406,17 +398,12 @@ def dose(found: Table, network: str) -> Shown:
             ever = f"it {way}s with every step"
         whole = difference(values[0], values[-1], (spreads[0], spreads[-1]))
         said.append(
-            f"{words}: {_listed([one.text() for one in means])}; {ever}, beyond its"
+            f"{words}: {enumerated(one.text() for one in means)}; {ever}, beyond its"
             f" interval in {clear} of {len(steps)}; from the least to the most by"
             f" {whole.signed()}."
         )
-    names = _listed([str(share) for share in shares])
+    names = enumerated(map(str, shares))
     return _points(f"{network}, trained with {names} % planted:", said)
-
-
-def _listed(texts: Sequence[str]) -> str:
-    """As "a, b and c"."""
-    return f"{', '.join(texts[:-1])} and {texts[-1]}"
 
 
 def noticing(found: Table, network: str) -> Shown:
@@ -431,7 +418,7 @@ def noticing(found: Table, network: str) -> Shown:
     for name in least[0].maps:
         if name not in most[0].maps:
             continue
-        change = _more_ground(least, most, name)
+        change = more_ground(least, most, name)
         word = "cannot be told apart from no change"
         if change.low > 0:
             word = "notices it"

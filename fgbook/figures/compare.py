@@ -4,16 +4,16 @@ where those look that cut regions out.
 
 import html
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from ..data.dataset import DataSet
+from ..errors import InputError, count
 from ..evidence import families
+from ..explain import boxes_of
 from ..methods import Method
 from ..papers.compare import BACKBONES, FAMILIES, PASSES, USUAL_BACKBONE
 from ..papers.spec import Paper, Row
@@ -24,7 +24,6 @@ from .base import (
     QUICK_NOTE,
     WIDTH,
     Shown,
-    count,
     duration,
     figure,
     sentence,
@@ -76,7 +75,6 @@ def field_table(
     paper: Paper,
     found: list[dict],
     times: Mapping[str, float],
-    printed: str = "cub",
 ) -> Shown:
     """One line a method: family, what its own paper prints and on which network,
     accuracy with its 95 % interval, and what it cost, for records of one profile and
@@ -94,7 +92,7 @@ def field_table(
             continue
         line = {"method": html.escape(row.title), "family": family(row.name)}
         if not quick:
-            line["printed, %"] = _printed(paper, row, printed)
+            line["printed, %"] = _printed(paper, row)
         of_this = of_row(among, row.name)
         lines.append(line | _measured(of_this, among, times.get(row.name)))
     caption = (
@@ -153,9 +151,9 @@ def in_short(paper: Paper, found: list[dict]) -> Shown:
     )
 
 
-def _printed(paper: Paper, row: Row, dataset: str) -> str:
-    """As "87.8 (ResNet-50)"."""
-    value = paper.printed(row.name, dataset)
+def _printed(paper: Paper, row: Row) -> str:
+    """On CUB, as "87.8 (ResNet-50)"."""
+    value = paper.printed(row.name, "cub")
     if value is None:
         return "–"
     return f"{value:.1f} ({BACKBONES.get(row.name, USUAL_BACKBONE)})"
@@ -330,14 +328,6 @@ def spaced(places: list[float], least: float) -> list[float]:
 # ---- where they look
 
 
-def boxes_of(model: Method, images: Tensor) -> Tensor:
-    """The boxes (B, K, 4) that a method cuts out of images, best or coarsest first."""
-    looking: Any = model
-    if hasattr(looking, "regions"):
-        return looking.regions(images)
-    return torch.stack(list(looking.locate(images).values()), 1)
-
-
 def looks_figure(
     models: Mapping[str, Method], data: DataSet, recipe: Recipe, count: int = 8
 ) -> Shown:
@@ -351,7 +341,10 @@ def looks_figure(
         grid = drawn.subplots(len(models), len(index), squeeze=False)
         for (name, model), line in zip(models.items(), grid, strict=True):
             images = seen(data.test, index, recipe, model)
-            boxes = boxes_of(model.eval(), images)[:, : len(REGION_STYLES)].cpu()
+            found = boxes_of(model.eval(), images)
+            if found is None:
+                raise InputError(f"{name} cuts out no boxes to draw; leave it out.")
+            boxes = found[:, : len(REGION_STYLES)].cpu()
             line[0].set_ylabel(name, fontsize=9)
             for axes, image, of_image in zip(line, images, boxes, strict=True):
                 photo(axes, image)

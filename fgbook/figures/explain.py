@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from .. import explain
 from ..data.dataset import DataSet
+from ..errors import count as counted
 from ..evaluation import explanation, heatmaps
 from ..evidence import verdicts
 from ..images import augment
@@ -30,9 +31,6 @@ from .base import (
     measured,
     styled,
     table,
-)
-from .base import (
-    count as counted,
 )
 from .curves import Curves, sweep_figure
 from .photos import TRUTH, dot, lit, outline, photo, seen, spread

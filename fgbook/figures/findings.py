@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import count, enumerated
 from ..evidence import verdicts
 from ..evidence.verdicts import Effect, Verdict
-from .base import count, measured
+from .base import measured
 from .summary import accuracy, by_row
 
 WIDE = 5.0
@@ -33,9 +34,7 @@ def listed(names: Iterable[str], most: int = 4, tag: str = "i") -> str:
     every = [named(name, tag) for name in names]
     if len(every) > most:
         every = [*every[: most - 1], f"{len(every) - most + 1} more"]
-    if len(every) < 2:
-        return "".join(every)
-    return f"{', '.join(every[:-1])} and {every[-1]}"
+    return enumerated(every)
 
 
 def joined(*parts: str) -> str:

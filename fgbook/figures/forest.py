@@ -6,10 +6,11 @@ so that they suit a light and a dark page.
 import html
 from collections.abc import Sequence
 
+from ..errors import count
 from ..evidence.verdicts import UNITS, Verdict
 from ..papers.spec import Claim
 from . import units
-from .base import Shown, count
+from .base import Shown
 
 WIDTH, HEIGHT = 150, 20  # of one line, in pixels
 LINE = 24  # height of a line of the forest

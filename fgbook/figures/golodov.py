@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..errors import count
 from ..evaluation.latency import STAGES, Latency
 from ..evidence import records, verdicts
 from ..papers.golodov import PRINTED_LOSS
@@ -20,7 +21,6 @@ from .base import (
     WIDTH,
     Shown,
     between,
-    count,
     figure,
     measured,
     sentence,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .. import explain
 from ..data.dataset import DataSet
+from ..errors import count as counted
 from ..evaluation import heatmaps
 from ..evidence import verdicts
 from ..methods import Method
@@ -26,14 +27,13 @@ from .base import (
     styled,
     table,
 )
-from .base import (
-    count as counted,
-)
 from .photos import bare, device_of, photo, spread
 from .summary import image_mean, is_quick, of_row, setting, unchanged
 
 if TYPE_CHECKING:
     from matplotlib.image import AxesImage
+
+STRIDE = 3  # pixels between the squares of a map that is drawn
 
 MEASURES = {
     "heat_area": "area: share of the image, without a threshold",
@@ -52,7 +52,6 @@ def maps_figure(
     recipe: Recipe,
     count: int = 3,
     patch: float = heatmaps.PATCH,
-    stride: int = 3,
 ) -> Shown:
     """Test images as the networks see them, and beside each its map from every model
     (name -> model), normalised as in the paper.
@@ -63,7 +62,7 @@ def maps_figure(
     maps, measures, right = {}, {}, {}
     for name, model in models.items():
         logits = heatmaps.logits(model, views)
-        maps[name] = explain.occlusion(model, views, side, stride)
+        maps[name] = explain.occlusion(model, views, side, STRIDE)
         measures[name] = heatmaps.measures(maps[name], logits)
         right[name] = logits.argmax(1).cpu() == data.test.labels[index]
 

@@ -48,9 +48,9 @@ class Portrait:
 
 
 @lru_cache
-def portraits(size: int = SIDE) -> tuple[Portrait, ...]:
+def portraits() -> tuple[Portrait, ...]:
     """The four species of the first genus, in the order of the picture."""
-    pictures = cut_out(len(ORDER), size)
+    pictures = cut_out(len(ORDER), SIDE)
     words, areas = describe(count=len(ORDER)), fieldguide.telling_areas(len(ORDER))
     found = []
     for place, changed in zip(ORDER, CHANGED, strict=True):

@@ -3,7 +3,6 @@ lies, what is shuffled, and the losses of the branches.
 """
 
 import html
-from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -37,8 +36,9 @@ MAPS = {
 # fmt: on
 # Boxes that know nothing of the image.
 CONSTANT = {"centre": "middle square, half the area", "whole": "whole image"}
-# Row -> patches a side.
+# Row -> patches a side; and how many are shown.
 PATCHES = {"foreground": "not looked at", "n1": "1", "n2": "2", "flrdf": "4", "n8": "8"}
+SHUFFLED = (1, 2, 4, 8)
 
 
 # ---- Table 3
@@ -239,11 +239,7 @@ def patches_figure(found: list[dict]) -> Shown:
 
 
 def shuffles_figure(
-    model: Flrdf,
-    data: DataSet,
-    recipe: Recipe,
-    numbers: Sequence[int] = (1, 2, 4, 8),
-    count: int = 3,
+    model: Flrdf, data: DataSet, recipe: Recipe, count: int = 3
 ) -> Shown:
     """Foregrounds of test images, cut into n x n patches and shuffled: what the third
     branch sees.
@@ -253,10 +249,10 @@ def shuffles_figure(
     views = _enlarged(images, model.locate(images)["foreground"])
     with torch.random.fork_rng(), styled():
         torch.manual_seed(0)  # the same picture every time
-        height = 0.3 + WIDTH / len(numbers) * len(index)
+        height = 0.3 + WIDTH / len(SHUFFLED) * len(index)
         drawn = Figure(figsize=(WIDTH, height), layout="constrained")
-        grid = drawn.subplots(len(index), len(numbers), squeeze=False)
-        for down, n in zip(grid.T, numbers, strict=True):
+        grid = drawn.subplots(len(index), len(SHUFFLED), squeeze=False)
+        for down, n in zip(grid.T, SHUFFLED, strict=True):
             for axes, view in zip(down, shuffle_patches(views, n), strict=True):
                 photo(axes, view)
             down[0].set_title(f"n = {n}")
@@ -264,7 +260,7 @@ def shuffles_figure(
         drawn,
         f"Grid of the foregrounds of {len(index)} test images"
         f" ({class_names(data, index)}), cut into n x n squares that change places, for"
-        f" n = {', '.join(map(str, numbers))}.",
+        f" n = {', '.join(map(str, SHUFFLED))}.",
         "What the third branch sees: the foreground cut into n x n patches that change"
         " places at random. With more patches the outline goes first, then the parts,"
         " then all but texture. Images spread evenly over the test split, not chosen by"

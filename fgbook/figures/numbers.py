@@ -5,10 +5,11 @@ import html
 import io
 from collections.abc import Iterable, Sequence
 
+from ..errors import count
 from ..evidence import sortable
 from ..evidence.current import counted
 from ..evidence.records import changes
-from .base import Shown, count, measured
+from .base import Shown, described, measured
 from .summary import hardware
 
 COLUMNS = {
@@ -123,13 +124,10 @@ def _line(record: dict, values: dict[str, object]) -> str:
     command = html.escape(record["command"])
     made = html.escape(f"{record['created'][:10]}, {hardware(record)}")
     # as the source of a measured number names it
-    about = (
-        f"{record['paper']} {record['row']}, {record['profile']}, {record['dataset']};"
-        f" seed {record['seed']}"
-    )
+    about = html.escape(described(record))
     cells.append(
         f'<td data-label="record"><details><summary><code>{key[:8]}</code></summary>'
-        f'<div data-record="{key}" data-of="{html.escape(about)}"><code>{key}</code>,'
+        f'<div data-record="{key}" data-of="{about}"><code>{key}</code>,'
         f" {made}: <code>{command}</code></div></details></td>"
     )
     return f'<tr id="record-{_place(record)}">{"".join(cells)}</tr>'

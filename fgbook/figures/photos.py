@@ -5,7 +5,6 @@ together from.
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from matplotlib import patheffects
 from matplotlib.axes import Axes
 from torch import Tensor, nn
@@ -13,9 +12,10 @@ from torch import Tensor, nn
 from ..backbones import Backbone, Depth
 from ..data.dataset import DataSet, Split
 from ..images import augment
+from ..images.enlarge import enlarge
+from ..images.light import dimmed, scaled
 from ..recipe import Recipe
 
-DUSK = 1 / 8  # the light where a map is lowest
 WHITE, YELLOW = "#FFFFFF", "#FFD800"
 TRUTH = (WHITE, "-")  # how an object's true box is drawn
 
@@ -124,28 +124,11 @@ def dot(axes: Axes, x: Sequence[float], y: Sequence[float], colour: str) -> None
 
 
 def lit(image: Tensor, attention: Tensor, cells: Backbone | Depth) -> Tensor:
-    """The image (3, s, s), dimmed to an eighth where the map (h, w) is lowest; `cells`
-    says where the map looks. Needs no colour scale, so the bird keeps its colours.
+    """The image (3, s, s), dimmed where the map (h, w) is lowest; `cells` says where
+    the map looks.
     """
-    low, high = attention.min(), attention.max()
-    light = (attention - low) / (high - low).clamp(min=1e-9)  # an even map stays dark
-
-    # Each pixel takes the light of the cells that look at it: the pixel x lies at cell
-    # (x + 0.5 - first) / stride.
     side = image.shape[-1]
     if isinstance(cells, Backbone):
         cells = cells.depth_at(side)
-    pixel = torch.arange(side, device=image.device) + 0.5
-    cell = (pixel - cells.first) / cells.stride
-
-    # grid_sample counts from -1 to 1, from border to border of the map.
-    place = (2 * cell + 1) / light.shape[-1] - 1
-    x = place.expand(side, -1)
-    y = place[:, None].expand(-1, side)
-    enlarged = F.grid_sample(
-        light[None, None],
-        torch.stack([x, y], -1)[None],
-        padding_mode="border",
-        align_corners=False,
-    )[0, 0]
-    return image * (DUSK + (1 - DUSK) * enlarged)
+    light = scaled(attention.float())[None]
+    return dimmed(image, enlarge(light, side, cells.stride, cells.first)[0])

@@ -32,6 +32,8 @@ from .curves import Curves, sweep_figure
 from .photos import photo, seen, spread
 from .summary import accuracy_cells, by_row, is_quick, of_row, setting, unchanged
 
+SUREST = 6  # attributes that are shown of an image
+
 
 def scores_table(paper: Paper, names: Sequence[str], found: list[dict]) -> Shown:
     """One line for each of the rows `names`: accuracy with its 95 % interval, and the
@@ -147,21 +149,21 @@ def said(
 
 
 def words_figure(
-    model: Semantic, data: DataSet, recipe: Recipe, count: int = 4, words: int = 6
+    model: Semantic, data: DataSet, recipe: Recipe, count: int = 4
 ) -> Shown:
-    """Test images spread evenly over the split, each with the `words` attributes that
-    the model is surest of, beside what people say of its class.
+    """Test images spread evenly over the split, each with the SUREST attributes that
+    the model gives most, beside what people say of its class.
     """
     index = spread(data.test, count)
     heard, known, predicted = said(model, data, recipe, index)
-    surest = heard.topk(min(words, heard.shape[1])).indices  # (B, words)
+    surest = heard.topk(min(SUREST, heard.shape[1])).indices
     heard, known = heard.gather(1, surest), known.gather(1, surest)
     low = min(0.0, float(heard.min()), float(known.min()))
     high = max(float(heard.max()), float(known.max()))
 
     texts = []
     with styled():
-        height = 1.0 + (0.55 + 0.22 * words) * len(index)
+        height = 1.0 + (0.55 + 0.22 * SUREST) * len(index)
         drawn = Figure(figsize=(WIDTH, height), layout="constrained")
         grid = drawn.subplots(len(index), 2, squeeze=False, width_ratios=(1, 1.25))
         for i, (left, right) in enumerate(grid):

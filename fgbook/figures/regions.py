@@ -315,13 +315,11 @@ def _all_lit(images: Tensor, maps: Tensor, model: Focus) -> Tensor:
     return torch.stack([lit(image, each, model.backbone) for image, each in pairs])
 
 
-def regions_figure(
-    model: Focus, data: DataSet, recipe: Recipe, count: int = 6
-) -> Shown:
-    """The four best regions of test images, in the manner of the paper's Figure 2: red,
-    green, blue, yellow.
+def regions_figure(model: Focus, data: DataSet, recipe: Recipe) -> Shown:
+    """The four best regions of six test images, in the manner of the paper's Figure 2:
+    red, green, blue, yellow.
     """
-    index = spread(data.test, count)
+    index = spread(data.test, 6)
     images = seen(data.test, index, recipe, model)
     boxes = model.regions(images)[:, : len(REGION_STYLES)].cpu()
     columns = 3

@@ -6,8 +6,9 @@ import html
 from collections.abc import Sequence
 
 from .. import papers
+from ..errors import count
 from ..papers.spec import Paper
-from .base import Shown, count, distinct
+from .base import Shown, distinct
 from .board import CHAPTERS, authors
 from .summary import unchanged
 

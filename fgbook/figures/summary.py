@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from ..errors import count
 from ..evaluation.cost import Cost
 from ..evaluation.latency import Latency
 from ..evidence import verdicts
 from ..evidence.current import counted
-from .base import between, count, distinct, measured
+from .base import between, distinct, measured
 
 
 def unchanged(found: Iterable[dict]) -> list[dict]:

@@ -5,9 +5,10 @@ points, as those of accuracies are.
 
 from dataclasses import dataclass
 
+from ..errors import count
 from ..evidence.verdicts import Effect
 from ..papers.spec import Claim
-from .base import count, signed, signed_between
+from .base import signed, signed_between
 
 
 @dataclass(frozen=True)

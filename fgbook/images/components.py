@@ -13,8 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import InputError
-
 BINS = 256
 
 
@@ -55,10 +53,10 @@ def otsu(maps: Tensor) -> Tensor:
     return values.masked_fill(bins > cut, float("-inf")).amax(1)
 
 
-def components(masks: Tensor, connectivity: int = 8) -> Tensor:
+def components(masks: Tensor) -> Tensor:
     """Label the connected components of masks (B, h, w) bool: (B, h, w) int64, 0
     outside, else 1 + the number of the component's last cell in reading order. Cells
-    touch by their sides (connectivity 4), or also by their corners (8).
+    touch by their sides and by their corners.
 
     Each cell points to another of its component, roots to themselves. A round hooks
     every root to the highest root that touches its tree, if that is higher, then points
@@ -66,22 +64,15 @@ def components(masks: Tensor, connectivity: int = 8) -> Tensor:
     another root hooked to it, or finds that its neighbours went to a still higher one,
     and is hooked in the next round. So two rounds at least halve the roots of an
     unfinished component, and 2 log2(n) rounds are enough for n cells, whatever their
-    shape. Raises InputError for another connectivity.
+    shape.
     """
-    if connectivity not in (4, 8):
-        raise InputError(
-            f"connectivity is {connectivity}; use 4 (cells touch by their sides) or 8"
-            " (also by their corners)."
-        )
     batch, h, w = masks.shape
     n = h * w
     inside = masks.flatten(1)  # (B, n)
     own = torch.arange(n, device=masks.device).expand(batch, n)
     root = own.clone()  # what each cell points to
     for rounds in range(2 * (n.bit_length() - 1)):
-        near = _highest_near(
-            torch.where(inside, root, -1).view(batch, h, w), connectivity
-        )
+        near = _highest_near(torch.where(inside, root, -1).view(batch, h, w))
         near = torch.where(inside, near.flatten(1), own)
         # hook every root to the highest that touches its tree
         root = root.scatter_reduce(1, root, near, "amax")
@@ -91,27 +82,21 @@ def components(masks: Tensor, connectivity: int = 8) -> Tensor:
     return torch.where(inside, root + 1, 0).view(batch, h, w)
 
 
-def _highest_near(labels: Tensor, connectivity: int) -> Tensor:
+def _highest_near(labels: Tensor) -> Tensor:
     """The highest of the labels (B, h, w) int64 of each cell and of those that it
     touches.
     """
     # pooling takes no whole numbers on a GPU
     label = labels[:, None].to(torch.float64)
-    if connectivity == 8:
-        near = F.max_pool2d(label, 3, 1, 1)
-    else:
-        across = F.max_pool2d(label, (1, 3), 1, (0, 1))
-        down = F.max_pool2d(label, (3, 1), 1, (1, 0))
-        near = torch.maximum(across, down)
-    return near[:, 0].long()
+    return F.max_pool2d(label, 3, 1, 1)[:, 0].long()
 
 
-def largest_component(masks: Tensor, connectivity: int = 8) -> Tensor:
+def largest_component(masks: Tensor) -> Tensor:
     """The largest connected component of each mask (B, h, w) bool, as a mask; empty
     masks stay empty. Of components of equal size, the one that ends first in reading
-    order. Raises InputError for a connectivity other than 4 and 8.
+    order.
     """
-    label = components(masks, connectivity).flatten(1)  # (B, n), 0 .. n
+    label = components(masks).flatten(1)  # (B, n), 0 .. n
     batch, n = label.shape
     sizes = torch.zeros(batch, n + 1, dtype=torch.int64, device=masks.device)
     sizes.scatter_add_(1, label, (label > 0).long())  # label 0 is outside: no size

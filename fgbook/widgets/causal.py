@@ -13,7 +13,8 @@ from ..evaluation import causal
 from ..evaluation.causal import EDITS, Experiment
 from ..explain import Explanation
 from ..explain.classes import logits_of
-from ..figures.causal import lit, only
+from ..figures.causal import only
+from ..images.light import lit
 from ..methods import Method
 from .piece import Choice, Frame, Piece
 from .tiles import Marks, Picture, Tile, tiles
@@ -45,8 +46,8 @@ def change(
     for scene in in_page:
         if not 0 <= scene < count:
             raise InputError(
-                f"birds: there is no scene {scene}; {count} are drawn, so take numbers"
-                f" from 0 to {count - 1}, or draw more scenes."
+                f"there is no scene {scene}; {count} are drawn, so take numbers from 0"
+                f" to {count - 1}, or draw more scenes."
             )
     birds = []
     for scene, label in enumerate(pairs.labels.tolist()):

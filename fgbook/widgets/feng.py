@@ -3,8 +3,8 @@
 from torch import Tensor
 
 from ..data.dataset import DataSet
+from ..errors import count
 from ..evaluation import localisation
-from ..figures.base import count
 from ..figures.photos import class_names, seen, spread
 from ..figures.regions import REGION_STYLES, variant
 from ..methods.focus import Focus

@@ -6,13 +6,14 @@ import torch
 from torch import Tensor
 
 from ..data.dataset import DataSet
+from ..errors import enumerated
 from ..figures.photos import class_names, seen, spread
 from ..images.corruptions import corrupt
 from ..methods import Method
 from ..recipe import Recipe
 from .piece import Choice, Frame, Piece
 from .tiles import Picture, Tile, tiles
-from .words import listed, note, share
+from .words import note, share
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the second picture
 KINDS = ("gaussian_noise", "gaussian_blur", "occlusion")
@@ -81,4 +82,4 @@ def _says(sure: dict[str, Tensor], data: DataSet, first: Tensor, second: Tensor)
             labels = data.test.labels[place][:, None]
             means.append(share(float(chances.gather(1, labels).mean())))
         said.append(f"{name} gives the first {means[0]} and the second {means[1]}")
-    return f"On average {listed(said)}."
+    return f"On average {enumerated(said)}."

@@ -10,16 +10,17 @@ from torch import Tensor
 
 from .. import explain
 from ..data.dataset import DataSet
+from ..errors import enumerated
 from ..evaluation import heatmaps
 from ..figures.base import OKABE_ITO
-from ..figures.causal import lit
 from ..figures.photos import class_names, seen, spread
 from ..images.augment import degrade
+from ..images.light import lit
 from ..methods import Method
 from ..recipe import Recipe
 from .piece import Choice, Frame, Piece
 from .tiles import Marks, Picture, Tile, pictures, tiles
-from .words import listed, note, share
+from .words import note, share
 
 SIDES = (4, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 96, 128)
 PATCHES = (0.05, 0.1, heatmaps.PATCH, 0.25, 0.4)  # shares of the image's side
@@ -55,7 +56,7 @@ def resolution(
         for name, model in models.items():
             hits = named(model, small) == labels
             said.append(f"{name} {share(float(hits.float().mean()))}")
-        return listed(said)
+        return enumerated(said)
 
     def frame(side: int, answers: bool) -> Frame:
         small = reduced(images, side, recipe)

@@ -13,8 +13,3 @@ def note(data: DataSet) -> str:
 def share(value: float) -> str:
     """As "36 %"."""
     return f"{100 * value:.0f} %"
-
-
-def listed(words: list[str]) -> str:
-    """As "a, b and c"."""
-    return " and ".join([", ".join(words[:-1]), words[-1]] if words[1:] else words)

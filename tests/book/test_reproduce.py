@@ -1,5 +1,6 @@
 """Batches of notebooks and the book: real kernels, real processes, tiny notebooks."""
 
+import ast
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 import samples
-from fgbook import paths, reproduce
+from fgbook import papers, paths, reproduce
 from fgbook.cli import cli
 from fgbook.errors import InputError, unfinished
 
@@ -175,9 +176,30 @@ def test_notebooks_are_found_by_name_with_or_without_folder(clone):
         reproduce.notebooks(clone, ["god"])
 
 
-def test_the_books_own_notebooks_can_be_parameterised():
-    for notebook in reproduce.notebooks(paths.REPOSITORY):
-        assert reproduce.check_parameters(notebook, {}) == {}
+@pytest.mark.parametrize(
+    "notebook", reproduce.notebooks(paths.REPOSITORY), ids=lambda path: path.stem
+)
+def test_the_books_own_notebooks_accept_their_own_parameters(notebook):
+    """Each as a person would give it: one that means something else than its name does
+    elsewhere would be refused."""
+    from papermill import inspect_notebook
+
+    texts = {}
+    for name, about in inspect_notebook(notebook).items():
+        if about["inferred_type_name"] == "str":
+            texts[name] = ast.literal_eval(about["default"])
+    assert reproduce.check_parameters(notebook, texts) == texts
+
+
+@pytest.mark.parametrize(
+    "notebook", reproduce.notebooks(paths.REPOSITORY), ids=lambda path: path.stem
+)
+def test_every_notebook_with_rows_says_of_which_paper(notebook):
+    names = {"row", "rows"} & set(reproduce._assigned(notebook))
+    assert not names or reproduce.paper_of(notebook) in papers.names()
+    for name in names:
+        with pytest.raises(InputError, match="unknown row of"):
+            reproduce.check_parameters(notebook, {name: "nonsense"})
 
 
 def test_wrong_parameters_are_refused_before_any_kernel_starts(clone):

@@ -2,8 +2,10 @@
 
 import pytest
 
+import samples
 from commandline import fgbook, refused
-from fgbook.evidence import runs
+from fgbook.errors import InputError
+from fgbook.evidence import causes, runs
 
 SMALL = {"image_size": 40, "store_size": 44, "epochs": 1, "fraction": 0.2}
 
@@ -49,3 +51,25 @@ def test_a_run_that_is_not_there_is_refused(folder):
     result = fgbook("causal", "--run", folder, "--scenes", "0")
     assert result.exit_code == 2
     assert "0 is not in the range" in result.output
+
+
+def test_edited_parts_that_were_damaged_are_made_again_as_is_said(
+    tmp_path, monkeypatch
+):
+    for name in ("DATA", "RUNS", "RESULTS"):
+        monkeypatch.setenv(f"FGBOOK_{name}", str(tmp_path / name.lower()))
+    samples.cub(tmp_path / "data" / "cub50", 6, 4)
+    run = runs.resolve("feng", "plain", "quick", "cub50", overrides=SMALL)
+    runs.execute(run, device="cpu", progress=False)
+    words = ("causal", "--run", str(run.folder), "--scenes", "2", "--publish")
+    assert fgbook(*words).exit_code == 0
+    made, found = causes.parts()
+    assert "CAM" in found["deleted"]
+
+    path = causes.folder() / "parts.jsonl"
+    path.write_text(path.read_text()[:-9])
+    with pytest.raises(InputError, match="`fgbook causal --run KEY --publish`, of"):
+        causes.parts()
+    path.unlink()  # as it says
+    assert fgbook(*words).exit_code == 0
+    assert causes.parts()[0]["key"] == made["key"]

@@ -263,7 +263,7 @@ def test_pictures_of_what_the_model_looks_at(with_run, images, tmp_path):
 def test_light_follows_the_map_and_boxes_stand_where_they_are():
     light = torch.zeros(4, 4)
     light[0, 3] = 1.0
-    boxes = np.array([[2.0, 20.0, 12.0, 30.0]])
+    boxes = [[2.0, 20.0, 12.0, 30.0]]
     content = explained.drawn(torch.full((3, 40, 40), 0.8), light, boxes)
     pixels = np.asarray(Image.open(io.BytesIO(content))).astype(float)[..., 0]
     assert pixels[0, 39] == 204  # 0.8: undimmed
@@ -273,6 +273,14 @@ def test_light_follows_the_map_and_boxes_stand_where_they_are():
     assert (pixels[21, 3:11] == 0).all()
     assert (pixels[22:28, 4:10] == 26).all()
     assert (pixels[:19] != 255).all()
+
+
+def test_what_speaks_against_a_class_lights_nothing():
+    light = torch.tensor([[-4.0, 0.0], [-4.0, 1.0]])
+    content = explained.drawn(torch.full((3, 40, 40), 0.8), light, [])
+    pixels = np.asarray(Image.open(io.BytesIO(content))).astype(float)[..., 0]
+    assert pixels[39, 39] == 204
+    assert pixels[0, 0] == pixels[39, 0] == pixels[0, 39] == 26
 
 
 def test_a_folder_that_cannot_be_is_named(with_run, images, tmp_path):

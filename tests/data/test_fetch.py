@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import samples
 from fgbook import data
 from fgbook.data import fetch
 from fgbook.errors import InputError
@@ -226,7 +227,9 @@ def whole(place):
 )
 def test_a_difficult_server_is_got_the_better_of(server, tmp_path, kind):
     server.source(kind)
-    assert fetch.get("imagewoof", progress=False) == tmp_path / "data" / "imagewoof"
+    found = fetch.get("imagewoof")
+    assert found == data.path("imagewoof")
+    assert found.parent == tmp_path / "data" / "imagewoof"
     whole(tmp_path / "data")
     ranges = [asked for asked_kind, asked in server.asked if asked_kind == kind]
     if kind == "breaks":
@@ -240,7 +243,7 @@ def test_a_difficult_server_is_got_the_better_of(server, tmp_path, kind):
     elif kind in ("ok", "slow", "encoded"):
         assert ranges == [None]
     before = list(server.asked)
-    fetch.get("imagewoof", progress=False)
+    fetch.get("imagewoof")
     assert server.asked == before  # what is there is not fetched again
 
 
@@ -260,14 +263,14 @@ def test_a_hopeless_server_is_given_up_and_the_mirror_is_asked(
 ):
     server.source(kind)
     with pytest.raises(InputError, match=reason) as caught:
-        fetch.get("imagewoof", progress=False)
+        fetch.get("imagewoof")
     assert f"{server.base}/{kind}/a.tgz" in str(caught.value)
     assert str(tmp_path / "data" / "downloads") in str(caught.value)
     assert [f.name for f in (tmp_path / "data").iterdir()] == ["downloads"]
     with pytest.raises(InputError, match="data get imagewoof"):
         data.load("imagewoof", 8)
     server.source(kind, "ok")
-    fetch.get("imagewoof", progress=False)
+    fetch.get("imagewoof")
     whole(tmp_path / "data")
     # 31: the steps of a circle
     assert sum(k == kind for k, _ in server.asked) <= 2 * max(fetch.TRIES, 31)
@@ -277,7 +280,7 @@ def test_an_endless_answer_without_a_known_size_is_cut(server, monkeypatch):
     monkeypatch.setattr(fetch, "MAX_DOWNLOAD", 1_000_000)
     server.source("flood", size=None)
     with pytest.raises(InputError, match="more than the 1000000 bytes"):
-        fetch.get("imagewoof", progress=False)
+        fetch.get("imagewoof")
 
 
 def test_no_server_at_all(server, monkeypatch):
@@ -291,7 +294,7 @@ def test_no_server_at_all(server, monkeypatch):
         ),
     )
     with pytest.raises(InputError, match="127.0.0.1:9/a.tgz: no connection; nonsense"):
-        fetch.get("imagewoof", progress=False)
+        fetch.get("imagewoof")
 
 
 BEGINNINGS = {
@@ -317,7 +320,7 @@ def test_any_beginning_left_by_an_earlier_try_ends_well(server, tmp_path, kind, 
     part.parent.mkdir(parents=True)
     part.write_bytes(beginning)
     server.source(kind)
-    fetch.get("imagewoof", progress=False)
+    fetch.get("imagewoof")
     whole(tmp_path / "data")
     if kind == "ok" and which in ("half", "all", "little"):
         assert [asked for _, asked in server.asked] == [f"bytes={len(beginning)}-"]
@@ -333,7 +336,7 @@ SERVER.set_forkserver_preload(
 def fetching(url, checksum, place):
     os.environ.update(FGBOOK_DATA=str(place), NO_PROXY="127.0.0.1")
     fetch.SOURCES["imagewoof"] = (fetch.Archive("a.tgz", checksum, (url,)),)
-    fetch.get("imagewoof", progress=False)
+    fetch.get("imagewoof")
 
 
 def start(server, kind, place):
@@ -362,7 +365,7 @@ def test_a_killed_download_goes_on(server, tmp_path):
     assert 0 < have < len(ARCHIVE)
     assert not (tmp_path / "data" / "imagewoof").exists()
     server.source("ok")
-    fetch.get("imagewoof", progress=False)
+    fetch.get("imagewoof")
     whole(tmp_path / "data")
     assert server.asked[-1] == ("ok", f"bytes={have}-")
 
@@ -371,7 +374,7 @@ def test_of_two_processes_one_downloads(server, tmp_path, capsys):
     other = start(server, "slow", tmp_path / "data")
     until(lambda: server.asked)
     server.source("ok")
-    fetch.get("imagewoof", progress=False)
+    fetch.get("imagewoof")
     assert "another process" in capsys.readouterr().out
     other.join(20)
     assert other.exitcode == 0
@@ -495,13 +498,36 @@ def test_names(server, tmp_path):
     with pytest.raises(InputError, match="did you mean 'cub'"):
         fetch.get("cubb")
     assert set(fetch.SOURCES) | set(fetch.PARTS) <= set(data.names())
-    (tmp_path / "data" / "cub").mkdir(parents=True)
-    # part of cub, which is there
-    assert fetch.get("cub50") == tmp_path / "data" / "cub"
     for archives in fetch.SOURCES.values():
         for archive in archives:
             kind, _, digest = archive.checksum.partition(":")
             assert len(bytes.fromhex(digest)) == hashlib.new(kind).digest_size
+
+
+@pytest.mark.parametrize("folder", ["cub", "CUB_200_2011", "cub/CUB_200_2011"])
+def test_what_its_loader_finds_is_not_fetched_again(tmp_path, monkeypatch, folder):
+    monkeypatch.setenv("FGBOOK_DATA", str(tmp_path))
+    monkeypatch.setattr(fetch, "_get", None)  # to call it would be an error
+    samples.cub(tmp_path / folder, 4, 2)
+    for name in ("cub", "cub50"):  # the second is a part of the first
+        assert fetch.get(name) == data.path(name) == tmp_path / folder / "images"
+
+
+@pytest.mark.parametrize("there", ["nothing", "no classes"])
+def test_a_folder_that_its_loader_does_not_accept_is_incomplete(
+    server, tmp_path, there
+):
+    place = tmp_path / "data" / "imagewoof"
+    place.mkdir(parents=True)
+    if there == "no classes":
+        (place / "train").mkdir()
+    server.source("ok")
+    with pytest.raises(InputError, match=f"{place} is there, but not all of"):
+        fetch.get("imagewoof")
+    assert not server.asked
+    place.rename(tmp_path / "away")  # as the message says
+    fetch.get("imagewoof")
+    whole(tmp_path / "data")
 
 
 def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):

@@ -11,6 +11,8 @@ import resource
 import signal
 import time
 import warnings
+from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ import torch
 from PIL import Image, ImageOps
 from torchvision.transforms.v2 import functional as F
 
+from fgbook import paths
 from fgbook.data import store
 from fgbook.errors import InputError
 
@@ -257,12 +260,18 @@ def test_bad_files_are_named(tmp_path):
 # Entries
 
 
+def squares(*arguments, folder: Path, **more):
+    """store.squares, which keeps what it makes in this folder."""
+    with mock.patch.object(paths, "store", lambda: folder):
+        return store.squares(*arguments, **more)
+
+
 def test_rows_are_the_files_in_order_and_nothing_warns(tmp_path, pictures):
     files, arrays = pictures
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        images, sizes = store.squares(files, 24, "f1", folder=tmp_path / "s")
-        again, _ = store.squares(files, 24, "f1", folder=tmp_path / "s")
+        images, sizes = squares(files, 24, "f1", folder=tmp_path / "s")
+        again, _ = squares(files, 24, "f1", folder=tmp_path / "s")
     assert images.shape == (40, 3, 24, 24)
     assert images.dtype == torch.uint8
     assert sizes.tolist() == [[a.shape[1], a.shape[0]] for a in arrays]
@@ -273,18 +282,18 @@ def test_rows_are_the_files_in_order_and_nothing_warns(tmp_path, pictures):
         assert (row.int() - reference.int()).abs().max() <= 1
     assert torch.equal(images, again)
     images[0] = 0  # stays with this tensor
-    assert torch.equal(store.squares(files, 24, "f1", folder=tmp_path / "s")[0], again)
+    assert torch.equal(squares(files, 24, "f1", folder=tmp_path / "s")[0], again)
     assert not torch.equal(images, again)
 
 
 def test_a_stale_entry_is_replaced_and_other_sizes_and_names_stay(tmp_path, pictures):
     files, _ = pictures
     old, new = "a" * 64, "b" * 64
-    store.squares(files, 16, old, name="birds", folder=tmp_path / "s")
-    store.squares(files, 8, old, name="birds", folder=tmp_path / "s")
-    store.squares(files, 16, old, name="birds-16", folder=tmp_path / "s")
-    first, _ = store.squares(files, 16, old, name="birds", folder=tmp_path / "s")
-    second, _ = store.squares(files[::-1], 16, new, name="birds", folder=tmp_path / "s")
+    squares(files, 16, old, name="birds", folder=tmp_path / "s")
+    squares(files, 8, old, name="birds", folder=tmp_path / "s")
+    squares(files, 16, old, name="birds-16", folder=tmp_path / "s")
+    first, _ = squares(files, 16, old, name="birds", folder=tmp_path / "s")
+    second, _ = squares(files[::-1], 16, new, name="birds", folder=tmp_path / "s")
     # the old one's pages are still there for whoever holds them
     assert torch.equal(first, second.flip(0))
     kept = sorted(f.name for f in (tmp_path / "s").iterdir() if f.is_dir())
@@ -317,22 +326,21 @@ def overwrite(path, where, content):
 
 @pytest.mark.parametrize("how", DAMAGE)
 def test_a_damaged_entry_is_built_again(tmp_path, pictures, how):
-    right = store.squares(pictures[0], 16, "f" * 64, folder=tmp_path)[0].clone()
+    right = squares(pictures[0], 16, "f" * 64, folder=tmp_path)[0].clone()
     DAMAGE[how](tmp_path / ("pictures-16-" + "f" * 16))
-    assert torch.equal(
-        store.squares(pictures[0], 16, "f" * 64, folder=tmp_path)[0], right
-    )
+    assert torch.equal(squares(pictures[0], 16, "f" * 64, folder=tmp_path)[0], right)
 
 
 def test_a_bad_picture_among_good_ones_leaves_nothing_behind(tmp_path, pictures):
     files = list(pictures[0])
     files[23].write_bytes(b"rubbish")
     with pytest.raises(InputError, match="23 ü.png"):
-        store.squares(files, 16, "f1", folder=tmp_path / "s")
+        squares(files, 16, "f1", folder=tmp_path / "s")
     assert [f.name for f in (tmp_path / "s").iterdir()] == ["pictures-16.lock"]
 
 
-def test_cached_arrays_are_built_once_under_any_name(tmp_path):
+def test_cached_arrays_are_built_once_under_any_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "store", lambda: tmp_path)
     made = []
 
     def build():
@@ -346,7 +354,7 @@ def test_cached_arrays_are_built_once_under_any_name(tmp_path):
     for name in ("fieldguide-1 40/10", "fieldguide-1 40:10", "x" * 300):
         made.clear()
         for _ in range(2):
-            arrays = store.cached_arrays(name, build, folder=tmp_path)
+            arrays = store.cached_arrays(name, build)
             assert len(made) == 1
             for key, array in build().items():
                 assert arrays[key].dtype == array.dtype
@@ -379,9 +387,7 @@ def build(answer, log, place, slow, files, limit=0):
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     try:
-        answer.send(
-            int(store.squares(files, 32, "a" * 64, folder=place)[0].long().sum())
-        )
+        answer.send(int(squares(files, 32, "a" * 64, folder=place)[0].long().sum()))
     except InputError as error:
         answer.send(str(error))
 
@@ -405,7 +411,7 @@ def test_of_four_processes_one_builds(tmp_path, pictures):
 
 
 def test_a_killed_builder_leaves_no_store_that_looks_whole(tmp_path, pictures):
-    right = store.squares(pictures[0], 32, "a" * 64, folder=tmp_path / "right")[0]
+    right = squares(pictures[0], 32, "a" * 64, folder=tmp_path / "right")[0]
     place, moments = tmp_path / "s", random.Random(0)
     for i in range(6):
         log = tmp_path / f"log {i}"
@@ -418,7 +424,7 @@ def test_a_killed_builder_leaves_no_store_that_looks_whole(tmp_path, pictures):
         process.join(20)
         assert process.exitcode == -signal.SIGKILL
         assert (place / ("pictures-32-" + "a" * 16 + ".partial")).is_dir()
-    images, _ = store.squares(pictures[0], 32, "a" * 64, folder=place)
+    images, _ = squares(pictures[0], 32, "a" * 64, folder=place)
     assert torch.equal(images, right)
     assert sorted(f.name for f in place.iterdir()) == [
         "pictures-32-" + "a" * 16,
@@ -430,7 +436,7 @@ def test_a_full_disk_is_said_and_other_entries_stay(tmp_path, pictures):
     """A process whose files may not grow past 50 kB stands for a full disk; the entry
     needs 120 kB.
     """
-    right = store.squares(pictures[0], 8, "b" * 64, folder=tmp_path / "s")[0].clone()
+    right = squares(pictures[0], 8, "b" * 64, folder=tmp_path / "s")[0].clone()
     process, answer = start(tmp_path / "log", tmp_path / "s", 0, pictures[0], 50_000)
     said = answer.recv()
     process.join(20)
@@ -438,7 +444,7 @@ def test_a_full_disk_is_said_and_other_entries_stay(tmp_path, pictures):
     assert "FGBOOK_RUNS" in said
     assert not list((tmp_path / "s").glob("pictures-32-*"))
     assert torch.equal(
-        store.squares(pictures[0], 8, "b" * 64, folder=tmp_path / "s")[0], right
+        squares(pictures[0], 8, "b" * 64, folder=tmp_path / "s")[0], right
     )
 
 
@@ -446,9 +452,9 @@ def grow(answer, place, files):
     """How many bytes of squares are written, and by how many bytes that makes the
     process grow at most.
     """
-    store.squares(files[:40], 64, "warm", name="warm", folder=place)
+    squares(files[:40], 64, "warm", name="warm", folder=place)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    images, _ = store.squares(files, 512, "a", folder=place, progress=False)
+    images, _ = squares(files, 512, "a", folder=place)
     answer.send(
         (
             images.numel(),

@@ -248,7 +248,7 @@ def test_from_a_run_to_the_table(pictures):
             "high, then low": model,
         },
     )
-    shown = drawn.maps_figure(models, data, recipe, 2, stride=5)
+    shown = drawn.maps_figure(models, data, recipe, 2)
     assert shown.html.count("<svg") == 1
     assert "low only, area" in shown.html
     assert "high, then low, area" in shown.html

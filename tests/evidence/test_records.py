@@ -177,3 +177,32 @@ def test_tuned_rows_of_a_paper_had_equally_many_tries_and_the_plain_backbone_no_
         # whole methods as many as the plain backbone; parts of one may have fewer
         assert len(others - {plain}) <= 1, tries
         assert plain is None or plain >= max(others, default=0), tries
+
+
+MANIFESTS = """
+import sys, time
+from pathlib import Path
+from fgbook.evidence import records
+
+records.commit = records.hardware = dict  # what takes long
+path, mine, other = map(Path, sys.argv[1:])
+mine.touch()
+while not other.exists():
+    time.sleep(0.001)
+for _ in range(300):
+    records.write_manifest(path, {"seeds": 1}, [])
+"""
+
+
+def test_two_notebooks_may_end_at_once(tmp_path):
+    """Each writes its manifest in its last cell, and none waits for the other."""
+    path = tmp_path / "manifests" / "feng_accuracy.json"
+    marks = [str(tmp_path / name) for name in "ab"]
+    both = []
+    for own, other in (marks, reversed(marks)):
+        words = [sys.executable, "-c", MANIFESTS, str(path), own, other]
+        both.append(subprocess.Popen(words, stderr=subprocess.PIPE, text=True))
+    said = [process.communicate(timeout=120)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert json.loads(path.read_text())["parameters"] == {"seeds": 1}
+    assert [file.name for file in path.parent.iterdir()] == [path.name]

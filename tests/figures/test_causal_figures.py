@@ -145,26 +145,6 @@ def test_tables_say_what_was_found(scores):
     assert effects.text() in maps.html
 
 
-def test_the_finding_names_each_explanation_once():
-    scenes = 40
-    numbers = {
-        "sharp": torch.full((scenes,), 0.6),
-        "blind": torch.full((scenes,), 0.01),
-        "so-so": torch.tensor([0.0, 0.2] * 20),
-    }
-    bird = torch.full((scenes,), 0.1)
-    found = Scores(
-        {"follows": torch.ones(scenes)},
-        {name: {"energy": values} for name, values in numbers.items()},
-        {"bird": {"energy": bird}},
-        torch.zeros(scenes, len(causal.EDITS)),
-    )
-    said = drawn.finding({"net": [found]}).text
-    assert "More of the map on the cause than of the bird's mask: sharp." in said
-    assert "Less than of the bird's mask: blind." in said
-    assert "Not told apart from the bird's mask: so-so." in said
-
-
 def test_parts_of_photographs():
     assert "Not run yet" in drawn.parts_table(None).text
     torch.manual_seed(0)
@@ -216,16 +196,23 @@ def test_an_explanation_that_notices_is_told_from_one_that_does_not():
     assert "of those that do not, that we can tell: blind" in said
 
 
+def test_trainings_with_and_without_a_shortcut_are_no_pairs():
+    """Whatever their seeds, and however many: two levels that lie far apart on both
+    sides leave a small difference open."""
+
+    def network(ground):
+        maps = {"CAM": {"ground": torch.full((40,), ground)}}
+        return Scores({"planted": torch.zeros(40)}, maps, {}, torch.zeros(40, 15))
+
+    least, most = [network(0.1), network(0.5)], [network(0.2), network(0.6)]
+    for some in (most, most[:1], [*most, network(0.4)]):
+        said = drawn.shortcut_finding({0.0: least, 1.0: some}).text
+        change = drawn.more_ground(least, some, "CAM").signed()
+        assert f"do not, that we can tell: CAM {change}" in said
+
+
 def test_effects_are_drawn_for_each_change(scores):
     shown = drawn.effects_figure({"one": [scores], "two": [scores, scores]})
     for k, name in enumerate(causal.EDITS):
         mean = float(scores.effects[:, k].nanmean())
         assert shown.html.count(f"{name} {mean:.2f}") >= 2
-
-
-def test_light_falls_where_a_map_is_high():
-    image, one = torch.ones(3, 4, 4), torch.zeros(4, 4)
-    one[1, 2], one[0, 0] = 5.0, -5.0
-    light = drawn.lit(image, one)[0]
-    assert light[1, 2] == 1
-    assert light[0, 0] == light[3, 3] == drawn.DUSK

@@ -9,7 +9,9 @@ import torch
 
 import samples
 from fgbook import methods, papers
+from fgbook.errors import InputError
 from fgbook.evidence import verdicts
+from fgbook.explain import boxes_of
 from fgbook.figures import compare as drawing
 from fgbook.papers import compare
 from fgbook.recipe import Recipe
@@ -148,9 +150,17 @@ def test_boxes_of_every_method_that_looks_lie_inside_the_image(name):
     recipe = Recipe(backbone="small", weights="none", image_size=73)
     model = methods.build(row.method, 3, recipe, row.options).eval()
     with torch.no_grad():
-        boxes = drawing.boxes_of(model, torch.rand(2, 3, 73, 73))
+        boxes = boxes_of(model, torch.rand(2, 3, 73, 73))
     assert boxes.shape[0] == 2
     assert boxes.shape[2] == 4
     assert (boxes[..., 2:] > boxes[..., :2]).all()
     assert boxes.min() >= -1e-3
     assert boxes.max() <= 73 + 1e-3
+
+
+def test_a_method_that_looks_at_no_regions_is_named():
+    recipe = Recipe(backbone="small", weights="none", image_size=40)
+    model = methods.build("plain", 3, recipe, {})
+    assert boxes_of(model, torch.rand(2, 3, 40, 40)) is None
+    with pytest.raises(InputError, match="plain cuts out no boxes"):
+        drawing.looks_figure({"plain": model}, samples.spots(4, 2, 2), recipe, 1)

@@ -128,7 +128,7 @@ def test_a_true_box_is_drawn_where_evaluation_sees_it():
 
 @pytest.mark.parametrize("draw", [figures.attention_figure, figures.regions_figure])
 def test_figures_of_a_model_are_pictures_with_text(focus, draw):
-    shown = draw(focus, some(7), RECIPE, 4)
+    shown = draw(focus, some(7), RECIPE)
     (name,) = re.findall(r'<svg [^>]*role="img" aria-label="([^"]+)"', shown.html)
     assert 40 < len(name) <= 300
     pictures = re.findall(r'"data:image/webp;base64,([^"]+)"', shown.html)

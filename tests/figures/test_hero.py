@@ -9,9 +9,9 @@ from fgbook.figures import hero
 
 def test_the_birds_differ_where_the_ring_is():
     """And nowhere else: each from the one before it, the first from the last."""
-    size = 96
+    size = hero.SIDE
     plate = fieldguide.plate(4, size).int()[list(hero.ORDER)]
-    for place, portrait in enumerate(hero.portraits(size)):
+    for place, portrait in enumerate(hero.portraits()):
         changed = (plate[place] - plate[place - 1]).abs().amax(0) > 12
         y, x = np.nonzero(changed.numpy())
         left, top, right, bottom = (size * edge for edge in portrait.box)

@@ -7,7 +7,6 @@ import torch
 from scipy import ndimage
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from fgbook.errors import InputError
 from fgbook.images.components import (
     BINS,
     bounding_box,
@@ -77,8 +76,7 @@ def test_nothing_of_a_constant_map_lies_above():
 # ---- components
 
 
-def structure(connectivity):
-    return np.ones((3, 3)) if connectivity == 8 else None
+TOUCHING = np.ones((3, 3))  # also by a corner
 
 
 def spiral(side):
@@ -137,13 +135,12 @@ def numbered(labels):
     return np.vectorize(last.get)(labels)
 
 
-@pytest.mark.parametrize("connectivity", [4, 8])
-def test_components_are_scipys(connectivity):
+def test_components_are_scipys():
     for batch in masks():
-        found = components(batch, connectivity)
+        found = components(batch)
         for mask, labels in zip(batch, found, strict=True):
             assert np.array_equal(
-                numbered(ndimage.label(mask.numpy(), structure(connectivity))[0]),
+                numbered(ndimage.label(mask.numpy(), TOUCHING)[0]),
                 labels.numpy(),
             )
 
@@ -159,23 +156,19 @@ def test_the_spiral_is_one_long_path():
     assert set(neighbours) == {1, 2}
 
 
-@pytest.mark.parametrize("connectivity", [4, 8])
-def test_every_mask_of_three_by_four_cells(connectivity):
+def test_every_mask_of_three_by_four_cells():
     batch = (torch.arange(2**12)[:, None] >> torch.arange(12) & 1).bool().view(-1, 3, 4)
-    for mask, labels in zip(batch, components(batch, connectivity), strict=True):
+    for mask, labels in zip(batch, components(batch), strict=True):
         assert np.array_equal(
-            numbered(ndimage.label(mask.numpy(), structure(connectivity))[0]),
+            numbered(ndimage.label(mask.numpy(), TOUCHING)[0]),
             labels.numpy(),
         )
 
 
-@pytest.mark.parametrize("connectivity", [4, 8])
-def test_the_largest_component(connectivity):
+def test_the_largest_component():
     for batch in masks():
-        for mask, kept in zip(
-            batch, largest_component(batch, connectivity), strict=True
-        ):
-            labels = numbered(ndimage.label(mask.numpy(), structure(connectivity))[0])
+        for mask, kept in zip(batch, largest_component(batch), strict=True):
+            labels = numbered(ndimage.label(mask.numpy(), TOUCHING)[0])
             sizes = np.bincount(labels.flatten())
             sizes[0] = 0
             expected = (
@@ -184,11 +177,6 @@ def test_the_largest_component(connectivity):
                 else np.zeros_like(labels, dtype=bool)
             )
             assert np.array_equal(expected, kept.numpy())
-
-
-def test_other_connectivities_are_refused():
-    with pytest.raises(InputError, match="connectivity"):
-        components(torch.ones(1, 2, 2, dtype=torch.bool), 6)
 
 
 def test_nothing_looks_at_a_value():

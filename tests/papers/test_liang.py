@@ -445,10 +445,10 @@ def test_maps_boxes_and_patches_are_drawn_from_the_trained_network(found, row):
     assert ("before suppression" in samples.words(shown)) == (row == "flrdf")
     assert "2 test images" in samples.words(shown)
     before = torch.get_rng_state()
-    first = drawn.shuffles_figure(model, data, run.recipe, (1, 4), 2)
+    first = drawn.shuffles_figure(model, data, run.recipe, 2)
     # drawing changes no later training
     assert torch.equal(torch.get_rng_state(), before)
-    assert first.html == drawn.shuffles_figure(model, data, run.recipe, (1, 4), 2).html
+    assert first.html == drawn.shuffles_figure(model, data, run.recipe, 2).html
 
 
 def test_the_page_tells_the_sizes_of_the_recipe():

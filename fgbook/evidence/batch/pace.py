@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from ... import methods, paths
-from ...errors import InputError
+from ...errors import InputError, count
 from ...recipe import Recipe
 from ...training import devices, schedule
 from .. import estimate, records
@@ -119,7 +119,7 @@ def _from_records(run: Run, known: Sequence[dict], here: dict) -> Pace | None:
     seconds /= sum(record["train"]["steps"] for record in chosen)
     images = len(run.data().split(run.recipe.train_on))
     an_epoch = schedule.steps_per_epoch(images, run.recipe.batch_size)
-    source = f"{seconds:.3g} s a step, {estimate.count(len(chosen), 'record')}"
+    source = f"{seconds:.3g} s a step, {count(len(chosen), 'record')}"
     if not at_home:
         source += f" of {in_words(chosen[0]['hardware'])}"
     return Pace(0.0, an_epoch * seconds, source)
@@ -158,7 +158,7 @@ def _machine(hardware: dict) -> list:
 
 def in_words(hardware: dict) -> str:
     """A record's hardware."""
-    threads = estimate.count(hardware["threads"], "thread")
+    threads = count(hardware["threads"], "thread")
     return hardware.get("gpu") or f"{hardware['cpu']}, {threads}"
 
 
@@ -173,7 +173,7 @@ def _timed(run: Run, device: str | None, here: dict) -> Pace:
         about = estimate.measure(run, device)
     finally:
         torch.set_num_threads(before)
-    timed = estimate.count(about.timed, "step")
+    timed = count(about.timed, "step")
     source = f"{about.step_seconds:.3g} s a step, {timed} timed"
     pace = Pace(
         about.fixed_seconds, about.epoch_seconds, source, about.features_seconds

@@ -11,8 +11,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ... import paths
+from ...errors import count
 from .. import records
-from ..estimate import count, duration
+from ..estimate import duration
 from . import report
 from .grid import ENDED, Entry, complete_rows
 from .pool import Child

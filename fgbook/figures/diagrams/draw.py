@@ -12,6 +12,7 @@ from .layout import GAP, POINT, SIZE, Plan, plan
 from .routing import Point, Rect
 
 LARGER = 1.15  # how much a diagram may be enlarged
+ROUNDED = 5.0  # of either side of a corner
 BARS = 8.0  # from the start of a stretch to the double bar
 
 
@@ -112,7 +113,7 @@ def _arrow(corners: list[Point], dashed: bool) -> str:
     before = corners[0]
     path = f"M{before[0]:.1f} {before[1]:.1f}"
     for corner, after in pairwise(corners[1:]):
-        into, out = _towards(corner, before, 5.0), _towards(corner, after, 5.0)
+        into, out = _towards(corner, before), _towards(corner, after)
         path += f"L{into[0]:.1f} {into[1]:.1f}Q{corner[0]:.1f} {corner[1]:.1f}"
         path += f" {out[0]:.1f} {out[1]:.1f}"
         before = corner
@@ -182,10 +183,10 @@ def _direction(start: Point, end: Point) -> Point:
     return dx / length, dy / length
 
 
-def _towards(start: Point, end: Point, most: float) -> Point:
-    """The point so far from `start` on the way to `end`, or half of the way."""
+def _towards(start: Point, end: Point) -> Point:
+    """The point ROUNDED from `start` on the way to `end`, or half of the way."""
     dx, dy = _direction(start, end)
-    far = min(most, (abs(end[0] - start[0]) + abs(end[1] - start[1])) / 2)
+    far = min(ROUNDED, (abs(end[0] - start[0]) + abs(end[1] - start[1])) / 2)
     return start[0] + far * dx, start[1] + far * dy
 
 
