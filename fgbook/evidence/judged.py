@@ -18,11 +18,6 @@ class Said(NamedTuple):
     datasets: tuple[str, ...] | None  # more than one: all of them together
     verdict: Verdict
 
-    @property
-    def is_decided(self) -> bool:
-        """Whether the evidence says something about the claim."""
-        return self.verdict.outcome in ("holds", "reversed", "no difference")
-
 
 def judged(about: Sequence[Paper], found: Sequence[dict]) -> Iterator[Said]:
     """One verdict for each claim, profile and data set; "not run" where there are no
