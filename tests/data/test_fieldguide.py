@@ -392,7 +392,6 @@ def test_load_keeps_and_names_everything(monkeypatch):
             "boxes": (n, 4),
             "parts": (n, 15, 3),
             "part_boxes": (n, 2, 4),
-            "attributes": (n, len(species.ATTRIBUTES)),
             "labels": (n,),
         }
         for field, shape in shapes.items():
