@@ -102,9 +102,9 @@ def as_long_as_two_stages(recipes: Recipes) -> Recipes:
     """The same with twice the epochs, and the steps of the rate drawn out likewise."""
     longer = recipes
     for profile, recipe in recipes.items():
-        longer = longer.at(
-            profile, epochs=2 * recipe.epochs, step_epochs=2 * recipe.step_epochs
-        )
+        longer = longer.at(profile, epochs=2 * recipe.epochs)
+        if recipe.schedule == "step":
+            longer = longer.at(profile, step_epochs=2 * recipe.step_epochs)
     return longer
 
 
