@@ -1,10 +1,11 @@
 """Selections that this project made from public data sets: which pictures they have,
 and how to make them from the official ones.
 
-Published is the list of pictures, not the pictures. Those that our own runs saw were
-made as here: cut and made smaller once, and saved as JPEG. Which filter made them
-smaller is not on record, so a set made here may differ from ours in single pixel
-values; then a run has another key, and its accuracy differs by chance.
+Published is the list of pictures, not the pictures. Those that our own runs saw had
+been cut, made smaller and saved as JPEG before. Sizes and quality here are what these
+files tell; which filter made them smaller they do not tell, so a set made here may
+differ from ours in single pixel values. A run then has another key, and its accuracy
+differs by chance.
 """
 
 import csv
@@ -54,12 +55,18 @@ def make(name: str) -> Path:
     """The folder of a selection, made where it is not there from the official pictures,
     which are downloaded where they are not there.
 
-    Raises InputError where the official set cannot be had or lacks a picture, and where
-    nothing can be written; then no folder is left.
+    Raises InputError where the official set cannot be had, or lacks a picture or has a
+    damaged one, where a folder of that name holds something else, and where nothing can
+    be written; then no folder is left.
     """
     final = paths.data() / name
     if (final / "split.csv").is_file():
         return final
+    if final.exists():
+        raise InputError(
+            f"{final} is there, but not all of data set {name} in it (its split.csv is"
+            " missing); move it away and give the same command again."
+        )
     found = _whole(SELECTIONS[name])
     listed = read(name)
     sources = _sources(name, found, listed)
@@ -78,7 +85,7 @@ def make(name: str) -> Path:
             shutil.copyfile(LISTS / f"{name}.csv", made / "split.csv")
             made.rename(final)
     except OSError as error:
-        if final.is_dir():  # another process was faster
+        if (final / "split.csv").is_file():  # another process was faster
             return final
         raise InputError(
             f"cannot write in {paths.data()} ({error.strerror or error}); make room, or"
@@ -130,8 +137,14 @@ def _sources(name: str, found: Photos, listed: Iterable[Picture]) -> list[int]:
 
 def _write(found: Photos, place: int, target: Path, quality: int) -> None:
     """One picture as JPEG, made smaller; of a car, what its box holds."""
-    with Image.open(found.paths()[place]) as opened:
-        picture = opened.convert("RGB")
+    source = found.paths()[place]
+    try:
+        with Image.open(source) as opened:
+            picture = opened.convert("RGB")
+    except (OSError, SyntaxError) as error:  # PIL's for files that are damaged
+        raise InputError(
+            f"{source} cannot be read ({error}); unpack the official archive again."
+        ) from error
     width, height = picture.size
     if found.boxes is not None:
         [box] = store.whole_pixels(found.boxes[place : place + 1]).tolist()

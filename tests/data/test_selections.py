@@ -101,8 +101,19 @@ def test_dogs_are_found_in_both_parts_and_made_smaller(places, tmp_path):
     made = data.load("imagewoof10", 16)
     assert [len(made.train), len(made.val), len(made.test)] == [6, 6, 6]
 
-    list_as("imagewoof10", [*rows, ("n1-Breed", "n1_77.jpg", "test")], tmp_path)
+    torn = places / "imagewoof/train/n2/n2_8.JPEG"
+    whole = torn.read_bytes()
     place.rename(places / "other")
+    torn.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match="n2_8.JPEG cannot be read"):
+        selections.make("imagewoof10")
+    torn.write_bytes(whole)
+    place.mkdir()  # left behind by somebody
+    with pytest.raises(InputError, match="not all of data set imagewoof10"):
+        selections.make("imagewoof10")
+    place.rmdir()
+
+    list_as("imagewoof10", [*rows, ("n1-Breed", "n1_77.jpg", "test")], tmp_path)
     with pytest.raises(InputError, match="lacks 1 pictures .* such as n1_77"):
         selections.make("imagewoof10")
     assert sorted(p.name for p in places.iterdir()) == ["imagewoof", "other"]
