@@ -26,16 +26,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import papers
-from ..errors import InputError
+from ..errors import InputError, count
 from ..evaluation.wilson import wilson
-from ..papers.spec import POINTS, Claim
+from ..papers.spec import Claim
 from ..recipe import Recipe
-from . import intervals, records
+from . import intervals, records, units
 from .current import made_by
 from .intervals import LEVEL, Parts, Spread
 
-# of the other metrics: none
-UNITS = dict.fromkeys(POINTS, "points") | {"nll": "nats"}
 OUTCOMES = ("holds", "reversed", "no difference", "inconclusive", "not run")
 EQUIVALENCE = 0.90
 """Level of the interval that must lie within what is negligible: two tests of 5 %, one
@@ -138,7 +136,7 @@ class Verdict:
         said = f"{effect_text(self.effect, self.claim.metric)}; {self.why}"
         if self.claim.printed_effect is None:
             return f"{said}."
-        printed = amount(self.claim.printed_effect, self.claim.metric)
+        printed = units.amount(self.claim.printed_effect, self.claim.metric)
         if not self.size_text:
             return f"{said}; printed: {printed}."
         relation = "with" if self.printed_size == "compatible" else "than"
@@ -469,7 +467,7 @@ def verdict(
     missing = _missing(claim.better, first, fixed[0])
     missing = missing or _missing(claim.worse, second, fixed[1])
     if missing:
-        so_far = f"{missing}; so far {amount(effect.effect, claim.metric)}."
+        so_far = f"{missing}; so far {units.amount(effect.effect, claim.metric)}."
         return Verdict(claim, "not run", effect, so_far, "not run")
     if effect.seeds == 1:
         why = "one seed does not show how much the difference varies between trainings"
@@ -515,8 +513,7 @@ def _outcome(claim: Claim, effect: Effect) -> tuple[str, str]:
     if not claim.margin and limit is not None:
         low, high = effect.interval(EQUIVALENCE)
         if -limit < low and high < limit:
-            unit = UNITS.get(claim.metric, "")
-            within = f"within ±{limit:.3g} {unit}".rstrip()
+            within = units.within(claim)
             return "no difference", f"the 90 % interval lies {within}"
     return "inconclusive", f"the interval contains {border}"
 
@@ -555,23 +552,16 @@ def _deciding(found: Sequence[dict], row: str, metric: str) -> tuple[list[dict],
 # ---- in words
 
 
-def amount(value: float, metric: str) -> str:
-    """A difference with its unit: "+1.2 points"."""
-    unit = UNITS.get(metric, "")
-    digits = 1 if unit == "points" else 3
-    return f"{value:+.{digits}f} {unit}".rstrip()
-
-
 def effect_text(effect: Effect, metric: str) -> str:
-    """An effect in words: value, interval, how many seeds and images, and where the
-    spread between trainings comes from.
+    """An effect in words: value, unit, interval, how many seeds and images, and where
+    the spread between trainings comes from.
     """
-    digits = 1 if UNITS.get(metric) == "points" else 3
-    low, high = f"{effect.low:+.{digits}f}", f"{effect.high:+.{digits}f}"
+    value = f"{units.number(effect.effect, metric)} {units.after(metric)}".rstrip()
+    interval = units.interval(effect.low, effect.high, metric)
     seeds = "one seed" if effect.seeds_text == "1" else f"{effect.seeds_text} seeds"
+    images = count(effect.images, "test image")
     return (
-        f"{amount(effect.effect, metric)}, 95 % interval {low} to {high} ({seeds},"
-        f" {effect.images} test images; {effect.spread_text})"
+        f"{value}, 95 % interval {interval} ({seeds}, {images}; {effect.spread_text})"
     )
 
 

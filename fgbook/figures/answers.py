@@ -8,11 +8,9 @@ from itertools import chain
 
 from .. import papers
 from ..errors import count
-from ..evidence import records
+from ..evidence import records, units
 from ..evidence.judged import Said, judged
-from ..evidence.verdicts import UNITS
 from ..papers.spec import Paper
-from . import units
 from .base import Shown, distinct, measured, sources
 from .board import by_key, claim_rows, effect_cells, in_words, outcome_cell, outcomes
 from .forest import forest
@@ -169,7 +167,7 @@ def _picture(said: Sequence[Said]) -> str:
     by_place: dict[tuple[str, ...], list] = {}
     for one in said:
         verdict = one.verdict
-        in_points = UNITS.get(verdict.claim.metric) == "points"
+        in_points = units.unit(verdict.claim.metric) is units.POINTS
         if in_points and verdict.effect and verdict.outcome != "not run":
             by_place.setdefault(one.datasets or (), []).append(verdict)
     if not by_place:

@@ -11,11 +11,10 @@ from itertools import chain
 
 from .. import papers
 from ..errors import count, enumerated
-from ..evidence import records
+from ..evidence import records, units
 from ..evidence.judged import Said, judged
 from ..evidence.verdicts import OUTCOMES, Verdict, holds
 from ..papers.spec import Paper
-from . import units
 from .base import Shown, measured, sources, without_tags
 from .forest import scale, strip, unit
 from .summary import left_out, of_row, unchanged
@@ -253,7 +252,7 @@ def effect_cells(
         field = field.replace("effect", "across", 1)
     metric = verdict.claim.metric
     number = units.number(effect.effect, metric)
-    interval = units.interval(effect, metric)
+    interval = units.interval(effect.low, effect.high, metric)
     return (
         measured(number, field, *rows),
         measured(interval, f"{field} interval", *rows),

@@ -7,8 +7,9 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..evidence import units
 from ..evidence.families import judge
-from ..evidence.verdicts import UNITS, Effect, Verdict
+from ..evidence.verdicts import Effect, Verdict
 from ..papers.spec import Paper
 from .base import OKABE_ITO, WIDTH, Shown, figure, signed, signed_between, styled
 
@@ -82,7 +83,7 @@ def effects_figure(paper: Paper, found: list[dict]) -> Shown:
     """
     judged = []
     for verdict in judge(paper, found):
-        if UNITS.get(verdict.claim.metric) == "points":
+        if units.unit(verdict.claim.metric) is units.POINTS:
             judged.append(verdict)
     any_printed = any(v.claim.printed_effect is not None for v in judged)
     any_measured = any(v.effect for v in judged)

@@ -7,9 +7,9 @@ import html
 from collections.abc import Sequence
 
 from ..errors import count
-from ..evidence.verdicts import UNITS, Verdict
+from ..evidence import units
+from ..evidence.verdicts import Verdict, effect_text
 from ..papers.spec import Claim
-from . import units
 from .base import Shown
 
 WIDTH, HEIGHT = 150, 20  # of one line, in pixels
@@ -32,8 +32,9 @@ def scale(judged: Sequence[Verdict]) -> float:
 
 
 def unit(claim: Claim) -> str:
-    """Effects of the same unit share a scale."""
-    return UNITS.get(claim.metric, claim.metric)
+    """Effects on accuracy share a scale; those on another metric have their own."""
+    in_points = units.unit(claim.metric) is units.POINTS
+    return "points" if in_points else claim.metric
 
 
 def strip(verdict: Verdict, reach: float) -> str:
@@ -107,5 +108,5 @@ def _marks(verdict: Verdict, reach: float, middle: float) -> str:
 def _said(verdict: Verdict) -> str:
     if verdict.effect is None or verdict.outcome == "not run":
         return verdict.outcome
-    said = units.effect_text(verdict.effect, verdict.claim.metric)
+    said = effect_text(verdict.effect, verdict.claim.metric)
     return f"{verdict.outcome}, {said}"

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from .. import methods, papers
-from ..evidence import families, verdicts
+from ..evidence import families, units, verdicts
 from ..evidence.records import changes
 from ..papers.spec import PROFILES, Claim, Paper, Row, Table, same_options
 from ..recipe import LATER, Recipe
-from . import findings, units
+from . import findings
 from .base import Shown, duration, measured, table
 from .summary import accuracy_cells, is_quick, left_out, of_row, setting, unchanged
 
@@ -205,7 +205,7 @@ def _verdict_line(verdict: verdicts.Verdict, found: list[dict]) -> dict[str, obj
         effect, field = verdict.effect, effect_field(claim)
         better = _measuring(found, claim.better, claim.metric)
         worse = _measuring(found, claim.worse, claim.worse_metric or claim.metric)
-        interval = units.interval(effect, claim.metric)
+        interval = units.interval(effect.low, effect.high, claim.metric)
         number = units.number(effect.effect, claim.metric)
         line["measured"] = measured(number, field, better, worse)
         line["95 % interval"] = measured(interval, f"{field} interval", better, worse)

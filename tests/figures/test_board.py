@@ -10,9 +10,9 @@ import pytest
 
 from fgbook import papers
 from fgbook.data import fetch
-from fgbook.evidence import verdicts
+from fgbook.evidence import units, verdicts
 from fgbook.evidence.judged import judged
-from fgbook.figures import answers, board, repeating, units
+from fgbook.figures import answers, board, repeating
 from fgbook.papers.spec import Seeds
 
 PAPER = papers.get("gautam")

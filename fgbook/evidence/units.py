@@ -5,10 +5,7 @@ points, as those of accuracies are.
 
 from dataclasses import dataclass
 
-from ..errors import count
-from ..evidence.verdicts import Effect
 from ..papers.spec import Claim
-from .base import signed, signed_between
 
 
 @dataclass(frozen=True)
@@ -78,14 +75,12 @@ def after(metric: str) -> str:
 def number(value: float, metric: str) -> str:
     """A difference without its unit: "+11.3"."""
     of_it = unit(metric)
-    return signed(of_it.scale * value, of_it.digits)
+    return f"{of_it.scale * value:+.{of_it.digits}f}"
 
 
-def interval(effect: Effect, metric: str) -> str:
-    """As "+7.3 to +15.3"."""
-    of_it = unit(metric)
-    low, high = (of_it.scale * end for end in (effect.low, effect.high))
-    return signed_between(low, high, of_it.digits)
+def interval(low: float, high: float, metric: str) -> str:
+    """Of a difference: "+7.3 to +15.3"."""
+    return f"{number(low, metric)} to {number(high, metric)}"
 
 
 def amount(value: float, metric: str) -> str:
@@ -105,12 +100,3 @@ def within(claim: Claim) -> str:
     if limit == 1 and short == "points":
         short = "point"
     return f"within ±{limit:.3g} {short}".rstrip()
-
-
-def effect_text(effect: Effect, metric: str) -> str:
-    """An effect in words: value, unit, interval, seeds and images."""
-    seeds = "one seed" if effect.seeds_text == "1" else f"{effect.seeds_text} seeds"
-    return (
-        f"{number(effect.effect, metric)} {after(metric)}, 95 % interval"
-        f" {interval(effect, metric)} ({seeds}, {count(effect.images, 'test image')})"
-    )
