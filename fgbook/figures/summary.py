@@ -2,7 +2,7 @@
 the conditions under which they were made.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +60,7 @@ def setting(found: Sequence[dict]) -> str:
     if not found:
         return "Not run yet."
     parts = (
-        distinct(_data(record) for record in found),
+        distinct(_data(found)),
         distinct(_network(record) for record in found),
         distinct(count(record["train"]["epochs"], "epoch") for record in found),
         count(len({record["seed"] for record in found}), "seed"),
@@ -69,15 +69,20 @@ def setting(found: Sequence[dict]) -> str:
     return ", ".join(parts) + "."
 
 
-def _data(record: dict) -> str:
-    images = record["images"]
-    name = record["dataset"]
-    if name.startswith("folder:"):  # the whole path stands in the command
-        name = f"folder {Path(name).name}"
-    return (
-        f"{name}: {record['num_classes']} classes,"
-        f" {images['train']} training and {images['test']} test images"
-    )
+def _data(found: Sequence[dict]) -> Iterator[str]:
+    """Each data set with its numbers of classes and images; of rows that train on parts
+    of the images, the smallest number and the largest.
+    """
+    training: dict[tuple[str, int, int], list[int]] = {}
+    for record in found:
+        name = record["dataset"]
+        if name.startswith("folder:"):  # the whole path stands in the command
+            name = f"folder {Path(name).name}"
+        place = name, record["num_classes"], record["images"]["test"]
+        training.setdefault(place, []).append(record["images"]["train"])
+    for (name, classes, test), numbers in training.items():
+        train = " to ".join(map(str, sorted({min(numbers), max(numbers)})))
+        yield f"{name}: {classes} classes, {train} training and {test} test images"
 
 
 def _network(record: dict) -> str:

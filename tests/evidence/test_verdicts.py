@@ -1,5 +1,7 @@
 """Verdicts: what is compared with what, outcomes, what is refused."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -180,6 +182,21 @@ def test_outcomes(series):
     assert close.outcome == "inconclusive"
     assert close.effect.low < 0 < close.effect.high
     assert "contains 0" in close.why
+
+
+def test_a_sentence_has_the_effects_unit_and_what_is_measured(series):
+    found = series("hybrid", 10), series("plain", 50)
+    effect = verdicts.verdict(CLAIM, *found).effect
+    points = verdicts.effect_text(effect, "top1")
+    assert points.startswith("+33.3 points, 95 % interval +")
+    # of a share, which is computed in 0..1
+    share = replace(effect, effect=0.032, low=0.003, high=0.061)
+    assert verdicts.effect_text(share, "robust_noise") == (
+        "+3.2 points of right answers under noise, 95 % interval +0.3 to +6.1"
+        " (3 seeds, 120 test images; spread pooled over 2 rows)"
+    )
+    nats = verdicts.effect_text(share, "nll")
+    assert nats.startswith("+0.032 nats, 95 % interval +0.003 to +0.061 (")
 
 
 def test_one_seed_never_decides(series):

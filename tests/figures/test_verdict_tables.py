@@ -7,6 +7,7 @@ import pytest
 
 from fgbook import figures, papers
 from fgbook.evidence import families
+from fgbook.figures import summary
 from fgbook.papers.spec import Claim, Seeds
 
 PAPER = papers.get("gautam")
@@ -95,3 +96,16 @@ def test_questions_are_a_family_of_their_own(found):
     question = Claim("Q", "our own", "attention", "mixup")
     asked = replace(PAPER, claims=(question,))
     assert "judged at once" not in figures.verdict_table(asked, found).html
+
+
+def test_rows_on_parts_of_the_images_are_one_data_set_in_a_caption(make):
+    found = [
+        make("plain", seed, 0.5, images={"train": train, "val": 3, "test": 60})
+        for seed, train in enumerate((9, 27, 18))
+    ]
+    said = summary.setting(found)
+    assert said.startswith("cub50: 3 classes, 9 to 27 training and 60 test images, ")
+    whole = summary.setting(found[:1])
+    assert whole.startswith("cub50: 3 classes, 9 training and 60 test images, ")
+    further = [*found, make("plain", 0, 0.5, dataset="cars98")]
+    assert "60 test images / cars98: 3 classes, 9 training" in summary.setting(further)
