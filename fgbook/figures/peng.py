@@ -232,17 +232,10 @@ def amounts_table(found: list[dict]) -> Shown:
 
 
 def _staged_or_mixed(found: list[dict]) -> str:
-    """How the longest first stage compares with mixed training, column by column."""
-    amounts = _amounts(found)
-    names = _row_names(amounts)
-    staged = [lines for title, lines in names.items() if title != "mixed"]
-    pairs = {}
-    for low, first, both in zip(amounts, staged[-1], names["mixed"], strict=True):
-        rows = of_row(found, first), of_row(found, both)
-        if all(rows):
-            values = [accuracy(here, found, "low_top1")[0] for here in rows]
-            pairs[f"L {low}/8"] = (values[0], values[1])
-    return findings.of_pairs(pairs, "networks trained in stages", "mixed training")
+    """How staged training compares with mixed training on exactly the same images."""
+    effects = _measured_differences(found)
+    by_amount = {f"{amount}/8": effect for amount, effect in effects.items()}
+    return findings.of_effects(by_amount, "staged minus mixed, on the same images")
 
 
 def _low_cell(here: list[dict], found: list[dict]) -> str:

@@ -415,6 +415,17 @@ def test_differences_compare_the_same_images(places):
     assert said.count("4/8:") == 1  # H4-L4 alone is no pair
 
 
+def test_the_sentence_below_the_amounts_compares_the_same_images(places):
+    def sentence(rows):
+        table = drawn.amounts_table(published(rows, seeds=(0, 1))).html
+        found = re.search(r"Staged minus mixed, on the same images: (.*?)\.", table)
+        return re.findall(r"(\d)/8", found[1]) if found else []
+
+    assert sentence(["H2-L2", "M2", "high-low"]) == ["2"]
+    # a first stage with all images has seen more than mixed training with a quarter
+    assert sentence(["H8-L2", "M2", "high-low"]) == []
+
+
 def test_the_restoration_table_shows_means_over_images_and_seeds(places):
     found = published(["restorer"], seeds=(0, 1))
     values = [records.load_predictions(record) for record in found]
