@@ -12,8 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
+import samples
 from fgbook import papers, paths
 from fgbook.errors import InputError
+from fgbook.evidence import records
 
 FOLDER = paths.REPOSITORY / "benchmarks"
 KEYS = {
@@ -209,6 +211,47 @@ def test_start_up_of_imports_and_commands(tmp_path):
         assert seconds > 0, name
         assert ratio > 0, name
     assert content["clock"] == "processor time"
+
+
+def test_published_records_are_trained_again(tmp_path):
+    """One is as it was made, the other claims what its run does not give."""
+    small = {"image_size": 24, "store_size": 32, "epochs": 1, "weights": "none"}
+    counts = {"train": 4, "val": 2, "test": 4}
+    with samples.trained(tmp_path, "feng", ("plain",), counts, small) as (
+        honest,
+        second,
+    ):
+        published = records.load(records.publish(honest))
+        records.publish(second)
+        (other,) = (tmp_path / "results").rglob(f"*-{second['key']}.json")
+        made = records.load(other)
+        top1 = 0.0 if made["metrics"]["test"]["top1"] else 1.0
+        made["metrics"]["test"] |= {"top1": top1, "top1_low": top1, "top1_high": top1}
+        records.save(made, records.load_predictions(made), other)
+        before = {
+            path: path.read_bytes()
+            for path in (tmp_path / "results").rglob("*")
+            if path.is_file()
+        }
+        where = {"FGBOOK_RESULTS": str(tmp_path / "results")}
+        where["FGBOOK_RUNS"] = str(tmp_path / "runs")
+        _, content = run("rerun.py", tmp_path, "--draw", "5", **where)
+
+    rows = {row[0]: row for row in content["rows"]}
+    assert set(rows) == {f"feng, plain, folder:PATH, {seed}" for seed in (0, 1)}
+    for record in (published, made):
+        _, was, _, now, same, _ = rows[f"feng, plain, folder:PATH, {record['seed']}"]
+        assert float(was) == round(100 * record["metrics"]["test"]["top1"], 2)
+        assert same == "100.0"
+        assert (was == now) == (record is published)
+    shares = {ratio["what"]: ratio["value"] for ratio in content["ratios"]}
+    assert shares["inside the record's interval"] == 0.5
+    assert shares["every test image named as in the record"] == 1
+    # what is published stays as it is; the trainings are elsewhere
+    assert {path: path.read_bytes() for path in before} == before
+    found = (tmp_path / "runs" / "rerun").glob("*/record.json")
+    made_again = {path.parent.name for path in found}
+    assert made_again == {published["key"], made["key"]}
 
 
 def module(name: str):
