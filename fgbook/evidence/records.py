@@ -375,17 +375,31 @@ def publish(record: dict) -> Path:
 
 def _remove_predecessors(record: dict, folder: Path) -> None:
     """One generation only: an older version's record of the same row, seed and changes
-    gives way.
+    gives way. One that saw other pictures of a data set with a name of ours stays, with
+    a warning: a person's own copy of that set may differ from the one that all others
+    used. A folder is whatever is in it now.
     """
 
     def place(of: dict) -> tuple:
         names = ("row", "dataset", "profile", "seed")
         return *(of.get(name) for name in names), changes(of)
 
-    for path in folder.glob("*.json"):
+    def pictures(of: dict) -> str | None:
+        return of.get("data_fingerprint")
+
+    a_folder = record["dataset"].startswith("folder:")
+    for path in sorted(folder.glob("*.json")):
         other = load(path)
-        if other["key"] != record["key"] and place(other) == place(record):
+        if other["key"] == record["key"] or place(other) != place(record):
+            continue
+        if a_folder or pictures(other) == pictures(record):
             path.unlink()
+        else:
+            warn(
+                f"{path.name} is of the same row and seed, but of other pictures of"
+                f" {record['dataset']}; it stays, and tables count the pictures that"
+                " most records saw. Delete it if yours are to take its place."
+            )
 
 
 # ---- where and with what it was made

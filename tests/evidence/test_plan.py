@@ -212,6 +212,29 @@ def test_a_published_record_gives_way_to_its_own_kind_only(pictures):
     assert not gone.exists()
 
 
+def test_a_published_record_of_other_pictures_stays_and_is_told_of(pictures):
+    """A person's own copy of a data set takes nothing away from what is published; a
+    folder has no other copy."""
+    made = execute(resolve(pictures))
+
+    def published(dataset: str, number: int) -> Path:
+        key, seen = str(number) * 16, str(number) * 64
+        changed = {"dataset": dataset, "key": key, "data_fingerprint": seen}
+        return records.publish(made | changed)
+
+    official = published("cub50", 1)
+    with pytest.warns(RuntimeWarning, match="of other pictures of cub50; it stays"):
+        own = published("cub50", 2)
+    assert official.is_file() and own.is_file()
+    # the same pictures, by newer code
+    with pytest.warns(RuntimeWarning, match="of other pictures"):
+        newer = records.publish(records.load(own) | {"key": "3" * 16})
+    assert [path.is_file() for path in (official, own, newer)] == [True, False, True]
+
+    first, second = (published("folder:/birds", number) for number in (4, 5))
+    assert [path.is_file() for path in (first, second)] == [False, True]
+
+
 def test_tuning_takes_options_too_but_not_those_that_a_try_is_about(
     pictures, monkeypatch
 ):
