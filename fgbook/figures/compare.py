@@ -210,11 +210,29 @@ def field_figure(paper: Paper, found: list[dict]) -> Shown:
     cost = {name: records[0]["flops"] / 1e9 for name, records in rows.items()}
     reached = {name: accuracy(records, among)[0] for name, records in rows.items()}
     with styled():
-        drawn = Figure(figsize=(WIDTH, 1.2 + 0.26 * len(rows)))
+        drawn = Figure(figsize=(WIDTH, 1.8 + 0.26 * len(rows)))
         axes = drawn.subplots(gridspec_kw={"right": 0.74})  # room for the names
-        for name in rows:
-            marker, colour = LOOKS[family(name)]
-            axes.plot(cost[name], reached[name], marker, ms=7, color=OKABE_ITO[colour])
+        for shared, (marker, colour) in LOOKS.items():
+            names = [name for name in rows if family(name) == shared]
+            if names:
+                axes.plot(
+                    [cost[name] for name in names],
+                    [reached[name] for name in names],
+                    marker,
+                    ms=7,
+                    color=OKABE_ITO[colour],
+                    label=shared,
+                    # what all others are compared with is not to be hidden
+                    zorder=3 if shared == "plain" else 2,
+                )
+        axes.legend(
+            fontsize=10,
+            ncols=4,
+            columnspacing=1,
+            handletextpad=0.2,
+            loc="lower left",
+            bbox_to_anchor=(-0.02, 1.0),
+        )
         axes.set(xlabel="GFLOP to predict an image", ylabel="accuracy, %")
         axes.set_xscale("log")
         axes.minorticks_off()
@@ -307,7 +325,13 @@ def _name_points(axes: Axes, cost: dict[str, float], reached: dict[str, float]) 
             textcoords="axes fraction",
             va="center",
             fontsize=11,
-            arrowprops={"arrowstyle": "-", "lw": 0.5, "color": "#777777"},
+            # from the middle of the name's left edge: the line crosses no letters
+            arrowprops={
+                "arrowstyle": "-",
+                "lw": 0.5,
+                "color": "#777777",
+                "relpos": (0, 0.5),
+            },
         )
 
 

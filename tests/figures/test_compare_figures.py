@@ -117,7 +117,8 @@ def texts(shown):
 def test_the_figure_says_what_is_highest_and_costliest(of):
     found = [of("plain", 0, 0.4), of("pmg", 0, 0.9), of("cal", 0, 0.5)]
     found[2]["flops"] = 3 * 10**9
-    alt, caption = texts(drawing.field_figure(PAPER, found))
+    shown = drawing.field_figure(PAPER, found)
+    alt, caption = texts(shown)
     assert "3 methods" in alt
     rows = len(PAPER.rows_at("photo"))
     assert f"of 3 methods over their cost; {rows - 3} of {rows} are not run" in caption
@@ -125,6 +126,9 @@ def test_the_figure_says_what_is_highest_and_costliest(of):
     assert "thousand million" in caption
     assert re.search(r"costliest: pmg, \d+\.\d % at 1 GFLOP; cal, .* 3 GFLOP", alt)
     assert len(alt) <= 300
+    # what the shapes mean: of the families that are there, those alone
+    names = set(re.findall(r"<text[^>]*>(\w+)</text>", shown.html))
+    assert names & drawing.LOOKS.keys() == {"plain", "jigsaw", "attention"}
 
 
 @pytest.mark.parametrize(
