@@ -184,9 +184,11 @@ def _pad_within_convolutions(network: TimmNetwork) -> None:
     """
     from timm.layers import Conv2dSame
 
-    for module in network.modules():
-        if isinstance(module, Conv2dSame):
-            module.forward = partial(_same_convolution, module, module.forward)
+    padded: list[Any] = [
+        module for module in network.modules() if isinstance(module, Conv2dSame)
+    ]
+    for module in padded:
+        module.forward = partial(_same_convolution, module, module.forward)
 
 
 def _same_convolution(
