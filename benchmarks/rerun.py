@@ -9,7 +9,7 @@ record's own seed and settings, in the folder `rerun` of that for runs, with the
 before it; what is published is not touched. Then its accuracy on the test images is set
 beside the record's and the 95 % interval in it (Wilson, over test images), and its
 answers beside the record's, image by image. On equal hardware and libraries the same
-bits are expected; on others, about what another seed would give.
+bits are expected.
 
 A run that was cut off goes on when the command is given again.
 """

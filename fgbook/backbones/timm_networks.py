@@ -179,8 +179,7 @@ def _create(timm, name: str) -> TimmNetwork:
 
 def _pad_within_convolutions(network: TimmNetwork) -> None:
     """TensorFlow's "same" padding without a padded copy, where it is as wide at the
-    left as at the right (for images of 32 k + 1 pixels: everywhere). The same bits; the
-    frozen stages of the photo profile take a tenth less time.
+    left as at the right (for images of 32 k + 1 pixels: everywhere). The same bits.
     """
     from timm.layers import Conv2dSame
 
