@@ -248,15 +248,8 @@ OWN = {
         *_options({"n": (8, 4, 2)}, {"width": 128}, {"steps": "sum"}),
         {"frozen_stages": 1},
     ),
-    "dcl": _options(
-        {"n": 4, "k": 1}, {"k": 1}, {"adversarial": "classes"}, {"location": "index"}
-    ),
-    "flrdf": _options(
-        {"n": 2},
-        {"n": 8},
-        {"threshold": "max", "level": 0.4},
-        {"controller": "fixed"},
-    ),
+    "dcl": liang.DCL_TRIES,
+    "flrdf": liang.FLRDF_TRIES,
     "ra-cnn": (
         *_options({"scales": 3}, {"zoom": 2 / 3}, {"margin": 0.2}),
         {"loss_weights": (("peak", 100.0),)},
