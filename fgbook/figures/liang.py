@@ -19,7 +19,7 @@ from ..methods.flrdf import Flrdf
 from ..recipe import Recipe
 from . import findings
 from .base import OKABE_ITO, WIDTH, Shown, figure, sentence, styled, table
-from .curves import Curves, Panel, read_log, sweep_figure
+from .curves import Curves, Panel, sweep_figure
 from .effects import bars, effect_text
 from .photos import TRUTH, class_names, lit, outline, photo, seen, seen_box, spread
 from .regions import located, located_cell, located_mean
@@ -277,8 +277,7 @@ def losses_figure(found: list[dict]) -> Shown:
     """
     by_dataset: dict[str, list[dict]] = {}
     for record in of_row(found, "flrdf"):
-        if _losses(record):
-            by_dataset.setdefault(record["dataset"], []).append(record)
+        by_dataset.setdefault(record["dataset"], []).append(record)
     if not by_dataset:
         return sentence("No losses were kept of these runs.")
     panels: list[Panel] = []
@@ -291,19 +290,10 @@ def losses_figure(found: list[dict]) -> Shown:
     )
 
 
-def _losses(record: dict) -> list[dict[str, float]]:
-    """A record's losses by epoch; of an older record those of the log, if the run was
-    made on this machine.
-    """
-    if "losses" in record["train"]:
-        return record["train"]["losses"]
-    return [line["losses"] for line in read_log(record) or []]
-
-
 def _mean_losses(found: list[dict]) -> Curves:
     """Branch -> {epoch: loss}, means over the records of a row, and their sum."""
     weights = dict(found[0]["recipe"]["loss_weights"])
-    by_seed = [_losses(record) for record in found]
+    by_seed = [record["train"]["losses"] for record in found]
     epochs = min(len(losses) for losses in by_seed)
     curves: Curves = {name: {} for name in by_seed[0][0]}
     curves["sum"] = {}

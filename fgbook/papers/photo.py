@@ -1,6 +1,5 @@
 """The photo profile: the one recipe that rows start from when they are run on real
-photographs with an everyday machine. (Liang's rows still have those of an earlier
-edition.)
+photographs with an everyday machine.
 
 What was decided for all papers alike, on validation images and by cost, before any of
 its runs was published:

@@ -301,6 +301,7 @@ def test_what_cannot_be_read_is_shown_so(found):
         for line in lines_of(figures.accuracy_table(PAPER, found))
     }
     expected = {
+        "probe": "–",
         "plain": "not legible",
         "foreground": "not legible",
         "shuffle": "not legible",
@@ -408,20 +409,6 @@ def test_losses_are_drawn_as_means_over_seeds_with_their_weighted_sum():
     assert "<svg" not in drawn.losses_figure([]).html
 
 
-def test_losses_of_older_records_come_from_the_log(found):
-    record = of(found, "flrdf")[0]
-    older = {
-        **record,
-        "train": {
-            name: value for name, value in record["train"].items() if name != "losses"
-        },
-    }
-    assert samples.words(drawn.losses_figure([older])) == samples.words(
-        drawn.losses_figure([record])
-    )
-    assert "<svg" not in drawn.losses_figure([{**older, "key": "0" * 16}]).html
-
-
 def test_patches_are_compared_with_one_patch(found):
     said = samples.words(drawn.patches_figure(found))
     effects = {
@@ -456,16 +443,16 @@ def test_the_page_tells_the_sizes_of_the_recipe():
         (paths.REPOSITORY / "book" / "liang.md").read_text(encoding="utf-8").split()
     )
     recipe = PAPER.row("flrdf").recipes["photo"]
-    cells = -(-recipe.image_size // 32)  # MobileNetV2
-    assert recipe.backbone == "mobilenet_v2"
+    cells = -(-recipe.image_size // 32)
+    assert recipe.backbone == "timm:tf_efficientnet_lite0"
     assert f"have {recipe.image_size} pixels a side" in page
     assert f"has {cells} x {cells} cells" in page
     assert (
         f"with {recipe.image_size} pixels and $n = 8$ a patch has"
         f" {recipe.image_size // 8} pixels" in page
     )
-    words = ("Zero", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight")
-    assert f"* *Length.* {words[recipe.epochs]} epochs" in page
-    # "frozen"; "the best on validation"
+    assert recipe.epochs == 12
+    assert "* *Length.* Twelve epochs" in page
+    # "frozen"; "the last"
     assert recipe.batchnorm == "frozen"
-    assert recipe.train_on == "train"
+    assert recipe.train_on == "train+val"
