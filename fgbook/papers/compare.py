@@ -48,6 +48,8 @@ DINO = Recipes(paper=PAPER_RECIPE.but(backbone="timm:vit_small_patch14_dinov2.lv
 # fit maps of 7 x 7 or 10 x 10. One set for all profiles. None was chosen by a test
 # image.
 CAL = {"m": 8, "scale": 8.0}
+# the best of its eight tries
+FLRDF = liang.WHOLE | {"controller": "fixed"}
 # on 7 x 7 cells the peaks of its parts fell on one place in most images
 MACNN = {"depth": 2}
 PARTNET = {"width": 32, "hidden": 64, "square": 3, "sharpness": 20.0}
@@ -87,7 +89,7 @@ ROWS = (
     Row("dcl", "DCL",
         "dcl", {}, RECIPES),
     Row("flrdf", "FLRDF",
-        "flrdf", liang.WHOLE, RECIPES),
+        "flrdf", FLRDF, RECIPES),
     Row("ra-cnn", "RA-CNN",
         "racnn", RACNN, RECIPES),
     Row("ma-cnn", "MA-CNN (simplified)",
@@ -316,6 +318,7 @@ PAPER = Paper(
         "photo": Tuning(
             PHOTO,
             {name: (*TRIES, *own) for name, own in OWN.items()},
+            options={"flrdf": liang.WHOLE},
         ),
     },
 )

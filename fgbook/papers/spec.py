@@ -128,14 +128,14 @@ class Tuning:
     base: Recipe
     # row -> changes: Recipe fields, and method options under "options"
     tries: dict[str, tuple[dict, ...]]
-    # of the method, before the changes; None: the row's own
-    options: dict | None = None
+    # row -> options of the method before the changes, where the row has others now
+    options: dict[str, dict] = field(default_factory=dict)
 
     def of(self, row: Row) -> list[tuple[dict, Recipe, dict]]:
         """For each try of a row: the change, the recipe (without the validation images)
         and the options of the method.
         """
-        start = row.options if self.options is None else self.options
+        start = self.options.get(row.name, row.options)
         found = []
         for change in self.tries[row.name]:
             fields = dict(change)

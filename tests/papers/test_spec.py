@@ -51,7 +51,7 @@ def test_a_try_changes_recipe_and_options_and_never_sees_validation_images():
     assert told == {"lr": 0.5, "options": {"l": 2}}
     assert recipe == base.but(lr=0.5, train_on="train")
     assert options == {"m": 4, "l": 2}
-    ((_, _, options),) = Tuning(base, {"row": (change,)}, options={}).of(row)
+    ((_, _, options),) = Tuning(base, {"row": (change,)}, options={"row": {}}).of(row)
     assert options == {"l": 2}
 
 
