@@ -62,8 +62,8 @@ OF_TABLE = {
     multiple=True,
     type=int,
     help="Of the table: only this per cent of training images with a planted"
-    " background; repeatable.  [default: 0, and 50, 90 and 100 for networks with an"
-    " explanation of their own]",
+    " background; repeatable.  [default: 0, and 50, 90 and 100 for the networks"
+    " that are asked about shortcuts]",
 )
 @click.option(
     "--seeds",

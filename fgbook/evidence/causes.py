@@ -74,7 +74,8 @@ methods about low resolution, and other ways of training the plain backbone."""
 
 BLAMED = ("plain", "attention", "hybrid", "transfg", "flrdf", "levels", "nts-net")
 """Networks that are trained with a planted shortcut too: the plain backbone, whose four
-explanations work for any network, and those with an explanation of their own."""
+explanations work for any network, attention, and some that show something of their own
+(regions, boxes, attention between patches)."""
 
 
 class Wanted(NamedTuple):
