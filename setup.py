@@ -25,7 +25,8 @@ class WithRecords(build_py):
     def records(self) -> dict[str, str]:
         """Every published file, and where it goes."""
         place = Path(self.build_lib, "fgbook", "published")
-        files = [path for path in RECORDS.rglob("*") if path.is_file()]
+        # a lock is hidden
+        files = [path for path in RECORDS.rglob("[!.]*") if path.is_file()]
         return {str(path): str(place / path.relative_to(RECORDS)) for path in files}
 
     def get_outputs(self, include_bytecode: bool = True) -> list[str]:

@@ -17,8 +17,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from filelock import FileLock
-
 from .. import paths
 from ..errors import InputError, unknown
 from . import records, runs
@@ -310,9 +308,7 @@ def _path(name: str) -> Path:
 def _publish(about: dict, name: str) -> None:
     """Put a line into the file of that name, in place of an older one of its place."""
     path = _path(name)
-    locks = paths.runs() / "locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    with FileLock(locks / "causal-table.lock"):
+    with records.publishing():
         kept = [line for line in _read(path) if _place(line) != _place(about)]
         text = ""
         for line in sorted([*kept, about], key=_place):

@@ -14,6 +14,7 @@ should not change in silence.
 """
 
 import contextlib
+import fnmatch
 import hashlib
 import io
 import json
@@ -23,6 +24,7 @@ import re
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -32,6 +34,7 @@ from filelock import FileLock
 
 from .. import files, paths
 from ..errors import InputError
+from ..recipe import Recipe
 
 FOLDER = "_folder"  # where a loaded record was found; never written to disk
 DIGEST = "sha256"  # of all other fields; records of before have none
@@ -46,6 +49,10 @@ FIELDS = {
     "dataset": str,
     "seed": int,
     "metrics": dict,
+    "method": str,
+    "options": dict,
+    "recipe": dict,
+    "overrides": dict,
 }
 
 # Whose versions a result can depend on.
@@ -153,6 +160,7 @@ def load(path: Path) -> dict:
         # it becomes the name of a folder
         if not re.fullmatch("[0-9a-f]{16}", record["key"]):
             raise ValueError(f"key is {record['key']!r}")
+        Recipe.of(record["recipe"])  # one of a newer version has fields of its own
     except (OSError, ValueError) as error:
         raise InputError(
             f"{path} is not a record ({_reason(error)}); {_again(path)}."
@@ -184,6 +192,11 @@ def load_predictions(record: dict) -> dict[str, np.ndarray]:
         return dict(_arrays(path, record.get("predictions_sha256"), state))
     # numpy and zipfile raise nearly anything on a damaged file
     except Exception as error:
+        if not path.with_suffix(".json").is_file():
+            raise InputError(
+                f"record {record['key']} was in {record[FOLDER]} and is no longer there"
+                " (a newer one may have taken its place); run the same command again."
+            ) from error
         raise InputError(
             f"{path} does not hold the predictions of record {record['key']}"
             f" ({_reason(error)}); {_again(path.with_suffix('.json'))}."
@@ -253,7 +266,7 @@ def find(run_key: str) -> dict | None:
     """
     if (record := find_fresh(run_key)) is not None:
         return record
-    for path in sorted(paths.results().rglob(f"*-{run_key}.json")):
+    for path in _files(paths.results(), f"*-{run_key}.json"):
         return _whole(path, run_key)
     return None
 
@@ -299,20 +312,65 @@ def published(
     (with test numbers), "tuning" (validation only) or None (both). Raises InputError
     where one is damaged.
     """
-    everything = [load(path) for path in sorted(paths.results().rglob("*.json"))]
+    everything = _all_published()
     return select(everything, paper=paper, profile=profile, purpose=purpose)
+
+
+def _all_published() -> list[dict]:
+    tries = 3
+    while True:
+        tries -= 1
+        there = _files(paths.results(), "*.json")
+        try:
+            return [load(path) for path in there]
+        except InputError:
+            # one may have gone since, because a newer one took its place: look again
+            if not tries or all(path.is_file() for path in there):
+                raise
+
+
+def _files(folder: Path, pattern: str) -> list[Path]:
+    """All files below a folder with such names; none where there is no folder. Raises
+    InputError where a folder cannot be read: it may hold some.
+    """
+
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise InputError(
+                f"{error.filename} cannot be read ({error.strerror}); make it a folder"
+                " that can be read, or name another one (FGBOOK_RESULTS)."
+            )
+
+    found = []
+    for parent, _, names in os.walk(folder, onerror=refuse):
+        found += [Path(parent, name) for name in fnmatch.filter(names, pattern)]
+    return sorted(found)
 
 
 def fresh() -> list[dict]:
     """All records of finished runs in the runs folder, results and tuning; damaged ones
     are warned of and left out.
     """
+    runs = paths.runs()
+    if not runs.exists():
+        return []
+    try:
+        folders = sorted(runs.iterdir())
+    except OSError as error:
+        raise InputError(
+            f"{runs} cannot be read ({error.strerror}); make it a folder that can be"
+            " read, or name another one (FGBOOK_RUNS)."
+        ) from error
     found = []
-    for path in sorted(paths.runs().glob("*/record.json")):
+    for folder in folders:
+        path = folder / "record.json"
         try:
-            found.append(load(path))
+            if path.is_file():
+                found.append(_whole(path, folder.name))
         except InputError as error:
             warn(error)
+        except OSError as error:
+            warn(f"{path} is left out ({error.strerror}); make it readable.")
     return found
 
 
@@ -356,28 +414,49 @@ def publish(record: dict) -> Path:
     name = f"{row}-{dataset}-{profile}-s{record['seed']}-{record['key']}.json"
     predictions = load_predictions(record) if record["predictions"] else None
     try:
-        (paths.runs() / "locks").mkdir(parents=True, exist_ok=True)
-        with FileLock(paths.runs() / "locks" / "publish.lock"):
+        with publishing():
+            # before anything is written: one of them may be damaged
+            older = _predecessors(record, folder)
             save(record, predictions, folder / name)
-            if record["purpose"] == "result":
-                _remove_predecessors(record, folder)
-            # of those, and of a process that was killed in between
-            for path in folder.glob("*.npz"):
-                if not path.with_suffix(".json").is_file():
-                    path.unlink()
+            for path in older:
+                path.unlink()
+            _remove_leftovers(folder)
     except OSError as error:
         raise InputError(
             f"cannot publish in {folder}: {error.strerror or error}; free some space or"
             " choose another folder (FGBOOK_RESULTS)."
         ) from error
+    for path in older:
+        warn(f"{name} has taken the place of {path.name}: same row, seed and data.")
     return folder / name
 
 
-def _remove_predecessors(record: dict, folder: Path) -> None:
+@contextlib.contextmanager
+def publishing() -> Iterator[None]:
+    """Alone with what is published. The lock lies there and not among the runs: two
+    processes may have a folder of runs each and publish in one place.
+    """
+    folder = paths.results()
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".publish.lock"):
+        yield
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Predictions without a record, of one that gave way, or of a process that was
+    killed in between. What is not called as ours are is somebody's own.
+    """
+    for path in folder.glob("*.npz"):
+        ours = re.search(r"-s\d+-[0-9a-f]{16}$", path.stem)
+        if ours and not path.with_suffix(".json").is_file():
+            path.unlink()
+
+
+def _predecessors(record: dict, folder: Path) -> list[Path]:
     """One generation only: an older version's record of the same row, seed and changes
     gives way. One that saw other pictures of a data set with a name of ours stays, with
     a warning: a person's own copy of that set may differ from the one that all others
-    used. A folder is whatever is in it now.
+    used. A folder is whatever is in it now. Tries have no predecessors.
     """
 
     def place(of: dict) -> tuple:
@@ -387,19 +466,23 @@ def _remove_predecessors(record: dict, folder: Path) -> None:
     def pictures(of: dict) -> str | None:
         return of.get("data_fingerprint")
 
+    if record["purpose"] != "result":
+        return []
     a_folder = record["dataset"].startswith("folder:")
+    found = []
     for path in sorted(folder.glob("*.json")):
         other = load(path)
         if other["key"] == record["key"] or place(other) != place(record):
             continue
         if a_folder or pictures(other) == pictures(record):
-            path.unlink()
+            found.append(path)
         else:
             warn(
                 f"{path.name} is of the same row and seed, but of other pictures of"
                 f" {record['dataset']}; it stays, and tables count the pictures that"
                 " most records saw. Delete it if yours are to take its place."
             )
+    return found
 
 
 # ---- where and with what it was made

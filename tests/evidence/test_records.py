@@ -13,6 +13,7 @@ from fgbook import paths
 from fgbook.errors import InputError
 from fgbook.evidence import records
 from fgbook.papers.spec import same_options
+from fgbook.recipe import Recipe
 
 PREDICTIONS = {
     "prediction": np.array([1, 0, 3], np.uint16),
@@ -30,6 +31,10 @@ def record(**fields) -> dict:
         "dataset": "cub50",
         "profile": "photo",
         "seed": 0,
+        "method": "plain",
+        "options": {},
+        "recipe": Recipe().as_dict(),
+        "overrides": {},
         "metrics": {"val": None, "test": {"top1": 0.5}},
         **fields,
     }
@@ -73,6 +78,111 @@ def test_a_file_that_is_no_record_is_named(tmp_path):
         bad.write_text(text)
         with pytest.raises(InputError, match="record.json is not a record"):
             records.load(bad)
+
+
+@pytest.mark.parametrize("changed", [{"overrides": None}, {"recipe": {"zzz": 1}}])
+def test_a_record_whose_content_readers_cannot_use_is_named(changed, tmp_path):
+    """For instance one of a newer version, with a field of the recipe that we lack."""
+    path = tmp_path / "record.json"
+    records.save(record(**changed), None, path)
+    with pytest.raises(InputError, match=f"{path} is not a record .*(overrides|zzz)"):
+        records.load(path)
+
+
+def test_a_damaged_fresh_run_stops_no_table(tmp_path):
+    for key in ("0" * 16, "1" * 16):
+        path = tmp_path / "runs" / key / "record.json"
+        records.save(record(key=key), PREDICTIONS, path)
+    (tmp_path / "runs" / ("1" * 16) / "record.npz").write_bytes(b"")
+    with pytest.warns(RuntimeWarning, match="does not hold the predictions"):
+        [whole] = records.fresh()
+    assert whole["key"] == "0" * 16
+
+
+@pytest.mark.parametrize("variable", ["FGBOOK_RUNS", "FGBOOK_RESULTS"])
+def test_a_place_that_cannot_be_looked_into_is_not_an_empty_one(
+    variable, tmp_path, monkeypatch
+):
+    read = records.fresh if variable == "FGBOOK_RUNS" else records.published
+    assert read() == []  # not there at all
+    monkeypatch.setenv(variable, str(tmp_path / "a-file"))
+    (tmp_path / "a-file").touch()
+    with pytest.raises(InputError, match=f"a-file cannot be read .*{variable}"):
+        read()
+
+
+def publisher(runs, code: str) -> subprocess.Popen:
+    """A process with a folder of runs of its own, that publishes where this one does:
+    `publish(n)` the n-th of many records.
+    """
+    about = record()
+    begin = f"""
+import numpy as np
+from pathlib import Path
+from fgbook import paths
+from fgbook.evidence import records
+array = np.array([0, 1], np.uint16)
+arrays = dict(prediction=array, label=array, confidence=array.astype(np.float16))
+def publish(n, seed):
+    made = {about!r} | dict(key=f"{{n:016x}}", seed=seed)
+    records.publish(records.save(made, arrays, paths.runs() / "made/record.json"))
+"""
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", begin + code],
+        env={**os.environ, "FGBOOK_RUNS": str(runs)},
+    )
+
+
+def test_two_that_publish_in_one_place_take_nothing_from_each_other(tmp_path):
+    working = []
+    for number in range(2):
+        code = f"for n in range(25): publish({number} * 100 + n, {number} * 100 + n)"
+        working.append(publisher(tmp_path / f"runs-{number}", code))
+    assert [process.wait() for process in working] == [0, 0]
+    found = records.published()
+    assert len(found) == 50
+    for one in found:
+        records.load_predictions(one)
+
+
+def test_a_reader_meets_whole_records_while_newer_ones_take_their_place(tmp_path):
+    writer = publisher(tmp_path / "runs-w", "for n in range(150): publish(n, n % 3)")
+    seen = 0
+    while writer.poll() is None:
+        seen += len(records.published())
+    assert writer.wait() == 0
+    assert seen > 3
+    assert len(records.published()) == 3
+
+
+def test_a_record_that_has_gone_since_it_was_read_says_so(tmp_path):
+    path = tmp_path / "results" / "feng" / "a.json"
+    made = records.save(record(), PREDICTIONS, path)
+    path.unlink()
+    path.with_suffix(".npz").unlink()
+    with pytest.raises(InputError, match="no longer there .*run the same command"):
+        records.load_predictions(made)
+
+
+def test_publishing_says_what_gives_way_and_leaves_what_is_not_ours(tmp_path):
+    fresh = tmp_path / "runs" / "made" / "record.json"
+
+    def publish(key: str):
+        return records.publish(records.save(record(key=key), PREDICTIONS, fresh))
+
+    older = publish("0" * 16)
+    own = older.with_name("mine.npz")
+    own.write_bytes(b"a person's")
+    with pytest.warns(RuntimeWarning, match=f"place of {older.name}"):
+        newer = publish("1" * 16)
+    names = {path.name for path in newer.parent.iterdir()}
+    assert names == {newer.name, newer.with_suffix(".npz").name, own.name}
+    # beside one that is damaged nothing is written, and nothing goes
+    newer.with_name("other.json").write_text("{")
+    before = {path: path.read_bytes() for path in newer.parent.iterdir()}
+    with pytest.raises(InputError, match="other.json is not a record"):
+        publish("2" * 16)
+    assert {path: path.read_bytes() for path in newer.parent.iterdir()} == before
 
 
 def test_predictions_outside_the_folder_or_pickled_are_refused(tmp_path):
