@@ -60,7 +60,8 @@ class ChannelGate(nn.Module):
 class SpatialGate(nn.Module):
     """Which places count (Woo et al. 2018, eq. 3): maps (B, n, h, w) -> gate (B, 1, h,
     w). A 7x7 convolution reads the mean and the maximum over channels; BatchNorm
-    follows, as in the authors' code.
+    follows, as in the authors' code (whose perceptron has biases, and whose BatchNorm a
+    momentum of 0.01; here neither).
     """
 
     def __init__(self, start: str):

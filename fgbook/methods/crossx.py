@@ -163,11 +163,12 @@ class CrossX(Method):
         probabilities (section 3.3; as in the authors' code, both sides learn from
         them); and the separation of each layer's parts times its gamma.
         """
-        last = logits["image"].softmax(1)
+        # as a logarithm: a probability of exactly 0 would have no gradient
+        last = logits["image"].log_softmax(1)
         early = logits["early"].log_softmax(1)
         both = logits["both"].log_softmax(1)
-        agree = F.kl_div(early, last, reduction="batchmean")
-        agree = agree + F.kl_div(both, last, reduction="batchmean")
+        agree = F.kl_div(early, last, reduction="batchmean", log_target=True)
+        agree = agree + F.kl_div(both, last, reduction="batchmean", log_target=True)
 
         apart = torch.zeros_like(agree)
         for name, gamma in zip(LAYERS, self.gammas, strict=True):

@@ -121,8 +121,8 @@ class NTSNet(Method):
         criterion: Criterion = F.cross_entropy,
     ) -> dict[str, Tensor]:
         """The softmax loss of each head, that of parts averaged over regions, and
-        "rank": all weights are 1, as in the public code. (The paper has L_I + L_S + L_C
-        = rank + concat + part; the code adds that of the image.)
+        "rank": all weights are 1, as in the public code. (The paper's L_I is rank, its
+        L_S concat, and its L_C that of parts and image.)
 
         Rank compares the teacher's losses and trains the navigator alone. It is a sum
         over up to m (m - 1) / 2 pairs, so with clip_norm it can shorten the others'

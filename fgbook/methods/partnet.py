@@ -233,4 +233,6 @@ class PartNet(Method):
 
 def class_scores(a: Tensor, d: Tensor) -> Tensor:
     """A (B, R, C) and D (B, R, p) -> scores (B, C): A'D, its mean over parts."""
-    return torch.einsum("brc,brp->bcp", a, d).mean(2)
+    # in half precision a score near 1 becomes 1, whose loss would be infinite
+    with torch.autocast(a.device.type, enabled=False):
+        return torch.einsum("brc,brp->bcp", a.float(), d.float()).mean(2)

@@ -123,6 +123,21 @@ def test_losses_are_those_of_the_paper():
     torch.testing.assert_close(losses["parts"], apart)
 
 
+def test_layers_that_are_certain_of_different_classes_have_a_gradient():
+    """A probability of exactly 0 has no logarithm."""
+    logits = {}
+    for number, name in enumerate(("image", "early", "both")):
+        certain = torch.zeros(1, 3)
+        certain[0, number] = 200
+        logits[name] = certain.requires_grad_()
+        logits[f"{name}_parts"] = torch.rand(1, 2, 4)
+    losses = make().losses(logits, torch.tensor([0]))
+    assert losses["agree"] == 400
+    losses["agree"].backward()
+    for name in ("image", "early", "both"):
+        assert logits[name].grad.isfinite().all(), name
+
+
 def test_layers_that_say_the_same_agree_and_both_sides_learn_otherwise():
     model = make()
     images, targets = batch()

@@ -166,6 +166,23 @@ def test_the_loss_is_a_binary_cross_entropy_summed_over_classes():
     torch.testing.assert_close(found, expected / 4)
 
 
+def test_scores_near_one_have_a_finite_loss_in_half_precision():
+    """In bfloat16 0.999 is 1, and the share of the other classes times infinity is not
+    a number."""
+    a = torch.full((2, 7, CLASSES), 0.999, requires_grad=True)
+    d = torch.full((2, 7, 3), 1 / 7)
+    targets = torch.tensor([0, 1])
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = {"image": torch.zeros(2, CLASSES), "score": class_scores(a, d)}
+        loss = make().losses(logits, targets)["score"]
+    wanted = F.binary_cross_entropy(
+        torch.full((2, CLASSES), 0.999), F.one_hot(targets, CLASSES).float()
+    )
+    torch.testing.assert_close(loss, CLASSES * wanted, rtol=1e-3, atol=0)
+    loss.backward()
+    assert a.grad.isfinite().all()
+
+
 @torch.no_grad()
 def test_predictions_are_the_mean_of_both_classifiers():
     model = make().eval()
