@@ -12,6 +12,10 @@ NAME = "fgbook"
 
 VERSION = 1
 
+LARGEST = 8192
+"""Side of a picture, in pixels, above which a description is taken for wrong: many of
+them would fill the memory."""
+
 INPUT, OUTPUT = "images", "logits"
 """The names of the one input and the one output."""
 
@@ -72,11 +76,36 @@ def loads(text: str | None, path: object) -> dict:
         for name, kind in NEEDED.items():
             if not isinstance(found.get(name), kind):
                 raise ValueError(f"{name} is {found.get(name)!r}")
-        for name in ("resize_to", "crop_to"):
-            if not isinstance(found["preprocessing"].get(name), int):
-                raise ValueError(f"{name} is missing")
+        _check_classes(found["classes"])
+        _check_sizes(found["preprocessing"])
     except (ValueError, AttributeError) as error:
         raise InputError(
             f"{path} was not written by `fgbook export` ({error})."
         ) from error
     return found
+
+
+def _check_classes(classes: list) -> None:
+    """Raises ValueError for anything but the names of two classes or more."""
+    if not all(isinstance(name, str) for name in classes):
+        raise ValueError(f"classes should be names, not {classes[:5]!r}")
+    if len(set(classes)) < 2 or len(set(classes)) < len(classes):
+        raise ValueError(
+            f"classes should be two different names or more, not {classes[:5]!r}"
+        )
+
+
+def _check_sizes(preprocessing: dict) -> None:
+    """Raises ValueError for sides of which no picture can be made."""
+    for name in ("resize_to", "crop_to"):
+        side = preprocessing.get(name)
+        # True is an int as well
+        if type(side) is not int or not 0 < side <= LARGEST:
+            raise ValueError(
+                f"{name} should be a number of pixels from 1 to {LARGEST}, not {side!r}"
+            )
+    if preprocessing["crop_to"] > preprocessing["resize_to"]:
+        raise ValueError(
+            f"crop_to, {preprocessing['crop_to']}, is larger than resize_to,"
+            f" {preprocessing['resize_to']}"
+        )

@@ -49,18 +49,28 @@ class OpenedOnnx:
 
 
 class OpenedProgram:
-    """A file of torch.export, in PyTorch, on the CPU; source: its path or bytes."""
+    """A file of torch.export, in PyTorch, on the CPU; source: its path or bytes.
+
+    PyTorch runs what such a file asks for, so one with more than `fgbook export` writes
+    is refused before PyTorch opens it, see :func:`archive.cleaned`.
+    """
 
     def __init__(self, source: Path | bytes):
         import io
 
         import torch
 
+        from . import archive
+
         held = {description.NAME: ""}
-        opened = source if isinstance(source, Path) else io.BytesIO(source)
         try:
+            # read once: what is opened is what was looked at
+            content = source.read_bytes() if isinstance(source, Path) else source
             with quiet():
-                program = torch.export.load(opened, extra_files=held)
+                safe = archive.cleaned(content, named(source))
+                program = torch.export.load(io.BytesIO(safe), extra_files=held)
+        except InputError:
+            raise
         except Exception as error:  # of zip, of JSON, of PyTorch
             raise _damaged(source, error) from error
         self.about = description.loads(_text(held), named(source))
@@ -75,17 +85,42 @@ class OpenedProgram:
 
 
 def load(path: Path) -> Opened:
-    """The model in an exported file. Raises InputError for a file that is damaged, or
-    that `fgbook export` did not write.
+    """The model in an exported file. Raises InputError for a file that is damaged, that
+    `fgbook export` did not write, or whose description is of another model.
     """
+    model: Opened
     if path.suffix == ENDINGS["onnx"]:
-        return OpenedOnnx(path)
-    if path.suffix == ENDINGS["torch"]:
-        return OpenedProgram(path)
-    raise InputError(
-        f"{path} is no exported model: its name should end in"
-        f" {' or '.join(ENDINGS.values())}."
-    )
+        model = OpenedOnnx(path)
+    elif path.suffix == ENDINGS["torch"]:
+        model = OpenedProgram(path)
+    else:
+        raise InputError(
+            f"{path} is no exported model: its name should end in"
+            f" {' or '.join(ENDINGS.values())}."
+        )
+    _check_fits(model, path)
+    return model
+
+
+def _check_fits(model: Opened, path: Path) -> None:
+    """Raises InputError where the model does not give a logit for each class of a
+    picture as the description wants it: it is run on a black one.
+    """
+    size = model.about["preprocessing"]["crop_to"]
+    classes = len(model.about["classes"])
+    try:
+        with quiet():
+            found = model.logits(np.zeros((1, 3, size, size), np.float32))
+    except Exception as error:  # as many kinds as there are reasons
+        raise InputError(
+            f"{path} was not written by `fgbook export` (its model does not take"
+            f" pictures of {size} pixels, as its description says)."
+        ) from error
+    if found.shape != (1, classes):
+        raise InputError(
+            f"{path} was not written by `fgbook export` (its model gives logits of"
+            f" shape {found.shape}, and its description names {classes} classes)."
+        )
 
 
 def views(pixels: np.ndarray, about: dict) -> np.ndarray:

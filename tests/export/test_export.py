@@ -105,31 +105,34 @@ def test_every_method_says_the_same_when_it_is_exported(method, variant):
     model, about = model_of(method, variant)
     module = traced.predicting(model, about)
     program = traced.program(module, SIZE)
+    described = description.describe(about)
+    reopened = opened.OpenedProgram(to_torch.convert(program, described))
     session = None
     if variant == 0:
-        content = to_onnx.convert(program, description.describe(about))
+        content = to_onnx.convert(program, described)
         session = onnxruntime.InferenceSession(content)
     for count in (1, 3):
         images = noise(count)
         with torch.no_grad():
             wanted = model.predict(images)
-            reloaded = program.module()(images)
+        found = reopened.logits(images.numpy())
         assert wanted.std() > 1e-3, "equal logits would say nothing"
-        torch.testing.assert_close(reloaded, wanted, atol=1e-5, rtol=1e-4)
+        np.testing.assert_allclose(found, wanted.numpy(), atol=1e-5, rtol=1e-4)
         if session is not None:
             (found,) = session.run(None, {"images": images.numpy()})
             np.testing.assert_allclose(found, wanted.numpy(), atol=1e-4, rtol=1e-3)
 
 
-def test_lower_resolution_is_part_of_the_file():
+@pytest.mark.parametrize("kind", ["onnx", "torch"])
+def test_lower_resolution_is_part_of_the_file(tmp_path, kind):
     """Of a model that was trained on enlarged pictures."""
     model, about = model_of("plain", resolution="low", low_side=12)
-    made = make.exported(model, about, "onnx")
+    made = make.exported(model, about, kind)
     images = noise(3)
     with torch.no_grad():
         wanted = model.predict(augment.degrade(images, 12, "bicubic"))
         sharp = model.predict(images)
-    found = opened.OpenedOnnx(made.content).logits(images.numpy())
+    found = opened.load(put(tmp_path, made.content, kind)).logits(images.numpy())
     np.testing.assert_allclose(found, wanted.numpy(), atol=1e-4)
     assert np.abs(found - sharp.numpy()).max() > 1e-2
 
@@ -288,6 +291,70 @@ def test_a_file_of_another_program_is_refused(plain, tmp_path):
 def test_a_description_that_says_too_little_is_refused(text):
     with pytest.raises(InputError, match="model.onnx was not written by"):
         description.loads(text, "model.onnx")
+
+
+def other(described, **parts):
+    """A description that says something else, also of the preprocessing."""
+    both = {**described, **described["preprocessing"]}
+    assert parts.keys() <= both.keys()
+    sizes = {
+        name: parts.pop(name) for name in ("resize_to", "crop_to") if name in parts
+    }
+    held = {**described, **parts}
+    return {**held, "preprocessing": {**described["preprocessing"], **sizes}}
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ({"classes": []}, "two different names or more"),
+        ({"classes": ["robin"]}, "two different names or more"),
+        ({"classes": ["robin", "wren", "robin"]}, "two different names or more"),
+        ({"classes": [1, 2]}, "classes should be names"),
+        ({"classes": ["robin", None, "wren"]}, "classes should be names"),
+        ({"classes": "robin"}, "classes is 'robin'"),
+        ({"key": 5}, "key is 5"),
+        ({"command": None}, "command is None"),
+        ({"preprocessing": []}, r"preprocessing is \[\]"),
+        ({"preprocessing": {}}, "resize_to should be a number of pixels .* not None"),
+        ({"resize_to": -4}, "resize_to should be a number of pixels .* not -4"),
+        ({"resize_to": 45.0}, "resize_to should be a number of pixels .* not 45.0"),
+        ({"resize_to": 10**6}, "resize_to should be a number of pixels from 1 to 8192"),
+        ({"crop_to": True}, "crop_to should be a number of pixels .* not True"),
+        ({"crop_to": 0}, "crop_to should be a number of pixels .* not 0"),
+        ({"crop_to": SIZE + 6}, "crop_to, 46, is larger than resize_to, 45"),
+    ],
+    ids=str,
+)
+def test_a_description_that_cannot_be_is_refused(plain, parts, said):
+    described = opened.OpenedOnnx(plain[1]["onnx"]).about
+    if "preprocessing" in parts:
+        changed = {**described, **parts}
+    else:
+        changed = other(described, **parts)
+    with pytest.raises(InputError, match=f"model.onnx was not written by .*{said}"):
+        description.loads(json.dumps(changed), "model.onnx")
+    assert description.loads(json.dumps(described), "model.onnx") == described
+
+
+@pytest.mark.parametrize("kind", ["onnx", "torch"])
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ({"classes": CLASSES[:2]}, r"logits of shape \(1, 3\), and .* names 2 classes"),
+        ({"classes": [*CLASSES, "tit"]}, "names 4 classes"),
+        ({"crop_to": SIZE - 1}, "does not take pictures of 39 pixels"),
+    ],
+    ids=str,
+)
+def test_a_description_of_another_model_is_refused(plain, tmp_path, kind, parts, said):
+    changed = other(opened.OpenedOnnx(plain[1]["onnx"]).about, **parts)
+    if kind == "onnx":
+        content = to_onnx.described(onnx.load_from_string(plain[1]["onnx"]), changed)
+    else:
+        content = to_torch.convert(traced.program(plain[0], SIZE), changed)
+    with pytest.raises(InputError, match=f"was not written by .*{said}"):
+        opened.load(put(tmp_path, content, kind))
 
 
 def test_what_reads_onnx_may_be_missing(plain, tmp_path, monkeypatch):
