@@ -55,13 +55,13 @@ def refuse_unwritable(folder: Path, asked: str) -> None:
 
 def flush(path: Path, content: bytes) -> None:
     """Write a file to the disk itself: it is there after a power cut, and so is what a
-    rename says from then on. Raises OSError, and leaves nothing.
+    rename says from then on. Raises OSError, and leaves nothing, then or interrupted.
     """
     try:
         with open(path, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-    except OSError:
+    except BaseException:  # Ctrl-C as well
         path.unlink(missing_ok=True)
         raise

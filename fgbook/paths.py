@@ -3,7 +3,7 @@
 Each place has an environment variable and a default: inside a clone of the repository
 the folders of that name at its top, elsewhere ``~/.cache/fgbook`` (and for published
 results those that came with the package). The variables are read at every call, so that
-a notebook can set them.
+a notebook can set them. Raises InputError for one that names no place.
 """
 
 import hashlib
@@ -12,6 +12,8 @@ import re
 import tomllib
 from importlib import metadata
 from pathlib import Path
+
+from .errors import InputError
 
 PACKAGE = Path(__file__).resolve().parent
 REPOSITORY = PACKAGE.parent
@@ -39,7 +41,12 @@ def _home() -> Path:
 def _place(variable: str, default: str) -> Path:
     chosen = os.environ.get(variable)
     if chosen:
-        return Path(chosen).expanduser().resolve()
+        try:
+            return Path(chosen).expanduser().resolve()
+        except RuntimeError as error:  # nobody's home; links that lead in a circle
+            raise InputError(
+                f"{variable} is {chosen} ({error}); name another folder."
+            ) from error
     return _home() / default
 
 

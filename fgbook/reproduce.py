@@ -62,7 +62,7 @@ DATA_SETS = ("dataset", "birds")
 NETWORKS = ("networks", "exports", "photograph", "shortcut")
 # Whose rows a notebook takes where its name does not begin with the paper's.
 PAPER_OF = {"comparison": "compare", "tutorial": "feng"}
-LEAST = {"seeds": 1, "budget_minutes": 0}  # 0 minutes: no budget
+LEAST = {"seeds": 1, "processes": 1, "budget_minutes": 0}  # 0 minutes: no budget
 
 
 class Failure(RuntimeError):

@@ -152,6 +152,8 @@ def _network(name: str) -> TimmNetwork:
     name = name.removeprefix(PREFIX)
     try:
         network = _create(timm, name)
+    except ValueError as error:
+        raise InputError(f"timm has no model {name!r} ({error}).") from error
     except RuntimeError as error:
         if "Unknown model" not in str(error):
             raise

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from .. import paths
+from ..data.files import absolute
 from ..errors import InputError
 from . import late_compiler, lite0
 from .networks import TORCHVISION
@@ -73,7 +74,7 @@ def _asked_for(weights: str) -> Path:
     suffix.
     """
     folder = paths.weights()
-    candidates = [Path(weights).expanduser(), folder / weights]
+    candidates = [absolute(weights), folder / weights]
     candidates += [folder / f"{weights}{suffix}" for suffix in SUFFIXES]
     for path in candidates:
         if path.is_file():

@@ -38,6 +38,9 @@ UNWRITABLE = (
     errno.ENOTDIR,
 )
 
+# What no file can be called.
+NO_NAME = (errno.ENAMETOOLONG, errno.ELOOP)
+
 
 # ---- how a command ends
 
@@ -97,9 +100,12 @@ class Commands(click.Group):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(FAILED)
         except OSError as error:
+            place = error.filename or "a file"
+            if error.errno in NO_NAME:
+                said = f"no file can be called {place} ({error.strerror})"
+                raise Refused(f"{said}; give another name.") from error
             if error.errno not in UNWRITABLE:
                 raise
-            place = error.filename or "a file"
             raise Refused(cannot_write(place, error.strerror)) from error
 
 
@@ -272,7 +278,7 @@ def check_device(name: str | None) -> None:
     import torch
 
     try:
-        torch.zeros(1, device=name)
+        torch.zeros(1, device=name).cpu()  # "meta" makes numbers, and has none
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         there = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
         raise InputError(

@@ -1,6 +1,7 @@
 """Pictures of what a trained model looks at, for ``fgbook predict --explain``."""
 
 import io
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -76,8 +77,10 @@ class Explainer:
     def _write(self, file: Path, content: bytes) -> None:
         from .. import files
 
-        # a name of 255 bytes is the longest, and a letter has up to 4
-        path = self.folder / f"{self.saved:05d}-{file.stem[:60]}.png"
+        # A name of 255 bytes is the longest: that of the temporary file has some more
+        # than this, and a letter has up to 4. What is no letter is left out.
+        stem = os.fsencode(file.stem[:60])[:200].decode(errors="ignore")
+        path = self.folder / f"{self.saved:05d}-{stem}.png"
         files.write(path, content, "name another folder for these pictures")
 
 

@@ -387,7 +387,10 @@ def _named(file: Path, shares: "np.ndarray", classes: list[str], top: int) -> Na
 
 def show(answer: Named) -> None:
     """Print what is said of a picture."""
-    click.echo(f"{answer.path}")
+    from ..data.files import readable
+
+    path = str(answer.path)
+    click.echo(path if readable(path) else repr(path))
     for name, share in answer.top:
         click.echo(f"  {100 * share:5.1f} %  {name}")
 

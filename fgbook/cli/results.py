@@ -75,7 +75,7 @@ def results(paper: str | None, verdicts: bool, as_json: bool) -> None:
     elif as_json:
         click.echo(json.dumps([without_folder(r) for r in chosen], indent=1))
     else:
-        click.echo(table(chosen))
+        click.echo(table(chosen, paper))
 
 
 def without_folder(record: dict) -> dict:
@@ -88,15 +88,15 @@ def without_folder(record: dict) -> dict:
 # ---- the table
 
 
-def table(found: list[dict]) -> str:
+def table(found: list[dict], paper: str | None = None) -> str:
     """Records as a table, a line for each row, recipe, version and data set: mean over
-    seeds and its 95 % interval, as the book has them.
+    seeds and its 95 % interval, as the book has them. `paper`: the one asked for.
     """
     from ..evidence.current import counted, made_by
     from ..evidence.verdicts import accuracies
 
     if not found:
-        return "no results yet; make some with `fgbook run feng`."
+        return f"no results yet; make some with `fgbook run {paper or 'feng'}`."
     kept = counted(found).records
     by_key = {record["key"]: record for record in found}
     groups: dict[tuple, list[dict]] = {}

@@ -1,5 +1,6 @@
 """Commands that train: ``fgbook run``, ``fgbook tune`` and ``fgbook pretrain``."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -215,6 +216,9 @@ def check_copy(path: Path, runs: int) -> None:
     if path.suffix != ".json":
         raise InputError(f"--record {path}: the name of the file must end in .json.")
     refuse_unwritable(path.parent, f"--record {path}")
+    with suppress(FileNotFoundError):
+        # raises OSError for a name that is too long
+        path.with_name(f"{path.name}.tmp").lstat()
 
 
 def write_copy(record: dict, path: Path) -> None:

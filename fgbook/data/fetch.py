@@ -229,11 +229,20 @@ def _get(name: str, keep: Path, final: Path) -> None:
             f" which verifies and unpacks them: {', '.join(missing)}."
         )
 
+    before = {(path.name, path.stat().st_ino) for path in keep.iterdir()}
     files = [_fetch(archive, keep) for archive in archives]
     _unpack_all(files, final)
-    # what somebody put there stays
-    if all(archive.urls for archive in archives):
-        shutil.rmtree(keep, ignore_errors=True)
+    # What somebody put there stays, and the folder with it; but not the archives that
+    # came now, beginnings of them, and temporary files of pooch that was killed.
+    for file in files:
+        if (file.name, file.stat().st_ino) not in before:
+            file.unlink()
+        file.with_name(f"{file.name}.part").unlink(missing_ok=True)
+    for file in keep.glob("tmp????????"):
+        if file.is_file():
+            file.unlink()
+    with contextlib.suppress(OSError):
+        keep.rmdir()
 
 
 def _turn(path: Path, name: str) -> AcquireReturnProxy:
@@ -265,6 +274,14 @@ def _fetch(archive: Archive, folder: Path) -> Path:
     if path.is_file() and not archive.urls:
         raise InputError(
             f"{path} is not the official file: its checksum is not {archive.checksum}."
+        )
+    if path.is_file():  # somebody's
+        kept = path.with_name(f"{path.name}.{time.time_ns()}")
+        path.rename(kept)
+        print(
+            f"{path} is not the official file (its checksum is another): it is kept as"
+            f" {kept.name}, and the official one is downloaded.",
+            flush=True,
         )
 
     failures = []

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from .. import methods, paths
+from .. import files, methods, paths
 from ..backbones.weights import SHIPPED
 from ..data import fieldguide
 from ..data.dataset import DataSet
@@ -64,6 +64,7 @@ def pretrain(
     stored numbers. Interrupted, it goes on at the next call.
     """
     recipe, folder = RECIPE.but(epochs=epochs), Path(out)
+    files.refuse_unwritable(folder, f"--out {folder}")
     data = fieldguide.load(
         SIZE, pool=POOL, species=SPECIES, per_class=PER_CLASS, seed=SEED
     )

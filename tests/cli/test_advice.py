@@ -46,6 +46,10 @@ FOLLOWED = {
     "stopped; run the same command again": (
         "tests/cli/test_run.py::test_ctrl_c_ends_a_run_so_that_it_can_go_on"
     ),
+    "(a newer one may have taken its place); run the same command again": (
+        "tests/evidence/test_records.py"
+        "::test_a_record_that_has_gone_since_it_was_read_says_so"
+    ),
     "{BUDGET_ENDED} {done} of": (
         "tests/cli/test_run.py::test_ctrl_c_ends_a_run_so_that_it_can_go_on"
     ),
@@ -97,7 +101,7 @@ FOLLOWED = {
         f"{HERE}::test_what_is_missing_can_be_fetched_as_is_said"
     ),
     "start with `fgbook run feng`": f"{HERE}::test_the_first_step_can_be_made",
-    "make some with `fgbook run feng`": f"{HERE}::test_the_first_step_can_be_made",
+    "make some with `fgbook run": f"{HERE}::test_the_first_step_can_be_made",
     "`fgbook doctor --torch`": (
         "tests/cli/test_places.py::test_doctor_asks_pytorch_only_when_told"
     ),
@@ -113,6 +117,9 @@ FOLLOWED = {
     ),
     "was not written by `fgbook export`": (
         "tests/export/test_export.py::test_a_file_of_another_program_is_refused"
+    ),
+    "which `fgbook export` does not write": (
+        "tests/export/test_archive.py::test_a_file_that_could_run_code_is_refused"
     ),
     "that `fgbook export` wrote": (
         "tests/cli/test_export_command.py::test_an_exported_file_predicts_as_its_run"
@@ -315,6 +322,7 @@ def test_the_first_step_can_be_made(trained, picture, monkeypatch):
     monkeypatch.setattr(runs, "_find_or_make", lambda run, *_: made | {"row": run.row})
     commands = {
         tuple(advised(fgbook("results").stdout)),
+        tuple(advised(fgbook("results", "liang").stdout)),
         tuple(advised(fgbook("predict", picture, "--run", "3f").stderr)),
     }
     for command in commands:

@@ -5,6 +5,7 @@ from importlib import metadata
 import pytest
 
 from commandline import fgbook, refused
+from fgbook import files
 from fgbook.cli import doctor
 from fgbook.data import fetch
 
@@ -94,3 +95,69 @@ def test_data_get_without_a_network_is_a_failure_and_no_wrong_input(monkeypatch)
     result = fgbook("data", "get", "imagewoof")
     assert result.exit_code == 1
     assert result.stderr.startswith("Error: a.tgz could not be downloaded")
+
+
+# ---- names and places that there cannot be
+
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("predict", f"{LONG}.jpg", "--run", "3f2a"),
+        ("predict", "README.md", "--run", LONG),
+        ("export", "--run", "3f2a", "-o", f"{LONG}.onnx"),
+        ("compare", f"folder:/tmp/{LONG}"),
+        ("run", "feng", "--row", "plain", "--set", f"weights={LONG}"),
+        ("run", "feng", "--row", "plain", "--seed", "0", "--record", f"{LONG}.json"),
+    ],
+)
+def test_a_name_that_no_file_can_have_is_told_before_any_work(words):
+    result = fgbook(*words)
+    assert result.exit_code == 2, result.output
+    assert isinstance(result.exception, SystemExit)
+    assert result.stderr.startswith("Error: ")
+
+
+@pytest.mark.parametrize("variable", ["FGBOOK_RUNS", "FGBOOK_RESULTS", "FGBOOK_DATA"])
+def test_a_variable_that_names_no_place_is_told(variable, tmp_path, monkeypatch):
+    circle = tmp_path / "circle"
+    circle.symlink_to(circle)
+    for value in ("~nobody-of-this-name/x", str(circle)):
+        monkeypatch.setenv(variable, value)
+        words = ("data", "list") if variable == "FGBOOK_DATA" else ("results", "feng")
+        result = fgbook(*words)
+        assert result.exit_code == 2, result.output
+        last = result.stderr.splitlines()[-1]
+        assert last.startswith(f"Error: {variable} is {value}")
+
+
+def test_weights_in_the_home_of_nobody_are_told():
+    weights = "weights=~nobody-of-this-name/w.pth"
+    refused(fgbook("run", "feng", "--row", "plain", "--set", weights), "~nobody")
+
+
+def test_a_device_without_numbers_is_told():
+    refused(fgbook("run", "feng", "--device", "meta"), "device 'meta' cannot be used")
+
+
+def test_where_weights_cannot_be_written_is_told_before_training(tmp_path):
+    taken = tmp_path / "taken"
+    taken.write_text("")
+    result = fgbook("pretrain", "--epochs", "1", "--out", str(taken / "weights"))
+    refused(result, f"--out {taken / 'weights'}: {taken} is a file")
+
+
+def test_results_of_a_paper_without_any_name_that_paper():
+    assert "`fgbook run peng`" in fgbook("results", "peng").stdout
+
+
+def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
+    def interrupted(number):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(files.os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        files.write(tmp_path / "a", b"x")
+    assert list(tmp_path.iterdir()) == []

@@ -203,17 +203,25 @@ def test_a_name_that_is_not_utf_8_is_written_as_it_is(with_run, images, tmp_path
     assert file in (tmp_path / "out.csv").read_bytes()
     line = json.loads((tmp_path / "out.jsonl").read_text())
     assert os.fsencode(line["path"]) == file
+    # a terminal may refuse to print such bytes
+    shown = fgbook("predict", os.fsdecode(file), "--run", with_run["key"]).stdout
+    assert "b\\udce9l\\udce9.png'\n" in shown
 
 
-def test_a_long_name_is_cut_for_the_picture_of_it(with_run, images, tmp_path):
-    long = tmp_path / f"{'ä' * 120}.png"
+@pytest.mark.parametrize(("letter", "number"), [("ä", 60), ("\N{OWL}", 50)])
+def test_a_long_name_is_cut_for_the_picture_of_it(
+    letter, number, with_run, images, tmp_path
+):
+    """The longest that there can be, with what a temporary file adds."""
+    longest = (255 - len(".png")) // len(letter.encode())
+    long = tmp_path / f"{letter * longest}.png"
     shutil.copy(images[0], long)
     looks = tmp_path / "looks"
     words = ["predict", str(long), "--run", with_run["key"], "--explain", str(looks)]
     result = fgbook(*words)
     assert result.exit_code == 0, result.output
     (saved,) = looks.iterdir()
-    assert saved.name == f"00001-{'ä' * 60}.png"
+    assert saved.name == f"00001-{letter * number}.png"
 
 
 def test_a_published_record_has_no_weights(trained, images, tmp_path):

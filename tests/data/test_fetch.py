@@ -409,6 +409,20 @@ def test_archives_put_there_by_hand_are_verified_and_used(
     assert (place / "a.tgz").is_file()  # not ours to remove
 
 
+def test_what_a_person_keeps_beside_a_download_stays(server, tmp_path, capsys):
+    server.source("ok")
+    place = tmp_path / "data" / "downloads" / "imagewoof"
+    (place / "old").mkdir(parents=True)
+    (place / "notes.txt").write_text("a person's")
+    (place / "a.tgz").write_bytes(b"another archive of that name")
+    fetch.get("imagewoof")
+    assert len(data.load("imagewoof", 8).test) == 6
+    others = {path.name for path in place.iterdir()} - {"old", "notes.txt"}
+    (kept,) = others
+    assert (place / kept).read_bytes() == b"another archive of that name"
+    assert f"is kept as {kept}" in capsys.readouterr().out
+
+
 HOSTILE = {
     "parent": ("lies outside", [("a/../../evil", b"x")]),
     "absolute": ("lies outside", [("TOP/evil", b"x")]),  # TOP: the test's own folder

@@ -162,6 +162,8 @@ def test_a_record_that_has_gone_since_it_was_read_says_so(tmp_path):
     path.with_suffix(".npz").unlink()
     with pytest.raises(InputError, match="no longer there .*run the same command"):
         records.load_predictions(made)
+    # the same command, which reads records first
+    assert records.published() == []
 
 
 def test_publishing_says_what_gives_way_and_leaves_what_is_not_ours(tmp_path):
