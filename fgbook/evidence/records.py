@@ -325,7 +325,7 @@ def _all_published() -> list[dict]:
             return [load(path) for path in there]
         except InputError:
             # one may have gone since, because a newer one took its place: look again
-            if not tries or all(path.is_file() for path in there):
+            if not tries or all(path.exists() for path in there):
                 raise
 
 
@@ -342,8 +342,11 @@ def _files(folder: Path, pattern: str) -> list[Path]:
             )
 
     found = []
-    for parent, _, names in os.walk(folder, onerror=refuse):
-        found += [Path(parent, name) for name in fnmatch.filter(names, pattern)]
+    for parent, folders, names in os.walk(folder, onerror=refuse):
+        # a folder of such a name is told of as a damaged file
+        found += [
+            Path(parent, name) for name in fnmatch.filter([*names, *folders], pattern)
+        ]
     return sorted(found)
 
 
@@ -365,7 +368,7 @@ def fresh() -> list[dict]:
     for folder in folders:
         path = folder / "record.json"
         try:
-            if path.is_file():
+            if path.exists():
                 found.append(_whole(path, folder.name))
         except InputError as error:
             warn(error)

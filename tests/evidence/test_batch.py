@@ -52,6 +52,7 @@ def finish(entry: grid.Entry, seconds: float = 10.0, **changes) -> dict:
         "method": run.method,
         "options": run.options,
         "recipe": run.recipe.as_dict(),
+        "overrides": {},
         "metrics": {"test": {"top1": 0.5}},
         "train": {"steps": 20, "seconds": seconds, "losses": [{"a": 2.0}, {"a": 1.0}]},
         "hardware": HERE,
