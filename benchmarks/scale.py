@@ -8,9 +8,9 @@ times that for learning from it (forward, and twice as much backward), once for 
 training image and epoch, and once for each test image. Rows that share a run count
 once; images mixed, viewed several times or kept as maps of a frozen backbone count as
 images. What a processor does a second is measured: the same operations over the seconds
-of training, the median of the published records of the plain backbone. (With a part
-frozen, more is counted than done.) These networks are small: larger ones do more a
-second. What a GPU does a second is an assumption, given by --gpu-tflops (an H100 does
+of training, the median of the published records of networks that learn as a whole.
+(With a part frozen, more is counted than done.) These networks are small: larger ones
+do more a second. What a GPU does a second is an assumption, given by --gpu-tflops (an H100 does
 about 1000 in bf16 at best; networks like these reach a tenth of that).
 """
 
@@ -30,6 +30,7 @@ from fgbook.evidence import records
 from fgbook.papers.spec import Paper, Row
 
 LEARNING = 3  # times a prediction
+WHOLE = ("plain", "simple")  # methods of one pass, without anything beside the network
 ATTRIBUTES = 312  # of a class of CUB, for methods that use them
 HOUR = 3600.0
 COUNTED: dict[str, int] = {}
@@ -102,20 +103,20 @@ def measured() -> tuple[float, int]:
             speeds.append(LEARNING * record["flops"] * images / seconds)
     if not speeds:
         raise InputError(
-            "there is no published record of a plain backbone trained on one thread of"
-            " a processor."
+            "there is no published record of a network that was trained as a whole on"
+            " one thread of a processor."
         )
     return statistics.median(speeds), len(speeds)
 
 
 def tells(record: dict) -> bool:
     """Whether all operations that are counted were done: on one thread of a processor,
-    by the plain backbone, with no part frozen.
+    with no part frozen.
     """
     hardware, recipe = record["hardware"], record["recipe"]
     alone = hardware["device"] == "cpu" and hardware["threads"] == 1
     frozen = recipe.get("frozen_stages", 0) or not recipe["backbone_lr_factor"]
-    whole = record["method"] == "plain" and not frozen
+    whole = record["method"] in WHOLE and not frozen
     return bool(alone and whole and record["train"]["seconds"])
 
 
