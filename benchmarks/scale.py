@@ -10,8 +10,8 @@ once; images mixed, viewed several times or kept as maps of a frozen backbone co
 images. What a processor does a second is measured: the same operations over the seconds
 of training, the median of the published records of networks that learn as a whole.
 (With a part frozen, more is counted than done.) These networks are small: larger ones
-do more a second. What a GPU does a second is an assumption, given by --gpu-tflops (an H100 does
-about 1000 in bf16 at best; networks like these reach a tenth of that).
+do more a second. What a GPU does a second is an assumption, given by --gpu-tflops (an
+H100 does about 1000 in bf16 at best; networks like these reach a tenth of that).
 """
 
 import argparse
